@@ -1,0 +1,225 @@
+//! What a message is addressed to and how urgent it is: everything about an outbox row that never
+//! changes once it is accepted, and that a requeue copies whole (§4.5.3).
+
+use crate::id::Fingerprint;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// How urgent a message is (§3.3). The order is the claim order: `Now` first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Interrupts.
+    Now,
+    /// The default.
+    #[default]
+    Next,
+    /// Can wait.
+    Low,
+}
+
+impl Priority {
+    /// The word used on the wire, in the API and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Now => "now",
+            Self::Next => "next",
+            Self::Low => "low",
+        }
+    }
+
+    /// Reads one of `now`, `next`, `low`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "now" => Some(Self::Now),
+            "next" => Some(Self::Next),
+            "low" => Some(Self::Low),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a destination is one member or many (the `kind` of §4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DestinationKind {
+    /// One member: a public key or a name.
+    Dm,
+    /// A `#topic`, an `@group` or `*`.
+    Topic,
+}
+
+impl DestinationKind {
+    /// The word that is hashed and stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dm => "dm",
+            Self::Topic => "topic",
+        }
+    }
+}
+
+/// A destination as the caller wrote it, classified by its first character (§4.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A member's public key (lowercase), or a name to be resolved.
+    Member(String),
+    /// `@group`, without the `@`.
+    Group(String),
+    /// `#topic`, without the `#`.
+    Topic(String),
+    /// `*`: everybody.
+    Everyone,
+}
+
+/// Why `to` names nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationError {
+    /// Nothing is left after trimming, or only the sigil.
+    Empty,
+    /// Has a control character.
+    ControlCharacter,
+    /// A group whose name begins with `*` or `#`.
+    ReservedGroup,
+}
+
+impl Destination {
+    /// Classifies `to` (§3.3). A 64-hex public key is lowercased; a name keeps its case.
+    ///
+    /// # Errors
+    /// When `to` is blank, a bare sigil, has a control character, or is `@*…` or `@#…`.
+    pub fn parse(to: &str) -> Result<Self, DestinationError> {
+        let to = to.trim();
+        if to.chars().any(char::is_control) {
+            return Err(DestinationError::ControlCharacter);
+        }
+        let named = |name: &str| {
+            if name.trim().is_empty() { Err(DestinationError::Empty) } else { Ok(name.into()) }
+        };
+        match to.as_bytes().first() {
+            None => Err(DestinationError::Empty),
+            Some(b'*') if to.len() == 1 => Ok(Self::Everyone),
+            // `@*` and `@#t` would be stored, and hashed, as `*` and `#t`.
+            Some(b'@') if to[1..].starts_with(['*', '#']) => Err(DestinationError::ReservedGroup),
+            Some(b'@') => named(&to[1..]).map(Self::Group),
+            Some(b'#') => named(&to[1..]).map(Self::Topic),
+            Some(_) if is_public_key(to) => Ok(Self::Member(to.to_ascii_lowercase())),
+            Some(_) => Ok(Self::Member(to.into())),
+        }
+    }
+
+    /// Rebuilds a destination from its stored pair; `None` if no destination has that pair.
+    #[must_use]
+    pub fn restore(kind: &str, reference: &str) -> Option<Self> {
+        match (kind, reference.as_bytes().first()?) {
+            ("dm", _) => Some(Self::Member(reference.into())),
+            ("topic", b'*') if reference.len() == 1 => Some(Self::Everyone),
+            ("topic", b'#') => Some(Self::Topic(reference[1..].into())),
+            ("topic", _) => Some(Self::Group(reference.into())),
+            _ => None,
+        }
+    }
+
+    /// The `kind` half of what is hashed and stored.
+    #[must_use]
+    pub const fn kind(&self) -> DestinationKind {
+        match self {
+            Self::Member(_) => DestinationKind::Dm,
+            Self::Group(_) | Self::Topic(_) | Self::Everyone => DestinationKind::Topic,
+        }
+    }
+
+    /// The `ref` half of what is hashed and stored: `@g` → `g`, `#t` → `#t`, `*` → `*`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match self {
+            Self::Member(name) | Self::Group(name) => name.clone(),
+            Self::Topic(name) => alloc::format!("#{name}"),
+            Self::Everyone => "*".into(),
+        }
+    }
+
+    /// The destination as a caller writes it.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Group(name) => alloc::format!("@{name}"),
+            _ => self.reference(),
+        }
+    }
+
+    /// Whether one member receives it, sealed end to end (§3.7).
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        matches!(self, Self::Member(_))
+    }
+}
+
+/// Whether text is a member's public key: 64 hex digits in any case.
+#[must_use]
+pub fn is_public_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Who a direct message is pinned to when it is accepted (§3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// The key the broker routes by: a session key, or the member key.
+    pub routing_key: String,
+    /// The member the routing key belongs to; the same key when only a key was given.
+    pub member_key: String,
+}
+
+/// Everything about a message that is fixed once it is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The mesh's slug.
+    pub mesh: String,
+    /// Where it goes, as the caller wrote it.
+    pub destination: Destination,
+    /// Whom a direct message is pinned to; `None` for a group, a topic or everyone.
+    pub recipient: Option<Recipient>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// RFC 8785 canonical JSON of `meta`, when there is one.
+    pub meta: Option<String>,
+    /// The message this one answers.
+    pub reply_to_id: Option<String>,
+    /// The message body, UTF-8.
+    pub payload: Vec<u8>,
+    /// What binds the id to all of the above (§4.4).
+    pub fingerprint: Fingerprint,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_destination_survives_the_database() {
+        for to in ["alice", "@eng", "#ops", "*", "@eng/core"] {
+            let parsed = Destination::parse(to).expect("a good destination");
+            let restored = Destination::restore(parsed.kind().as_str(), &parsed.reference());
+            assert_eq!(restored.as_ref(), Some(&parsed), "{to}");
+            assert_eq!(parsed.to_text(), to.to_string());
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_lowercased_and_a_name_is_not() {
+        let key = "AB".repeat(32);
+        assert_eq!(Destination::parse(&key), Ok(Destination::Member(key.to_lowercase())));
+        assert_eq!(Destination::parse(" Alice "), Ok(Destination::Member("Alice".into())));
+    }
+
+    #[test]
+    fn nothing_is_not_a_destination() {
+        for to in ["", "  ", "@", "#", "# "] {
+            assert_eq!(Destination::parse(to), Err(DestinationError::Empty), "{to:?}");
+        }
+        assert_eq!(Destination::parse("@*"), Err(DestinationError::ReservedGroup));
+        assert_eq!(Destination::parse("a\u{7}b"), Err(DestinationError::ControlCharacter));
+    }
+}

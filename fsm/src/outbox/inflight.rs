@@ -1,0 +1,70 @@
+//! What an attempt may come to: an acknowledgement, a refusal, or nothing.
+
+use super::{Ack, Change, Dead, Done, Inflight, Pending, Row, Step};
+use crate::id::Millis;
+use crate::refusal::Refusal;
+use alloc::string::String;
+
+/// Where a refusal leads. Match it: the two have different consequences.
+#[derive(Debug)]
+#[must_use = "both outcomes have to be stored"]
+pub enum Refused {
+    /// It will never be accepted (§4.6, phase C).
+    Dead(Step<Inflight, Dead>),
+    /// It is to be tried again (§4.6, phase B).
+    Deferred(Step<Inflight, Pending>),
+}
+
+impl Row<Inflight> {
+    /// The broker has the message.
+    pub fn acked(self, ack: Ack) -> Step<Inflight, Done> {
+        let (done, change) = ack.into_done();
+        self.step(done, change)
+    }
+
+    /// The broker said no, in `words`; `next_attempt_at` is used if it may say yes later.
+    pub fn refused(self, refusal: Refusal, words: String, next_attempt_at: Millis) -> Refused {
+        // An answer to this attempt says nothing about an earlier one that was never answered.
+        let may_have_been_sent = self.state.earlier_unanswered;
+        if refusal.is_final() {
+            let change = Change::Dead { last_error: words.clone(), may_have_been_sent };
+            return Refused::Dead(
+                self.step(Dead { last_error: words, may_have_been_sent }, change),
+            );
+        }
+        Refused::Deferred(self.returned(
+            next_attempt_at,
+            words,
+            may_have_been_sent,
+            refusal.costs_an_attempt(),
+        ))
+    }
+
+    /// Nobody answered in time, or the connection went away: the broker may have it (§4.5.3).
+    pub fn lost(self, words: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
+        self.returned(next_attempt_at, words, true, true)
+    }
+
+    /// The frame was never written, so nothing was attempted.
+    pub fn unsent(self, words: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
+        let may_have_been_sent = self.state.earlier_unanswered;
+        self.returned(next_attempt_at, words, may_have_been_sent, false)
+    }
+
+    fn returned(
+        self,
+        next_attempt_at: Millis,
+        words: String,
+        may_have_been_sent: bool,
+        counts: bool,
+    ) -> Step<Inflight, Pending> {
+        let change = Change::Returned {
+            next_attempt_at,
+            last_error: Some(words.clone()),
+            may_have_been_sent,
+            counts,
+        };
+        let pending = Pending { next_attempt_at, last_error: Some(words), may_have_been_sent };
+        self.step(pending, change)
+    }
+}

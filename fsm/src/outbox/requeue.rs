@@ -1,0 +1,66 @@
+//! What an operator may do to a row that is not on its way: retire it, with or without a
+//! successor (§4.5.3).
+
+use super::{Aborted, Change, Dead, Pending, Row, State, Step};
+use crate::envelope::Envelope;
+use crate::id::{Fingerprint, Millis, RowId};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Why a row is retired, for the audit columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retire {
+    /// When.
+    pub aborted_at: Millis,
+    /// By whom.
+    pub aborted_by: String,
+    /// The row that takes its place, if one does.
+    pub superseded_by: Option<RowId>,
+    /// Retire a pending row even though an attempt was never answered.
+    pub force: bool,
+}
+
+impl Row<Pending> {
+    /// Retires a waiting row.
+    ///
+    /// # Errors
+    /// Gives the row back when an earlier attempt was never answered and `force` is not set:
+    /// requeueing it could double the message.
+    pub fn retire(self, retire: Retire) -> Result<Step<Pending, Aborted>, Self> {
+        if self.state.may_have_been_sent && !retire.force {
+            return Err(self);
+        }
+        Ok(self.aborted(retire))
+    }
+}
+
+impl Row<Dead> {
+    /// Retires a dead row.
+    pub fn retire(self, retire: Retire) -> Step<Dead, Aborted> {
+        self.aborted(retire)
+    }
+}
+
+impl<S: State> Row<S> {
+    /// The envelope a successor gets: everything, under a patched payload and the fingerprint that
+    /// goes with it when `patch` is given.
+    #[must_use]
+    pub fn successor(&self, patch: Option<(Vec<u8>, Fingerprint)>) -> Envelope {
+        let mut envelope = self.envelope().clone();
+        if let Some((payload, fingerprint)) = patch {
+            envelope.payload = payload;
+            envelope.fingerprint = fingerprint;
+        }
+        envelope
+    }
+
+    fn aborted(self, retire: Retire) -> Step<S, Aborted> {
+        let Retire { aborted_at, aborted_by, superseded_by, force: _ } = retire;
+        let change = Change::Aborted {
+            aborted_at,
+            aborted_by: aborted_by.clone(),
+            superseded_by: superseded_by.clone(),
+        };
+        self.step(Aborted { aborted_at, aborted_by, superseded_by }, change)
+    }
+}

@@ -1,0 +1,2 @@
+//! The claudemesh binary.
+fn main() {}
