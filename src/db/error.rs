@@ -1,0 +1,95 @@
+//! What can go wrong with a database, reduced to what callers decide on.
+
+use std::fmt;
+
+/// The kinds of failure callers treat differently. SQLite's primary result codes suffice to tell
+/// them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The writer's queue is full.
+    Busy,
+    /// The database was closed.
+    Closed,
+    /// The disk is full.
+    Full,
+    /// The file system failed.
+    Io,
+    /// The file is damaged, or is no database.
+    Corrupt,
+    /// A uniqueness or check constraint refused the row.
+    Constraint,
+    /// The file was written by a newer version.
+    Newer,
+    /// The file has tables but not our schema.
+    Foreign,
+    /// Anything else: a bug in a statement, mostly.
+    Other,
+}
+
+/// A database failure: its kind, and SQLite's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+impl Error {
+    /// An error of `kind`, explained by `message`.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The stored data is not what the schema allows.
+    #[must_use]
+    pub fn corrupt(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Corrupt, message.to_string())
+    }
+
+    pub(super) fn busy() -> Self {
+        Self::new(Kind::Busy, "the writer's queue is full")
+    }
+
+    pub(super) fn closed() -> Self {
+        Self::new(Kind::Closed, "the database is closed")
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the connection may be left in a state that only reopening it repairs.
+    pub(super) const fn wants_reopening(&self) -> bool {
+        matches!(self.kind, Kind::Full | Kind::Io | Kind::Corrupt)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<sqlite::Error> for Error {
+    fn from(error: sqlite::Error) -> Self {
+        const IOERR: isize = 10;
+        const CORRUPT: isize = 11;
+        const FULL: isize = 13;
+        const CANTOPEN: isize = 14;
+        const CONSTRAINT: isize = 19;
+        const NOTADB: isize = 26;
+        const PRIMARY: isize = 0xFF;
+        let kind = match error.code.map(|code| code & PRIMARY) {
+            Some(IOERR | CANTOPEN) => Kind::Io,
+            Some(CORRUPT | NOTADB) => Kind::Corrupt,
+            Some(FULL) => Kind::Full,
+            Some(CONSTRAINT) => Kind::Constraint,
+            _ => Kind::Other,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}

@@ -1,0 +1,150 @@
+//! Opening a database: file mode, pragmas, schema version, and whether it is whole (§4.5.2, §4.11).
+
+use super::{Error, Kind, Tx};
+use sqlite::{Connection, OpenFlags};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A file up to this size is checked whole before it is used; a larger one only by its header and
+/// schema (§4.11).
+const CHECKED_AT_OPEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Compile-time options without which this room's assumptions do not hold.
+const REQUIRED_COMPILE_OPTIONS: [&str; 2] = ["THREADSAFE=2", "DQS=0"];
+
+/// A database's schema: step `n` takes it from version `n` to `n + 1`.
+#[derive(Debug)]
+pub struct Migrations {
+    /// What the database holds, for messages and the thread's name.
+    pub name: &'static str,
+    /// Forward steps, each run in one transaction.
+    pub steps: &'static [&'static str],
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Every page and index agrees.
+    Whole,
+    /// SQLite's findings, one a line.
+    Damaged(String),
+}
+
+/// Opens the read-write connection with the pragmas of the writer.
+pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    // `fullfsync` matters on macOS alone, where a plain fsync does not reach the platter (§4.7).
+    connection.execute(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; \
+         PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=5000;",
+    )?;
+    Ok(connection)
+}
+
+/// Opens a connection that can only read.
+pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open_with_flags(path, OpenFlags::new().with_read_only())?;
+    connection.execute("PRAGMA query_only=ON; PRAGMA busy_timeout=5000;")?;
+    Ok(connection)
+}
+
+/// Creates the file if need be, checks it, and runs the migrations it lacks. A file that is refused
+/// is not changed: it is judged before the pragmas that write to it.
+pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error> {
+    create_private(path)?;
+    let version = judge(path, migrations)?;
+    migrate(&connect(path)?, migrations, version)
+}
+
+/// The file's schema version, if it is whole and ours.
+fn judge(path: &Path, migrations: &Migrations) -> Result<usize, Error> {
+    let connection = Connection::open(path)?;
+    require_compile_options(&connection)?;
+    if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX
+        && let Check::Damaged(findings) = quick_check(&connection)?
+    {
+        return Err(Error::new(Kind::Corrupt, format!("{}: {findings}", path.display())));
+    }
+    let (name, newest) = (migrations.name, migrations.steps.len());
+    let version = read_one(&connection, "PRAGMA user_version")?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if version > newest {
+        let text = format!(
+            "{} is an {name} of schema {version}, and this program knows schemas up to {newest}: upgrade claudemesh. The file was not touched",
+            path.display(),
+        );
+        return Err(Error::new(Kind::Newer, text));
+    }
+    let tables = read_one(&connection, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'")?;
+    if version == 0 && tables > 0 {
+        let text = format!(
+            "{} has tables but not this program's schema: move it away, or name another daemon directory. The file was not touched",
+            path.display(),
+        );
+        return Err(Error::new(Kind::Foreign, text));
+    }
+    Ok(version)
+}
+
+/// Checks a whole database file without changing it (§4.11).
+///
+/// # Errors
+/// When it cannot be read at all.
+pub fn check(path: &Path) -> Result<Check, Error> {
+    quick_check(&connect_read_only(path)?)
+}
+
+fn create_private(path: &Path) -> Result<(), Error> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|e| Error::new(Kind::Io, format!("cannot open {}: {e}", path.display())))
+}
+
+fn size_bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn require_compile_options(connection: &Connection) -> Result<(), Error> {
+    let compiled = Tx::new(connection).query("PRAGMA compile_options", &[], |row| row.text(0))?;
+    for option in REQUIRED_COMPILE_OPTIONS {
+        if !compiled.iter().any(|present| present == option) {
+            return Err(Error::new(
+                Kind::Other,
+                format!(
+                    "SQLite was compiled without {option}: build from the workspace's top folder, where .cargo/config.toml sets it"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn quick_check(connection: &Connection) -> Result<Check, Error> {
+    let findings = Tx::new(connection).query("PRAGMA quick_check(10)", &[], |row| row.text(0))?;
+    if findings == ["ok"] { Ok(Check::Whole) } else { Ok(Check::Damaged(findings.join("\n"))) }
+}
+
+fn migrate(connection: &Connection, migrations: &Migrations, version: usize) -> Result<(), Error> {
+    let name = migrations.name;
+    for (step, sql) in migrations.steps.iter().enumerate().skip(version) {
+        let to = step + 1;
+        let whole = format!("BEGIN IMMEDIATE; {sql}; PRAGMA user_version = {to}; COMMIT;");
+        if let Err(error) = connection.execute(whole) {
+            // Fails only where the step already rolled back by itself.
+            let _ = connection.execute("ROLLBACK");
+            let error = Error::from(error);
+            let text = format!("cannot bring the {name} to schema {to}: {error}");
+            return Err(Error::new(error.kind(), text));
+        }
+    }
+    Ok(())
+}
+
+fn read_one(connection: &Connection, sql: &'static str) -> Result<i64, Error> {
+    let found = Tx::new(connection).query_row(sql, &[], |row| row.int(0))?;
+    found.ok_or_else(|| Error::new(Kind::Corrupt, format!("`{sql}` gave nothing")))
+}

@@ -1,0 +1,124 @@
+//! The writer's promises, against real files.
+
+use super::*;
+use smol::future::block_on;
+
+static NOTES: Migrations = Migrations {
+    name: "notes",
+    steps: &["CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL)"],
+};
+
+fn open(dir: &tempfile::TempDir) -> Db {
+    Db::open(&dir.path().join("notes.db"), &NOTES, Driver::Threaded).expect("opens")
+}
+
+async fn insert(db: &Db, text: &str) -> Result<usize, Error> {
+    let text = text.to_owned();
+    let job =
+        move |tx: &Tx<'_>| tx.execute("INSERT INTO note (text) VALUES (?)", &[(&text).into()]);
+    db.write(Durability::Synced, job, |_| ()).await
+}
+
+async fn texts(db: &Db) -> Vec<String> {
+    let query = |tx: &Tx<'_>| tx.query("SELECT text FROM note ORDER BY id", &[], |row| row.text(0));
+    db.read::<_, Error, _>(query).await.expect("reads")
+}
+
+#[test]
+fn a_failing_job_is_rolled_back_alone() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    block_on(async {
+        insert(&db, "one").await.expect("inserts");
+        let error = insert(&db, "one").await.expect_err("is not unique");
+        assert_eq!(error.kind(), Kind::Constraint);
+        let half = |tx: &Tx<'_>| {
+            tx.execute("INSERT INTO note (text) VALUES ('half')", &[])?;
+            Err::<(), _>(Error::new(Kind::Other, "changed my mind"))
+        };
+        let refused = db.write(Durability::Synced, half, |_| ()).await;
+        assert_eq!(refused.map_err(|e| e.to_string()), Err("changed my mind".into()));
+        assert_eq!(texts(&db).await, ["one"]);
+    });
+}
+
+#[test]
+fn jobs_that_wait_together_all_get_their_own_answer() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    let executor = smol::Executor::new();
+    let inserts: Vec<_> = (0..500)
+        .map(|n| {
+            let db = db.clone();
+            // Every tenth is a duplicate of the one before it.
+            let text = format!("note {}", if n % 10 == 9 { n - 1 } else { n });
+            executor.spawn(async move { insert(&db, &text).await.is_ok() })
+        })
+        .collect();
+    let stored = block_on(executor.run(async {
+        let mut stored = 0;
+        for insert in inserts {
+            stored += usize::from(insert.await);
+        }
+        stored
+    }));
+    assert_eq!(stored, 450);
+    assert_eq!(block_on(texts(&db)).len(), 450);
+}
+
+#[test]
+fn what_hangs_on_a_commit_runs_even_when_the_caller_goes_away() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    let (ran, heard) = smol::channel::bounded(1);
+    let job = |tx: &Tx<'_>| tx.execute("INSERT INTO note (text) VALUES ('kept')", &[]);
+    let after = move |result: &Result<usize, Error>| {
+        ran.try_send(result.is_ok()).expect("room for one");
+    };
+    drop(db.try_write(Durability::Synced, job, after));
+    assert_eq!(heard.recv_blocking(), Ok(true));
+    assert_eq!(block_on(texts(&db)), ["kept"]);
+}
+
+#[test]
+fn closing_finishes_what_was_queued_and_refuses_the_rest() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    let job = |tx: &Tx<'_>| tx.execute("INSERT INTO note (text) VALUES ('last')", &[]);
+    let queued = db.try_write::<_, Error, _, _>(Durability::Synced, job, |_| ());
+    db.close();
+    assert!(block_on(queued).is_ok());
+    assert_eq!(block_on(insert(&db, "late")).map_err(|e| e.kind()), Err(Kind::Closed));
+    assert_eq!(block_on(texts(&open(&dir))), ["last"]);
+}
+
+#[test]
+fn a_newer_a_foreign_and_a_damaged_file_are_refused_untouched() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let refusal = |name: &str, setup: &str| {
+        let path = dir.path().join(name);
+        sqlite::open(&path).and_then(|c| c.execute(setup)).expect("sets up");
+        let before = std::fs::read(&path).expect("reads");
+        let error = Db::open(&path, &NOTES, Driver::Threaded).err().expect("is refused");
+        assert_eq!(std::fs::read(&path).expect("reads"), before);
+        error.kind()
+    };
+    assert_eq!(refusal("newer.db", "PRAGMA user_version = 9"), Kind::Newer);
+    assert_eq!(refusal("foreign.db", "CREATE TABLE other (x)"), Kind::Foreign);
+    let path = dir.path().join("damaged.db");
+    std::fs::write(&path, b"this is not a database, whatever its name says").expect("writes");
+    let error = Db::open(&path, &NOTES, Driver::Threaded).err().expect("is refused");
+    assert_eq!(error.kind(), Kind::Corrupt);
+}
+
+#[test]
+fn the_file_and_its_companions_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    block_on(insert(&db, "secret")).expect("inserts");
+    for name in ["notes.db", "notes.db-wal", "notes.db-shm"] {
+        let mode = std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The writer thread: gather what waits, one transaction, one commit, then every answer.
+
+use super::{BATCH_MAX, Durability, Error, Tx, open};
+use futures_channel::oneshot;
+use smol::channel::Receiver;
+use sqlite::Connection;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a writer that cannot reopen its file waits before it tries again. Jobs that arrive
+/// meanwhile are answered with the error.
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+
+/// A queued change, its result type erased.
+pub(super) trait Job: Send {
+    fn durability(&self) -> Durability;
+    /// Runs the statements. An error means they are to be rolled back.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed>;
+    /// The commit is decided: runs what hangs on it, then answers.
+    fn answer(self: Box<Self>, commit: Result<(), Error>);
+}
+
+/// The job refused or failed; its own error waits inside it.
+pub(super) struct Failed;
+
+pub(super) struct Request<T, E, F, A> {
+    durability: Durability,
+    job: Option<F>,
+    after: A,
+    result: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F, A> Request<T, E, F, A>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+    F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    A: FnOnce(&Result<T, E>) + Send + 'static,
+{
+    pub(super) fn boxed(
+        durability: Durability,
+        job: F,
+        after: A,
+        reply: oneshot::Sender<Result<T, E>>,
+    ) -> Box<dyn Job> {
+        Box::new(Self { durability, job: Some(job), after, result: None, reply })
+    }
+}
+
+impl<T, E, F, A> Job for Request<T, E, F, A>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+    F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    A: FnOnce(&Result<T, E>) + Send + 'static,
+{
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed> {
+        let Some(job) = self.job.take() else { return Err(Failed) };
+        let result = job(tx);
+        let failed = result.is_err();
+        self.result = Some(result);
+        if failed { Err(Failed) } else { Ok(()) }
+    }
+
+    fn answer(self: Box<Self>, commit: Result<(), Error>) {
+        let result = match (self.result, commit) {
+            // A job's own refusal stands whatever became of the commit it was rolled back from.
+            (Some(Err(own)), _) => Err(own),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (_, Err(error)) => Err(error.into()),
+            (None, Ok(())) => Err(Error::closed().into()),
+        };
+        (self.after)(&result);
+        // Nobody waiting is fine: the caller went away, the change stands.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Serves `queue` until it is closed and empty.
+pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>) {
+    loop {
+        match open::connect(path) {
+            Ok(connection) => {
+                if serve(&connection, queue).is_closed() {
+                    // Leaves an empty WAL behind, so that a copy of the file alone is whole.
+                    if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") {
+                        tracing::warn!(%error, path = %path.display(), "the last checkpoint failed");
+                    }
+                    return;
+                }
+            }
+            Err(error) => {
+                std::thread::sleep(REOPEN_PAUSE);
+                while let Ok(job) = queue.try_recv() {
+                    job.answer(Err(error.clone()));
+                }
+                if queue.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+enum Ended {
+    Closed,
+    WantsReopening,
+}
+
+impl Ended {
+    const fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+}
+
+fn serve(connection: &Connection, queue: &Receiver<Box<dyn Job>>) -> Ended {
+    let tx = Tx::new(connection);
+    let mut synchronous = Durability::Synced;
+    let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
+    while let Ok(first) = queue.recv_blocking() {
+        batch.push(first);
+        while batch.len() < BATCH_MAX
+            && let Ok(job) = queue.try_recv()
+        {
+            batch.push(job);
+        }
+        let commit = commit(connection, &tx, &mut synchronous, &mut batch);
+        for job in batch.drain(..) {
+            job.answer(commit.clone());
+        }
+        if let Err(error) = commit
+            && error.wants_reopening()
+        {
+            tracing::error!(%error, "a commit failed; reopening the database");
+            return Ended::WantsReopening;
+        }
+    }
+    Ended::Closed
+}
+
+fn commit(
+    connection: &Connection,
+    tx: &Tx<'_>,
+    synchronous: &mut Durability,
+    batch: &mut [Box<dyn Job>],
+) -> Result<(), Error> {
+    let wanted = if batch.iter().any(|job| job.durability() == Durability::Synced) {
+        Durability::Synced
+    } else {
+        Durability::Relaxed
+    };
+    if *synchronous != wanted {
+        // Takes effect between transactions only, which is where we are.
+        connection.execute(match wanted {
+            Durability::Synced => "PRAGMA synchronous=FULL",
+            Durability::Relaxed => "PRAGMA synchronous=NORMAL",
+        })?;
+        *synchronous = wanted;
+    }
+    tx.execute("BEGIN IMMEDIATE", &[])?;
+    let done = run_all(tx, batch).and_then(|()| tx.execute("COMMIT", &[]).map(drop));
+    if done.is_err() {
+        // Some failures roll back by themselves; then this one has nothing left to do.
+        let _ = tx.execute("ROLLBACK", &[]);
+    }
+    done
+}
+
+fn run_all(tx: &Tx<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    for job in batch {
+        tx.execute("SAVEPOINT job", &[])?;
+        if job.run(tx).is_err() {
+            tx.execute("ROLLBACK TO job", &[])?;
+        }
+        tx.execute("RELEASE job", &[])?;
+    }
+    Ok(())
+}
