@@ -1,1 +1,2 @@
-//! (stub)
+//! The embedded broker.
+pub(crate) mod ledger;

@@ -17,7 +17,7 @@ pub(crate) use delivery::{Mail, Mailbox};
 pub(crate) use members::{Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, InviteProblem, Mesh};
 pub(crate) use retention::{Check, Expired, Retention};
-pub(crate) use topics::{TopicError, TopicPage, TopicRow};
+pub(crate) use topics::{TopicError, TopicKey, TopicMember, TopicPage, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};
 use std::path::Path;
