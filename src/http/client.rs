@@ -244,7 +244,11 @@ impl Connection {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let chunks = Chunks { body, _connection: self };
-                Ok(StreamingResponse { status: head.status.as_u16(), headers: head.headers, chunks })
+                Ok(StreamingResponse {
+                    status: head.status.as_u16(),
+                    headers: head.headers,
+                    chunks,
+                })
             }
             Err(why) => Err(self.gate.close(written_before, why)),
         }
@@ -382,3 +386,6 @@ impl AsyncWrite for Gated {
         Pin::new(&mut self.socket).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ pub(super) async fn run(server: &Arc<Server>, socket: Socket, transport: Transpo
     let Some(parts) = codec.into_parts() else { return };
     let socket = parts.io.into_inner().into_socket();
     match ending {
-        Ending::Done if !watch.peer_ended() => linger(&server.clock, socket).await,
+        Ending::Done if watch.may_hear_more() => linger(&server.clock, socket).await,
         Ending::Expired(Expiry::Head) => farewell(&server.clock, socket, REQUEST_TIMEOUT).await,
         // A head that began in the same packet as the request before it is only seen here.
         Ending::Expired(Expiry::Idle) if !parts.read_buf.is_empty() => {

@@ -75,9 +75,10 @@ impl Watch {
         self.state().phase = Phase::Idle { since: self.clock.monotonic() };
     }
 
-    /// Whether the peer has closed its side.
-    pub(super) fn peer_ended(&self) -> bool {
-        self.state().peer_ended
+    /// Whether bytes of the peer may still be on their way when the codec has ended.
+    pub(super) fn may_hear_more(&self) -> bool {
+        let state = self.state();
+        !state.peer_ended && !matches!(state.phase, Phase::Fresh { .. })
     }
 
     /// When the connection must end unless something happens first, and why.

@@ -176,8 +176,9 @@ fn convert_head(
     routes: RouteTable,
 ) -> Result<tide::http::Request, Problem> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    let url = Url::parse("http://localhost").and_then(|base| base.join(target));
-    let url = url.map_err(|_| {
+    // Without the slash, `localhost` and the target would melt into another host name.
+    let url = target.starts_with('/').then(|| Url::parse(&format!("http://localhost{target}")));
+    let url = url.and_then(Result::ok).ok_or_else(|| {
         Problem::bad_request("invalid_target", "the request target is no path: send /v1/…")
     })?;
     let path = url.path();

@@ -243,7 +243,8 @@ fn json_response(status: u16, body: &impl Serialize) -> tide::Response {
 }
 
 fn respond(status: u16, content_type: &str, body: String) -> tide::Response {
-    let status = tide::StatusCode::try_from(status).unwrap_or(tide::StatusCode::InternalServerError);
+    let status =
+        tide::StatusCode::try_from(status).unwrap_or(tide::StatusCode::InternalServerError);
     let mut response = tide::Response::new(status);
     response.set_body(body);
     response.insert_header("content-type", content_type);

@@ -1,5 +1,7 @@
 //! The guard's table, case by case.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use super::*;
 
 const UNIX: Transport = Transport::Unix { uid: 1000 };
@@ -43,7 +45,8 @@ fn tcp(list: &[(&'static str, &str)]) -> Option<(u16, &'static str)> {
 #[test]
 fn a_token_in_the_query_is_refused_however_it_is_spelled() {
     let refused = Some((400, "token_in_query"));
-    for query in ["token=x", "token", "a=1&token=x", "%74oken=x", "tok%65n", "token=x=y", "&token"] {
+    for query in ["token=x", "token", "a=1&token=x", "%74oken=x", "tok%65n", "token=x=y", "&token"]
+    {
         assert_eq!(unix("GET", &format!("/v1/peers?{query}"), &[]), refused, "{query}");
     }
     for query in ["", "tokens=1", "a=token", "mytoken=1", "to%6=1", "%", "%zz=token", "Token=1"] {
@@ -54,16 +57,37 @@ fn a_token_in_the_query_is_refused_however_it_is_spelled() {
 #[test]
 fn only_loopback_names_pass_as_host() {
     let good = [
-        "localhost", "LocalHost", "localhost:47823", "localhost:1", "127.0.0.1", "127.0.0.1:47823",
-        "[::1]", "[::1]:1",
+        "localhost",
+        "LocalHost",
+        "localhost:47823",
+        "localhost:1",
+        "127.0.0.1",
+        "127.0.0.1:47823",
+        "[::1]",
+        "[::1]:1",
     ];
     for host in good {
         assert_eq!(unix("GET", "/v1/peers", &[("host", host)]), None, "{host}");
     }
     let bad = [
-        "", "evil.example", "localhost.evil.example", "localhost.", "127.0.0.1.evil.example",
-        "127.0.0.2", "::1", "[::1", "[::2]", "localhost:", "localhost:x", "localhost:123456",
-        "localhost:1:2", "evil@localhost", "localhost@evil", "0.0.0.0", "lo\u{e9}", "[::1]:",
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "localhost.",
+        "127.0.0.1.evil.example",
+        "127.0.0.2",
+        "::1",
+        "[::1",
+        "[::2]",
+        "localhost:",
+        "localhost:x",
+        "localhost:123456",
+        "localhost:1:2",
+        "evil@localhost",
+        "localhost@evil",
+        "0.0.0.0",
+        "lo\u{e9}",
+        "[::1]:",
         "localhost, evil",
     ];
     for host in bad {
@@ -123,7 +147,8 @@ fn tcp_needs_the_bearer() {
     assert_eq!(tcp(&[("authorization", "bearer  bG9jYWwtdG9rZW4")]), None);
     let missing = Some((401, "missing_bearer_token"));
     assert_eq!(tcp(&[]), missing);
-    for value in ["", "Bearer", "Bearer ", "Basic bG9jYWwtdG9rZW4", "bG9jYWwtdG9rZW4", "B\u{e9} x"] {
+    for value in ["", "Bearer", "Bearer ", "Basic bG9jYWwtdG9rZW4", "bG9jYWwtdG9rZW4", "B\u{e9} x"]
+    {
         assert_eq!(tcp(&[("authorization", value)]), missing, "{value}");
     }
     let invalid = Some((401, "invalid_bearer_token"));
@@ -146,8 +171,12 @@ fn public_health_frees_that_one_route() {
     assert!(open("GET", "/v1/health"));
     assert!(open("GET", "/v1/health?verbose=1"));
     for (method, target) in [
-        ("POST", "/v1/health"), ("HEAD", "/v1/health"), ("GET", "/v1/health/"),
-        ("GET", "/v1/peers"), ("GET", "/v1/health/../peers"), ("GET", "//v1/health"),
+        ("POST", "/v1/health"),
+        ("HEAD", "/v1/health"),
+        ("GET", "/v1/health/"),
+        ("GET", "/v1/peers"),
+        ("GET", "/v1/health/../peers"),
+        ("GET", "//v1/health"),
     ] {
         assert!(!open(method, target), "{method} {target}");
     }
@@ -164,7 +193,9 @@ fn a_body_must_be_json_or_untyped() {
     }
     assert_eq!(post(&[sized]), None);
     let refused = Some((415, "unsupported_media_type"));
-    for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "\u{e9}"] {
+    for bad in
+        ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "\u{e9}"]
+    {
         assert_eq!(post(&[sized, ("content-type", bad)]), refused, "{bad}");
         let chunked = [("transfer-encoding", "chunked"), ("content-type", bad)];
         assert_eq!(post(&chunked), refused, "{bad}");
@@ -189,8 +220,11 @@ fn a_body_is_known_by_its_framing() {
 #[test]
 fn the_checks_come_in_the_order_of_the_contract() {
     let mut list = vec![
-        ("host", "evil.example"), ("host", "evil.example"), ("origin", "https://evil.example"),
-        ("content-length", "1"), ("content-type", "text/plain"),
+        ("host", "evil.example"),
+        ("host", "evil.example"),
+        ("origin", "https://evil.example"),
+        ("content-length", "1"),
+        ("content-type", "text/plain"),
     ];
     let answer = |target: &str, method: &str, list: &[(&'static str, &str)]| {
         ask(TCP, method, target, list, false).unwrap_err().1
