@@ -15,9 +15,9 @@ mod topics;
 pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 pub(crate) use delivery::{Mail, Mailbox};
 pub(crate) use members::{Joined, Member, MemberState};
-pub(crate) use meshes::{Invite, InviteProblem, Mesh};
-pub(crate) use retention::{Check, Expired, Retention};
-pub(crate) use topics::{TopicError, TopicKey, TopicMember, TopicPage, TopicRow};
+pub(crate) use meshes::{Invite, Mesh};
+pub(crate) use retention::{Check, Retention};
+pub(crate) use topics::{TopicError, TopicKey, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};
 use std::path::Path;

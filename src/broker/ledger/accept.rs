@@ -124,16 +124,17 @@ impl Ledger {
     /// and well-formed: the rate limit. `after` runs on the writer thread once the commit is
     /// decided: acks and pushes hang there.
     ///
-    /// Queued at once; the future need not be awaited for anything but the outcome.
-    pub(crate) fn accept(
+    /// Waits for room in the writer's queue, then for the commit; once queued, the message is
+    /// accepted whether or not anybody still waits.
+    pub(crate) async fn accept(
         &self,
         sender: Sender,
         letter: Letter,
         may_send: impl FnOnce() -> bool + Send + 'static,
         after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
-    ) -> impl Future<Output = Result<Accepted, NotAccepted>> + Send {
+    ) -> Result<Accepted, NotAccepted> {
         let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, may_send);
-        self.db.try_write(Durability::Synced, job, after)
+        self.db.write(Durability::Synced, job, after).await
     }
 }
 
@@ -197,7 +198,10 @@ enum Route {
     /// One member; the text is the only key of it that may have the message.
     Member(i64, Option<String>),
     Group(String),
-    Topic { id: String, name: String },
+    Topic {
+        id: String,
+        name: String,
+    },
     Everyone,
 }
 

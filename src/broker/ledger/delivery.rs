@@ -1,9 +1,11 @@
 //! The queue of each member: what waits, and what is acknowledged.
 
 use super::Ledger;
-use crate::db::{Columns, Error, Tx};
-use crate::wire::Push;
 use crate::clock::iso;
+#[cfg(test)]
+use crate::db::Tx;
+use crate::db::{Columns, Error};
+use crate::wire::Push;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 
 /// Which part of a member's queue one connection may read.
@@ -108,7 +110,8 @@ fn read_mail(row: &Columns<'_, '_>) -> Result<Mail, Error> {
         target_spec: row.text_or_null(12)?,
         topic: row.text_or_null(13)?,
         reply_to_id: row.text_or_null(14)?,
-        client_message_id: row.text_or_null(15)?,
+        // A message of an old client goes by its own id.
+        client_message_id: Some(row.text_or_null(15)?.map_or_else(|| row.text(1), Ok)?),
         request_fingerprint: row
             .blob_or_null(16)?
             .and_then(|bytes| Fingerprint::from_slice(&bytes))

@@ -267,6 +267,18 @@ impl Ledger {
         .await
     }
 
+    /// The groups of a member.
+    pub(crate) async fn groups(&self, member: i64) -> Result<Vec<Group>, Error> {
+        self.db
+            .read(move |tx| {
+                let sql = "SELECT name, role FROM group_member WHERE member = ? ORDER BY name";
+                tx.query(sql, &[member.into()], |row| {
+                    Ok(Group { name: row.text(0)?, role: row.text_or_null(1)? })
+                })
+            })
+            .await
+    }
+
     /// Takes a member out of a group.
     pub(crate) async fn leave_group(
         &self,

@@ -38,7 +38,8 @@ pub(crate) struct Check {
 impl Ledger {
     /// Forgets what is past its time, in small transactions.
     pub(crate) async fn expire(&self, now: Millis, keep: Retention) -> Result<Expired, Error> {
-        let before = Millis(now.0.saturating_sub(i64::try_from(keep.message_ms).unwrap_or(i64::MAX)));
+        let before =
+            Millis(now.0.saturating_sub(i64::try_from(keep.message_ms).unwrap_or(i64::MAX)));
         let mut total = Expired::default();
         loop {
             let part = self.synced(move |tx| prune(tx, before)).await?;
