@@ -59,6 +59,10 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 const SENDS_IN_FLIGHT_MAX: usize = 256;
 /// Nothing more is read while this many frames wait for the writer.
 const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
+/// Frames written with one flush: bounds how long a ping may wait behind them.
+const WRITTEN_AT_ONCE_MAX: usize = 64;
+/// Frames read before other connections get their turn.
+const READ_AT_ONCE_MAX: u32 = 16;
 /// How long a pump waits after the ledger failed.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -129,7 +133,13 @@ impl Peer {
     async fn read(&self, stream: &mut Stream) {
         let mut sends = FuturesUnordered::new();
         let mut negotiating = None;
+        let mut read: u32 = 0;
         loop {
+            read = read.wrapping_add(1);
+            if read.is_multiple_of(READ_AT_ONCE_MAX) {
+                // A client that always has more to say must not keep the executor to itself.
+                smol::future::yield_now().await;
+            }
             while self.lines.out.len() >= OUTGOING_PAUSE {
                 let _ = self.drained.recv().await;
             }
@@ -534,13 +544,14 @@ enum Written {
     Closed,
 }
 
-/// Writes a frame and everything that waits behind it, with one flush.
+/// Writes a frame and what waits behind it, with one flush.
 async fn write_all(
     sink: &mut Sink,
     first: Outgoing,
     outgoing: &Receiver<Outgoing>,
 ) -> tungstenite::Result<Written> {
     let mut next = Some(first);
+    let mut written = 0;
     while let Some(frame) = next {
         match frame {
             Outgoing::Frame(text) => sink.feed(Message::Text(text)).await?,
@@ -551,7 +562,8 @@ async fn write_all(
                 return Ok(Written::Closed);
             }
         }
-        next = outgoing.try_recv().ok();
+        written += 1;
+        next = if written < WRITTEN_AT_ONCE_MAX { outgoing.try_recv().ok() } else { None };
     }
     sink.flush().await?;
     Ok(Written::More)
