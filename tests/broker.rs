@@ -221,6 +221,15 @@ fn a_newer_install_closes_the_older_and_a_same_session_replaces_itself() {
             std::mem::replace(&mut second, next).expect_close(1000, "session_replaced").await;
         }
         second.settle().await;
+        let admin = broker.admin().await;
+        admin.set_connection_policy("test", "prefer_oldest").await.expect("sets");
+        let mut third = broker.dial().await;
+        third.send(broker.hello(&a, "install-3")).await;
+        assert_eq!(third.expect("error").await["code"], "member_already_connected");
+        third.expect_close(4004, "member_already_connected").await;
+        admin.set_connection_policy("test", "allow_concurrent").await.expect("sets");
+        let _sibling = broker.connect(&a, As::Member, "install-3").await;
+        second.settle().await;
     });
 }
 

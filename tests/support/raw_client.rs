@@ -120,6 +120,7 @@ impl TestBroker {
     /// A connection that has said nothing.
     pub async fn dial(&self) -> Client {
         let stream = TcpStream::connect(self.addr).await.expect("connects");
+        stream.set_nodelay(true).expect("sends at once");
         let url = format!("ws://{}/ws", self.addr);
         let (socket, _) = client_async(url, stream).await.expect("upgrades");
         Client { socket }
