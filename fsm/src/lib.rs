@@ -17,6 +17,7 @@
 //! | [`dedupe`] | what a broker answers to an id it may know | §4.5b |
 //! | [`refusal`] | what a broker's "no" asks of us | §4.6 |
 //! | [`receive`] | what a pushed message is to its receiver | §5 |
+//! | [`host`] | whether this is still the host the keys were made on | §2.2 |
 
 #![no_std]
 
@@ -25,6 +26,7 @@ extern crate alloc;
 pub mod accept;
 pub mod dedupe;
 pub mod envelope;
+pub mod host;
 pub mod id;
 pub mod link;
 pub mod negotiate;

@@ -1,1 +1,362 @@
-//! negotiate
+//! Whether a broker's features will do (§15).
+//!
+//! A mesh is only used when its broker promises what delivery rests on: that it remembers ids, and
+//! that it says what happens when one member connects twice. This file judges such an offer, as
+//! neutral data: it reads no JSON, and it does not close the connection it refuses.
+
+mod refusal;
+
+pub use refusal::{
+    CLOSE_CODE, CLOSE_REASON_BYTES_MAX, MAX_AGE_REASON, MaxAgeRefused, Refusal, RefusalKind,
+};
+
+use crate::retry::{self, Retention};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// The broker keeps one message per member and id (§4.5b).
+pub const DEDUPE: &str = "client_message_id_dedupe";
+/// The broker says what two connections of one member do to each other (§15.6).
+pub const CONCURRENT: &str = "concurrent_connection_policy";
+/// The broker announces a member's new key.
+pub const KEYPAIR_ROTATED: &str = "member_keypair_rotated_event";
+/// The broker keeps keys of several epochs.
+pub const KEY_EPOCH: &str = "key_epoch";
+/// The broker says how large a frame may be (§3.6).
+pub const MAX_PAYLOAD: &str = "max_payload";
+
+/// Every feature this version can judge. A required feature that is not here is always missing.
+pub const FEATURES: [&str; 5] = [DEDUPE, CONCURRENT, KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD];
+
+/// The one version of every feature this version speaks.
+pub const VERSION: i64 = 1;
+/// The fewest days a broker may remember ids for.
+pub const RETENTION_DAYS_MIN: i64 = 3;
+/// The smallest frame and blob limits a broker may have, in bytes.
+pub const PAYLOAD_BYTES_MIN: i64 = 1024;
+/// The fewest key epochs a broker may keep.
+pub const EPOCHS_MIN: i64 = 1;
+
+/// What `status` says of a broker that knows no negotiation and was let in (§15).
+pub const LEGACY_NOTE: &str = "legacy broker: duplicates possible on retry; receivers deduplicate";
+
+/// One parameter of a feature, as far as this file cares about JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Param {
+    /// A whole number.
+    Int(i64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// A string.
+    Text(String),
+    /// Anything else: never what a parameter should be.
+    Other,
+}
+
+/// One feature a broker supports, with its parameters; `version` is one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Its parameters, by name.
+    pub params: Vec<(String, Param)>,
+}
+
+impl Feature {
+    fn param(&self, name: &str) -> Option<&Param> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn int(&self, name: &str) -> Option<i64> {
+        match self.param(name) {
+            Some(Param::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        match self.param(name) {
+            Some(Param::Text(value)) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// A broker's `feature_negotiation_response`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// What it supports.
+    pub features: Vec<Feature>,
+    /// What we required and it does not support, in its own words.
+    pub missing_required: Vec<String>,
+}
+
+/// What we ask of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Features without which the mesh is not used.
+    pub require: Vec<String>,
+    /// Features that are used when they are there.
+    pub optional: Vec<String>,
+    /// Accept a broker that does not answer at all.
+    pub allow_legacy: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Self {
+            require: names(&[DEDUPE, CONCURRENT]),
+            optional: names(&[KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD]),
+            allow_legacy: false,
+        }
+    }
+}
+
+/// What a second connection of one member key does to the first (§15.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Concurrent {
+    /// It closes the first with 4003.
+    #[default]
+    PreferNewest,
+    /// It is refused with 4004.
+    PreferOldest,
+    /// Both stay.
+    Allow,
+}
+
+impl Concurrent {
+    /// The word on the wire and in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PreferNewest => "prefer_newest",
+            Self::PreferOldest => "prefer_oldest",
+            Self::Allow => "allow_concurrent",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::PreferNewest, Self::PreferOldest, Self::Allow]
+            .into_iter()
+            .find(|policy| policy.as_str() == text)
+    }
+}
+
+/// What a broker and this daemon agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// How long the broker remembers ids. [`Retention::Permanent`] also where it does not
+    /// deduplicate at all: there is no window for a row to outlive.
+    pub retention: Retention,
+    /// What a second connection of our key does.
+    pub concurrent: Concurrent,
+    /// The most bytes of one frame, when the broker says (§3.6).
+    pub max_frame_bytes: Option<u64>,
+    /// The features in use, with their versions, in the order of the policy.
+    pub features: Vec<(String, i64)>,
+    /// What was ignored or replaced by our default: to be logged.
+    pub notes: Vec<String>,
+    /// Whether the broker knows no negotiation and was let in all the same.
+    pub legacy: bool,
+}
+
+impl Negotiated {
+    fn none() -> Self {
+        Self {
+            retention: Retention::Permanent,
+            concurrent: Concurrent::default(),
+            max_frame_bytes: None,
+            features: Vec::new(),
+            notes: Vec::new(),
+            legacy: false,
+        }
+    }
+
+    /// What holds with a broker of today's network: no feature at all.
+    #[must_use]
+    pub fn legacy() -> Self {
+        Self { legacy: true, notes: Vec::from([LEGACY_NOTE.to_owned()]), ..Self::none() }
+    }
+
+    /// Whether a feature is in use.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.features.iter().any(|(known, _)| known == name)
+    }
+
+    /// How old a row may get before it expires on this mesh, in hours (§4.9).
+    ///
+    /// # Errors
+    /// When `outbox.max_age_hours` is more than the broker's dedupe window covers.
+    pub fn max_age_hours(&self, override_hours: Option<u64>) -> Result<u64, MaxAgeRefused> {
+        retry::max_age_hours(self.retention, override_hours).map_err(|above| MaxAgeRefused {
+            hours: override_hours.unwrap_or_default(),
+            hours_max: above.hours_max,
+        })
+    }
+}
+
+/// Judges a broker's answer.
+///
+/// # Errors
+/// Names the first required feature that is missing, of another version, invalid or too small.
+pub fn judge(policy: &Policy, offer: &Offer) -> Result<Negotiated, Refusal> {
+    let mut agreed = Negotiated::none();
+    for name in &policy.require {
+        let feature = offered(offer, name)?;
+        accept(feature, &mut agreed)?;
+    }
+    for name in policy.optional.iter().filter(|name| !policy.require.contains(name)) {
+        let Ok(feature) = offered(offer, name) else { continue };
+        // Each feature writes its terms only once all of them are good.
+        if let Err(refusal) = accept(feature, &mut agreed) {
+            agreed.notes.push(format!("optional feature not used: {refusal}"));
+        }
+    }
+    Ok(agreed)
+}
+
+/// What a broker's silence means, once the deadline has passed (§15).
+///
+/// # Errors
+/// Everything required counts as missing, unless the policy lets such brokers in.
+pub fn silent(policy: &Policy) -> Result<Negotiated, Refusal> {
+    match policy.require.first() {
+        Some(feature) if !policy.allow_legacy => {
+            Err(Refusal::unavailable(feature, "no answer".to_owned()))
+        }
+        _ => Ok(Negotiated::legacy()),
+    }
+}
+
+/// The broker's side: which of the features a daemon requires are not among ours. In the order
+/// asked, each once.
+#[must_use]
+pub fn missing_required(required: &[String], supported: &[&str]) -> Vec<String> {
+    let mut missing: Vec<String> = Vec::new();
+    for name in required {
+        if !supported.contains(&name.as_str()) && !missing.contains(name) {
+            missing.push(name.clone());
+        }
+    }
+    missing
+}
+
+fn offered<'a>(offer: &'a Offer, name: &str) -> Result<&'a Feature, Refusal> {
+    if offer.missing_required.iter().any(|missing| missing == name) {
+        return Err(Refusal::unavailable(name, "the broker does not have it".to_owned()));
+    }
+    if !FEATURES.contains(&name) {
+        return Err(Refusal::unavailable(name, "this daemon does not know it".to_owned()));
+    }
+    offer
+        .features
+        .iter()
+        .find(|feature| feature.name == name)
+        .ok_or_else(|| Refusal::unavailable(name, "not offered".to_owned()))
+}
+
+fn accept(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
+    let name = feature.name.as_str();
+    match feature.param("version") {
+        Some(Param::Int(VERSION)) => {}
+        // A version we do not speak is a feature we do not have.
+        Some(Param::Int(other)) => {
+            return Err(Refusal::unavailable(name, format!("version {other}, need {VERSION}")));
+        }
+        other => return Err(invalid(name, "version", other)),
+    }
+    match name {
+        DEDUPE => dedupe(feature, agreed)?,
+        CONCURRENT => concurrent(feature, agreed),
+        KEY_EPOCH => {
+            at_least(feature, "max_concurrent_epochs", EPOCHS_MIN)?;
+        }
+        MAX_PAYLOAD => {
+            let inline_bytes = at_least(feature, "inline_bytes", PAYLOAD_BYTES_MIN)?;
+            at_least(feature, "blob_bytes", PAYLOAD_BYTES_MIN)?;
+            agreed.max_frame_bytes = Some(inline_bytes);
+        }
+        _ => {}
+    }
+    if !agreed.has(name) {
+        agreed.features.push((name.to_owned(), VERSION));
+    }
+    Ok(())
+}
+
+fn dedupe(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
+    let retention = match feature.text("mode") {
+        Some("permanent") => Retention::Permanent,
+        Some("retention_scoped") => {
+            let days = at_least(feature, "dedupe_retention_days", RETENTION_DAYS_MIN)?;
+            Retention::Days(u32::try_from(days).unwrap_or(u32::MAX))
+        }
+        _ => return Err(invalid(DEDUPE, "mode", feature.param("mode"))),
+    };
+    match feature.param("request_fingerprint") {
+        Some(Param::Bool(true)) => {}
+        other => return Err(invalid(DEDUPE, "request_fingerprint", other)),
+    }
+    let window = "tombstone_history_pruned_window_days";
+    if feature.param(window).is_some() && feature.int(window).is_none_or(|days| days < 0) {
+        agreed.notes.push(note(feature, window, "ignored"));
+    }
+    agreed.retention = retention;
+    Ok(())
+}
+
+fn concurrent(feature: &Feature, agreed: &mut Negotiated) {
+    let name = "default_policy";
+    match feature.text(name).and_then(Concurrent::parse) {
+        Some(policy) => agreed.concurrent = policy,
+        None if feature.param(name).is_none() => {}
+        None => {
+            let default = Concurrent::default().as_str();
+            agreed.notes.push(note(feature, name, &format!("taken as {default}")));
+        }
+    }
+}
+
+/// A required whole number that has a floor.
+fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, Refusal> {
+    match feature.param(param) {
+        Some(Param::Int(value)) if *value >= floor => Ok(value.unsigned_abs()),
+        Some(Param::Int(value)) => Err(Refusal {
+            kind: RefusalKind::ParamBelowFloor,
+            feature: feature.name.clone(),
+            detail: format!("{param} {value} < {floor}"),
+        }),
+        other => Err(invalid(&feature.name, param, other)),
+    }
+}
+
+fn invalid(feature: &str, param: &str, found: Option<&Param>) -> Refusal {
+    let detail = match found {
+        None => format!("{param} is missing"),
+        Some(value) => format!("{param} is {}", shown(value)),
+    };
+    Refusal { kind: RefusalKind::ParamInvalid, feature: feature.to_owned(), detail }
+}
+
+fn note(feature: &Feature, param: &str, done: &str) -> String {
+    let value = feature.param(param).map_or_else(String::new, shown);
+    format!("{}: invalid {param} ({value}), {done}", feature.name)
+}
+
+fn shown(param: &Param) -> String {
+    match param {
+        Param::Int(value) => value.to_string(),
+        Param::Bool(value) => value.to_string(),
+        Param::Text(value) => format!("{:?}", value.chars().take(64).collect::<String>()),
+        Param::Other => "neither a number, a string nor a boolean".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,338 @@
-//! receive
+//! What a pushed message is to its receiver, and whether to acknowledge it (§5, protocol §3.7).
+//!
+//! The question behind it: is this a sealed box for one member, or plaintext for many? Brokers of
+//! today's network do not say, so what the push looks like has to decide; ours says it in
+//! `target_kind`. What is, or may be, a box that no key of ours opens is never decoded as text.
+
+use crate::envelope::is_public_key;
+
+/// What a message was addressed to, as a broker's push says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    /// One member.
+    Direct,
+    /// An `@group`.
+    Group,
+    /// A `#topic`.
+    Topic,
+    /// `*`.
+    Everyone,
+}
+
+impl TargetKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Group, Self::Topic, Self::Everyone];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Group => "group",
+            Self::Topic => "topic",
+            Self::Everyone => "everyone",
+        }
+    }
+
+    /// Reads the word back. `None` also for a word of the future, which counts as unsaid.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// What became of opening the ciphertext with our session key, then our member key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It opened, and is UTF-8.
+    Text,
+    /// It opened, and is not UTF-8.
+    NotText,
+    /// No key of ours opens it, or it was not a box at all.
+    NotForUs,
+}
+
+/// The facts about one push.
+#[derive(Debug, Clone, Copy)]
+pub struct Push<'a> {
+    /// `subtype`, if any.
+    pub subtype: Option<&'a str>,
+    /// `target_kind`, if the broker says it.
+    pub target: Option<TargetKind>,
+    /// Whether the push names a `topic`.
+    pub has_topic: bool,
+    /// `senderPubkey`: the key the sender's connection routes by.
+    pub sender_key: &'a str,
+    /// Whether the push names a `senderMemberPubkey`. On today's network only a live multicast
+    /// does.
+    pub has_sender_member_key: bool,
+    /// The key the connection it arrived on routes by.
+    pub connection_key: &'a str,
+    /// Every key this daemon holds in the mesh.
+    pub own_keys: &'a [&'a str],
+    /// What became of opening it.
+    pub opened: Opened,
+    /// Whether the ciphertext is base64 of UTF-8 text: the plaintext convention of `*`, `@group`
+    /// and `#topic` (protocol §2.4).
+    pub plain_is_text: bool,
+}
+
+/// How a stored message travelled (§3.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encryption {
+    /// Sealed for us: its body is what opening gave.
+    Direct,
+    /// In plain: its body is the decoded ciphertext.
+    None,
+}
+
+impl Encryption {
+    /// The word in answers, inbox rows and `status`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What to do with a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a push that is not acknowledged comes back"]
+pub enum Verdict {
+    /// Store it, commit, acknowledge, tell listeners.
+    Store {
+        /// No key of ours opens it: the body is NULL, whatever the bytes look like.
+        undecryptable: bool,
+        /// How it travelled, and so where its body is.
+        encryption: Encryption,
+    },
+    /// An event of the broker: never stored, never acknowledged.
+    System,
+    /// The echo of a message of ours: dropped.
+    Own {
+        /// Whether to acknowledge it. On today's network a topic has one row for all its readers,
+        /// and acknowledging our copy would delete it for everybody.
+        ack: bool,
+    },
+    /// Not a message: count it and drop it, and acknowledge it so that it does not come back.
+    Malformed(&'static str),
+}
+
+impl Verdict {
+    /// Whether to send `client_ack`; for [`Verdict::Store`], after the commit.
+    #[must_use]
+    pub const fn ack(self) -> bool {
+        match self {
+            Self::Store { .. } | Self::Malformed(_) => true,
+            Self::System => false,
+            Self::Own { ack } => ack,
+        }
+    }
+}
+
+/// Judges one push.
+pub fn verdict(push: &Push<'_>) -> Verdict {
+    if matches!(push.subtype, Some("system" | "webhook")) {
+        return Verdict::System;
+    }
+    if !is_public_key(push.sender_key) {
+        return Verdict::Malformed("senderPubkey is not a public key");
+    }
+    if is_echo(push) {
+        // A broker that says the kind keeps a copy per reader, so ours may go.
+        return Verdict::Own { ack: push.target.is_some() };
+    }
+    match route(push) {
+        Route::Direct => direct(push.opened),
+        Route::Multicast if push.plain_is_text => in_plain(),
+        Route::Multicast => Verdict::Malformed("ciphertext is not base64 of UTF-8 text"),
+        // Only a live multicast of today's network names the member; what is left may be a box.
+        Route::Unsaid if push.opened != Opened::NotForUs => direct(push.opened),
+        Route::Unsaid if push.has_sender_member_key && push.plain_is_text => in_plain(),
+        Route::Unsaid => direct(Opened::NotForUs),
+    }
+}
+
+enum Route {
+    Direct,
+    Multicast,
+    Unsaid,
+}
+
+fn route(push: &Push<'_>) -> Route {
+    match push.target {
+        Some(TargetKind::Direct) => Route::Direct,
+        Some(TargetKind::Group | TargetKind::Topic | TargetKind::Everyone) => Route::Multicast,
+        None if push.has_topic => Route::Multicast,
+        None => Route::Unsaid,
+    }
+}
+
+fn direct(opened: Opened) -> Verdict {
+    match opened {
+        Opened::Text => Verdict::Store { undecryptable: false, encryption: Encryption::Direct },
+        Opened::NotForUs => Verdict::Store { undecryptable: true, encryption: Encryption::Direct },
+        Opened::NotText => Verdict::Malformed("the box holds no UTF-8 text"),
+    }
+}
+
+fn in_plain() -> Verdict {
+    Verdict::Store { undecryptable: false, encryption: Encryption::None }
+}
+
+/// Whether we sent it ourselves. Judged by the key that sent it, never by its member: another
+/// install of the same member may well write to us.
+fn is_echo(push: &Push<'_>) -> bool {
+    let sent_by = |key: &str| push.sender_key.eq_ignore_ascii_case(key);
+    let by_this_connection = sent_by(push.connection_key);
+    if !by_this_connection && !push.own_keys.iter().any(|key| sent_by(key)) {
+        return false;
+    }
+    match route(push) {
+        Route::Multicast => true,
+        // Said to be for us: a note to self is a message.
+        Route::Direct => push.opened == Opened::NotForUs,
+        // A box from another of our keys that opens is one connection writing to another.
+        Route::Unsaid => by_this_connection || push.opened == Opened::NotForUs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TargetKind::{Direct, Everyone, Group, Topic};
+
+    const US: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const SIBLING: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const PEER: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+
+    const SEALED: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::Direct };
+    const CLOSED: Verdict = Verdict::Store { undecryptable: true, encryption: Encryption::Direct };
+    const PLAIN: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::None };
+
+    fn drained() -> Push<'static> {
+        Push {
+            subtype: None,
+            target: None,
+            has_topic: false,
+            sender_key: PEER,
+            has_sender_member_key: false,
+            connection_key: US,
+            own_keys: &[US, SIBLING],
+            opened: Opened::NotForUs,
+            plain_is_text: true,
+        }
+    }
+
+    #[test]
+    fn a_broker_that_says_the_kind_is_believed() {
+        for (target, opened, plain_is_text, expected) in [
+            (Direct, Opened::Text, false, SEALED),
+            (Direct, Opened::Text, true, SEALED),
+            (Direct, Opened::NotForUs, false, CLOSED),
+            (Direct, Opened::NotForUs, true, CLOSED),
+            (Direct, Opened::NotText, true, Verdict::Malformed("the box holds no UTF-8 text")),
+            (Group, Opened::NotForUs, true, PLAIN),
+            (Topic, Opened::NotForUs, true, PLAIN),
+            (Everyone, Opened::NotForUs, true, PLAIN),
+            (Everyone, Opened::Text, true, PLAIN),
+        ] {
+            // What else the push names makes no difference.
+            for (has_topic, has_sender_member_key) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let push = Push { target: Some(target), opened, plain_is_text, ..drained() };
+                let push = Push { has_topic, has_sender_member_key, ..push };
+                assert_eq!(verdict(&push), expected, "{push:?}");
+            }
+        }
+        for target in [Group, Topic, Everyone] {
+            let push = Push { target: Some(target), plain_is_text: false, ..drained() };
+            assert!(matches!(verdict(&push), Verdict::Malformed(_)));
+        }
+    }
+
+    #[test]
+    fn without_a_kind_a_direct_message_never_becomes_text_by_decoding() {
+        for (has_sender_member_key, opened, plain_is_text, expected) in [
+            (false, Opened::Text, true, SEALED),
+            (false, Opened::NotForUs, true, CLOSED),
+            (false, Opened::NotForUs, false, CLOSED),
+            (true, Opened::Text, true, SEALED),
+            (true, Opened::NotForUs, true, PLAIN),
+            (true, Opened::NotForUs, false, CLOSED),
+            (false, Opened::NotText, true, Verdict::Malformed("the box holds no UTF-8 text")),
+        ] {
+            let push = Push { has_sender_member_key, opened, plain_is_text, ..drained() };
+            assert_eq!(verdict(&push), expected, "{push:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_topic_is_multicast_even_without_a_kind() {
+        let push = Push { has_topic: true, ..drained() };
+        assert_eq!(verdict(&push), PLAIN);
+        let push = Push { plain_is_text: false, ..push };
+        assert!(matches!(verdict(&push), Verdict::Malformed(_)));
+    }
+
+    #[test]
+    fn our_own_echo_is_dropped_and_acknowledged_only_where_that_deletes_nobodys_copy() {
+        let (kept, gone) = (Verdict::Own { ack: false }, Verdict::Own { ack: true });
+        for (sender_key, target, opened, expected) in [
+            // Today's network: one row for all readers of a topic.
+            (US, None, Opened::NotForUs, kept),
+            (US, None, Opened::Text, kept),
+            (SIBLING, None, Opened::NotForUs, kept),
+            // One connection of ours writing to another.
+            (SIBLING, None, Opened::Text, SEALED),
+            // A broker that keeps a copy per reader.
+            (US, Some(Topic), Opened::NotForUs, gone),
+            (SIBLING, Some(Everyone), Opened::NotForUs, gone),
+            (US, Some(Direct), Opened::NotForUs, gone),
+            (US, Some(Direct), Opened::Text, SEALED),
+            (SIBLING, Some(Direct), Opened::Text, SEALED),
+        ] {
+            let push = Push { sender_key, target, opened, ..drained() };
+            assert_eq!(verdict(&push), expected, "{push:?}");
+        }
+        let push = Push { sender_key: US, has_topic: true, ..drained() };
+        assert_eq!(verdict(&push), kept);
+        let shouted = US.to_ascii_uppercase();
+        let push = Push { sender_key: &shouted, ..drained() };
+        assert_eq!(verdict(&push), kept);
+    }
+
+    #[test]
+    fn an_event_is_no_message_and_a_sender_without_a_key_is_nobody() {
+        for (subtype, sender_key) in [("system", "system"), ("webhook", "webhook:ci")] {
+            let push = Push { subtype: Some(subtype), sender_key, ..drained() };
+            assert_eq!(verdict(&push), Verdict::System);
+        }
+        for sender_key in ["", "system", "webhook:ci", &PEER[1..]] {
+            let push = Push { sender_key, ..drained() };
+            assert_eq!(verdict(&push), Verdict::Malformed("senderPubkey is not a public key"));
+        }
+        let reminder = Push { subtype: Some("reminder"), has_topic: true, ..drained() };
+        assert_eq!(verdict(&reminder), PLAIN);
+    }
+
+    #[test]
+    fn everything_that_would_come_back_is_acknowledged() {
+        for stored in [SEALED, CLOSED, PLAIN, Verdict::Malformed("why")] {
+            assert!(stored.ack());
+        }
+        assert!(!Verdict::System.ack());
+        assert!(Verdict::Own { ack: true }.ack() && !Verdict::Own { ack: false }.ack());
+    }
+
+    #[test]
+    fn the_kinds_survive_the_wire_and_an_unknown_kind_is_unsaid() {
+        for kind in TargetKind::ALL {
+            assert_eq!(TargetKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(TargetKind::parse("galaxy"), None);
+    }
+}

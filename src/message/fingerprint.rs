@@ -1,0 +1,76 @@
+//! The request fingerprint (§4.4): one hash over everything a caller asked for, so that an id can
+//! be recognised as the same request or as another one.
+//!
+//! The mesh is not part of it. The formula is today's network's, byte for byte.
+
+use claudemesh_fsm::envelope::{Destination, Priority};
+use claudemesh_fsm::id::Fingerprint;
+use sha2::{Digest, Sha256};
+
+/// The version of the envelope that is hashed.
+const ENVELOPE_VERSION: &str = "1";
+const SEPARATOR: [u8; 1] = [0];
+
+/// Binds a request's destination, reply, priority, `meta` and body together (§4.4).
+///
+/// `meta_canonical` is what [`canonical_meta`](super::canonical_meta) returned; absent text counts
+/// as empty. No text field may contain a NUL byte: the edge refuses control characters, and
+/// canonical JSON escapes them.
+#[must_use]
+pub fn fingerprint(
+    destination: &Destination,
+    reply_to_id: Option<&str>,
+    priority: Priority,
+    meta_canonical: Option<&str>,
+    body: &[u8],
+) -> Fingerprint {
+    let reference = destination.reference();
+    let fields = [
+        ENVELOPE_VERSION,
+        destination.kind().as_str(),
+        &reference,
+        reply_to_id.unwrap_or_default(),
+        priority.as_str(),
+        meta_canonical.unwrap_or_default(),
+    ];
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update(field);
+        hash.update(SEPARATOR);
+    }
+    hash.update(Sha256::digest(body));
+    Fingerprint::new(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(to: &str, priority: Priority, meta: Option<&str>, body: &str) -> String {
+        let to = Destination::parse(to).expect("a good destination");
+        fingerprint(&to, None, priority, meta, body.as_bytes()).to_hex()
+    }
+
+    #[test]
+    fn the_published_vector_holds() {
+        assert_eq!(
+            of("alice", Priority::Next, None, "hello"),
+            "dc13f9d139b04e9886a09444fa269f46468843858070b13afee7889305c2aa09"
+        );
+    }
+
+    #[test]
+    fn every_part_of_a_request_changes_it() {
+        let all = [
+            of("alice", Priority::Next, None, "hello"),
+            of("Alice", Priority::Next, None, "hello"),
+            of("@alice", Priority::Next, None, "hello"),
+            of("#alice", Priority::Next, None, "hello"),
+            of("alice", Priority::Now, None, "hello"),
+            of("alice", Priority::Next, Some("{}"), "hello"),
+            of("alice", Priority::Next, None, "hello "),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+}

@@ -1,0 +1,290 @@
+//! Sealing and opening (protocol §2.3, §2.4; §3.6, §3.7), compatible with libsodium's
+//! `crypto_box_easy`.
+//!
+//! Only direct messages are sealed. What goes to many is base64 of its plain text on today's
+//! network, and [`plain`] says so by its name. Nonces are arguments: one nonce, one box.
+
+use super::canonical::{self, MetaError};
+use super::keys::{PublicKey, SecretKey};
+use crypto_box::SalsaBox;
+use crypto_box::aead::Aead;
+use data_encoding::BASE64;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// Bytes in a nonce.
+pub const NONCE_BYTES: usize = 24;
+/// How many bytes a box adds to its plaintext.
+pub const TAG_BYTES: usize = 16;
+/// The only version of [`Extension`] there is.
+pub const EXTENSION_VERSION: u64 = 1;
+
+/// A nonce: random, never used twice with one pair of keys.
+pub type Nonce = [u8; NONCE_BYTES];
+
+/// A box, or plain multicast text, as it stands in a frame: standard base64 with padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// 24 bytes.
+    pub nonce_b64: String,
+    /// Tag and ciphertext of a direct message; the text itself for multicast.
+    pub ciphertext_b64: String,
+}
+
+impl Sealed {
+    fn new(nonce: &Nonce, bytes: &[u8]) -> Self {
+        Self { nonce_b64: BASE64.encode(nonce), ciphertext_b64: BASE64.encode(bytes) }
+    }
+}
+
+/// How long the base64 text of a box around `plaintext_bytes` bytes is.
+#[must_use]
+pub const fn sealed_b64_bytes(plaintext_bytes: usize) -> usize {
+    (plaintext_bytes + TAG_BYTES).div_ceil(3) * 4
+}
+
+/// The secret two keys share. Making one costs an X25519 exchange, so keep it per pair of keys:
+/// the box a sender seals with is the one its recipient opens with. Share it in an `Arc`.
+pub struct SharedBox(SalsaBox);
+
+impl fmt::Debug for SharedBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedBox(..)")
+    }
+}
+
+impl SharedBox {
+    /// The box between our `secret` and their `public` key. For sending, `secret` must be the key
+    /// the broker will name as the sender of this connection (protocol §2.3).
+    #[must_use]
+    pub fn between(secret: &SecretKey, public: &PublicKey) -> Self {
+        let secret = crypto_box::SecretKey::from_bytes(*secret.to_x25519());
+        let public = crypto_box::PublicKey::from_bytes(public.to_x25519());
+        Self(SalsaBox::new(&public, &secret))
+    }
+
+    /// Seals `plaintext`.
+    #[must_use]
+    pub fn seal(&self, plaintext: &[u8], nonce: Nonce) -> Sealed {
+        let boxed = self.0.encrypt(&nonce.into(), plaintext);
+        Sealed::new(&nonce, &boxed.expect("XSalsa20 fails only beyond 2^70 bytes"))
+    }
+
+    /// Opens a box; `None` unless it was sealed between these two keys and is untouched.
+    #[must_use]
+    pub fn open(&self, nonce_b64: &str, ciphertext_b64: &str) -> Option<Vec<u8>> {
+        let nonce = Nonce::try_from(BASE64.decode(nonce_b64.as_bytes()).ok()?).ok()?;
+        let boxed = BASE64.decode(ciphertext_b64.as_bytes()).ok()?;
+        self.0.decrypt(&nonce.into(), boxed.as_slice()).ok()
+    }
+
+    /// Seals the second box of a direct message (§3.6): `ext_nonce` and `ext_ciphertext`.
+    /// The nonce must not be the one of the first box.
+    #[must_use]
+    pub fn seal_extension(&self, extension: &Extension, nonce: Nonce) -> Sealed {
+        self.seal(extension.to_json().as_bytes(), nonce)
+    }
+
+    /// Opens the second box.
+    ///
+    /// # Errors
+    /// When no box opens, or what is inside is not an extension of a version we know.
+    pub fn open_extension(
+        &self,
+        nonce_b64: &str,
+        ciphertext_b64: &str,
+    ) -> Result<Extension, ExtensionError> {
+        let json = self.open(nonce_b64, ciphertext_b64).ok_or(ExtensionError::Unopened)?;
+        Extension::parse(&json)
+    }
+}
+
+/// Seals one message. On a hot path keep a [`SharedBox`].
+#[must_use]
+pub fn seal(plaintext: &[u8], sender: &SecretKey, recipient: &PublicKey, nonce: Nonce) -> Sealed {
+    SharedBox::between(sender, recipient).seal(plaintext, nonce)
+}
+
+/// Opens one message. On a hot path keep a [`SharedBox`].
+#[must_use]
+pub fn open(
+    nonce_b64: &str,
+    ciphertext_b64: &str,
+    recipient: &SecretKey,
+    sender: &PublicKey,
+) -> Option<Vec<u8>> {
+    SharedBox::between(recipient, sender).open(nonce_b64, ciphertext_b64)
+}
+
+/// Multicast: *not* encrypted (§3.7). The nonce is ignored by receivers but expected in the frame.
+#[must_use]
+pub fn plain(text: &str, nonce: Nonce) -> Sealed {
+    Sealed::new(&nonce, text.as_bytes())
+}
+
+/// Reads multicast text; `None` unless it is strict base64 of valid UTF-8, so that a box which
+/// nobody could open is never shown as text.
+#[must_use]
+pub fn open_plain(ciphertext_b64: &str) -> Option<String> {
+    String::from_utf8(BASE64.decode(ciphertext_b64.as_bytes()).ok()?).ok()
+}
+
+/// What travels beside the body of a direct message, in a box of its own (§3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extension {
+    /// Canonical JSON of `meta`.
+    pub meta: Option<String>,
+    /// The message this one answers.
+    pub reply_to_id: Option<String>,
+}
+
+/// Why a second box says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtensionError {
+    /// No box between these keys, or a damaged one.
+    Unopened,
+    /// Not the JSON of an extension.
+    Malformed(MetaError),
+    /// A `v` we do not know.
+    UnknownVersion,
+    /// This field has the wrong type.
+    BadField(&'static str),
+}
+
+impl fmt::Display for ExtensionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unopened => f.write_str("the second box does not open"),
+            Self::Malformed(error) => write!(f, "the second box is not an extension: {error}"),
+            Self::UnknownVersion => f.write_str("the second box has a version this build predates"),
+            Self::BadField(name) => write!(f, "the second box has a malformed `{name}`"),
+        }
+    }
+}
+
+impl std::error::Error for ExtensionError {}
+
+impl Extension {
+    /// Whether there is nothing to send, so that no second box is needed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.meta.is_none() && self.reply_to_id.is_none()
+    }
+
+    /// The JSON that is sealed. Its length plus [`TAG_BYTES`] counts against the frame limit.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut json = format!(r#"{{"v":{EXTENSION_VERSION}"#);
+        if let Some(meta) = &self.meta {
+            json += r#","meta":"#;
+            json += meta;
+        }
+        if let Some(id) = &self.reply_to_id {
+            json += r#","reply_to_id":"#;
+            json += &Value::from(id.as_str()).to_string();
+        }
+        json + "}"
+    }
+
+    /// Reads the JSON of a second box. Unknown fields are left for later versions; `meta` comes
+    /// back canonical whatever its sender wrote, under the same rules as a caller's.
+    ///
+    /// # Errors
+    /// When it is not JSON, has another version, or a field of the wrong type.
+    pub fn parse(json: &[u8]) -> Result<Self, ExtensionError> {
+        let not_utf8 = |_| ExtensionError::Malformed(MetaError::not_utf8());
+        let text = std::str::from_utf8(json).map_err(not_utf8)?;
+        let mut fields = canonical::parse_object(text)
+            .map_err(ExtensionError::Malformed)?
+            .ok_or(ExtensionError::UnknownVersion)?;
+        if fields.get("v").and_then(Value::as_u64) != Some(EXTENSION_VERSION) {
+            return Err(ExtensionError::UnknownVersion);
+        }
+        Ok(Self { meta: take_meta(&mut fields)?, reply_to_id: take_reply(&mut fields)? })
+    }
+}
+
+fn take_meta(fields: &mut Map<String, Value>) -> Result<Option<String>, ExtensionError> {
+    match fields.remove("meta") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(meta)) => Ok(Some(canonical::to_canonical(&Value::Object(meta)))),
+        Some(_) => Err(ExtensionError::BadField("meta")),
+    }
+}
+
+fn take_reply(fields: &mut Map<String, Value>) -> Result<Option<String>, ExtensionError> {
+    match fields.remove("reply_to_id") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id)),
+        Some(_) => Err(ExtensionError::BadField("reply_to_id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (SecretKey, SecretKey) {
+        (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]))
+    }
+
+    #[test]
+    fn only_the_recipient_opens_a_box_and_only_untouched() {
+        let (alice, bob) = pair();
+        let eve = SecretKey::from_seed([5; 32]);
+        let sealed = seal(b"hola", &alice, &bob.public(), [9; NONCE_BYTES]);
+        let Sealed { nonce_b64, ciphertext_b64 } = &sealed;
+        assert_eq!(ciphertext_b64.len(), sealed_b64_bytes(4));
+        assert_eq!(open(nonce_b64, ciphertext_b64, &bob, &alice.public()), Some(b"hola".into()));
+        assert_eq!(open(nonce_b64, ciphertext_b64, &eve, &alice.public()), None);
+        assert_eq!(open(nonce_b64, ciphertext_b64, &bob, &eve.public()), None);
+        let mut bytes = BASE64.decode(ciphertext_b64.as_bytes()).expect("our own base64");
+        bytes[3] ^= 1;
+        assert_eq!(open(nonce_b64, &BASE64.encode(&bytes), &bob, &alice.public()), None);
+        assert_eq!(open("AAAA", ciphertext_b64, &bob, &alice.public()), None);
+        assert_eq!(open(nonce_b64, "", &bob, &alice.public()), None);
+    }
+
+    #[test]
+    fn base64_without_padding_or_of_the_url_alphabet_is_refused() {
+        assert_eq!(open_plain("aG9sYQ=="), Some("hola".into()));
+        for bad in ["aG9sYQ", "aG9sYQ=", "aG9s YQ==", "_-8=", "aG9sYR=="] {
+            assert_eq!(open_plain(bad), None, "{bad}");
+        }
+        assert_eq!(open_plain(&BASE64.encode(&[0xFF, 0xFE])), None, "bytes are not text");
+    }
+
+    #[test]
+    fn the_second_box_carries_meta_and_reply() {
+        let (alice, bob) = pair();
+        let extension = Extension {
+            meta: Some(r#"{"a":1,"b":"\"é"}"#.into()),
+            reply_to_id: Some("m\"1".into()),
+        };
+        let sealed =
+            SharedBox::between(&alice, &bob.public()).seal_extension(&extension, [8; NONCE_BYTES]);
+        let theirs = SharedBox::between(&bob, &alice.public());
+        let opened = theirs.open_extension(&sealed.nonce_b64, &sealed.ciphertext_b64);
+        assert_eq!(opened, Ok(extension));
+        let wrong = theirs.open_extension(&sealed.nonce_b64, "AAAA");
+        assert_eq!(wrong, Err(ExtensionError::Unopened));
+        assert!(Extension::default().is_empty());
+        assert_eq!(Extension::parse(br#"{"v":1,"later":[]}"#), Ok(Extension::default()));
+    }
+
+    #[test]
+    fn a_hostile_second_box_is_refused_not_believed() {
+        for (json, want) in [
+            (r#"{"v":2}"#, ExtensionError::UnknownVersion),
+            (r#"null"#, ExtensionError::UnknownVersion),
+            (r#"{"v":1,"meta":[]}"#, ExtensionError::BadField("meta")),
+            (r#"{"v":1,"reply_to_id":7}"#, ExtensionError::BadField("reply_to_id")),
+        ] {
+            assert_eq!(Extension::parse(json.as_bytes()), Err(want), "{json}");
+        }
+        for json in [&b"\xFF"[..], b"{", br#"{"v":1,"v":1}"#] {
+            let refused = Extension::parse(json);
+            assert!(matches!(refused, Err(ExtensionError::Malformed(_))), "{refused:?}");
+        }
+    }
+}
