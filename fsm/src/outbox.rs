@@ -378,6 +378,10 @@ impl<S: State, N: State> Unsettled<S, N> {
     ///
     /// # Panics
     /// When given another row's verdict, which is a bug in the caller.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the row itself comes back, and is not boxed for it"
+    )]
     pub fn settle(self, verdict: Verdict) -> Result<Option<Row<N>>, Row<S>> {
         assert!(verdict.id == self.identity.id, "a verdict settles the row it was given for");
         match verdict.outcome {
