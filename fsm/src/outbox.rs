@@ -366,6 +366,10 @@ impl<S: State, N: State> Unsettled<S, N> {
     ///
     /// # Panics
     /// When given another row's verdict, which is a bug in the caller.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the row itself comes back, and is not boxed for it"
+    )]
     pub fn settle<E>(self, outcome: Result<Verdict, E>) -> Result<Option<Row<N>>, (Row<S>, E)> {
         match outcome {
             Ok(verdict) => {

@@ -24,6 +24,10 @@ impl Row<Pending> {
     /// # Errors
     /// Gives the row back when an earlier attempt was never answered and `force` is not set:
     /// requeueing it could double the message.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the row itself comes back, and is not boxed for it"
+    )]
     pub fn retire(self, retire: Retire) -> Result<Step<Pending, Aborted>, Self> {
         if self.state.may_have_been_sent && !retire.force {
             return Err(self);
