@@ -1,5 +1,7 @@
 //! `inbox.db`: what arrived, once each (§4.10).
 
+mod view;
+
 use super::schema;
 use crate::db::{Columns, Db, Driver, Durability, Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
@@ -123,17 +125,23 @@ impl Inbox {
         &self.epoch
     }
 
-    /// Stores a message unless a copy is known, and commits to stable storage. Only after this may
-    /// it be acknowledged. `after` runs on the writer thread once the commit is decided.
+    /// Stores messages in order, each unless a copy is known, and commits to stable storage once.
+    /// Only after this may they be acknowledged. A message that cannot be stored fails alone.
     ///
     /// # Errors
-    /// When the commit fails: the message is not stored and must not be acknowledged.
+    /// When the commit fails: none is stored, and none may be acknowledged.
     pub async fn store(
         &self,
-        message: NewMessage,
-        after: impl FnOnce(&Result<Stored, Error>) + Send + 'static,
-    ) -> Result<Stored, Error> {
-        self.db.write(Durability::Synced, move |tx| store_in(tx, &message), after).await
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<(NewMessage, Result<Stored, Error>)>, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let store = |message: NewMessage| {
+                let stored = tx.nested(|tx| store_in(tx, &message));
+                (message, stored)
+            };
+            Ok(messages.into_iter().map(store).collect())
+        };
+        self.db.write(Durability::Synced, job, |_| ()).await
     }
 
     /// A page of messages.

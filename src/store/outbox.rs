@@ -2,6 +2,7 @@
 
 mod query;
 mod requeue;
+mod view;
 
 pub use query::{ListPage, ListQuery, RowView};
 pub use requeue::{RequeueOutcome, RequeueRequest};
@@ -13,9 +14,10 @@ use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{
     Ack, AnyRow, Change, Guard, Inflight, Pending, Row, Standing, StandingRecord, State, Status,
-    Step, Verdict, standing,
+    Step, Unsettled, Verdict, standing,
 };
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -183,30 +185,6 @@ impl Outbox {
             .await
     }
 
-    /// Pending rows of `mesh` that are due, at most `limit`, in claim order: `now`, `next`, `low`,
-    /// then the time they became due, then insertion (§4.6).
-    ///
-    /// # Errors
-    /// When the database cannot be read, or a row in it is damaged.
-    pub async fn due(
-        &self,
-        mesh: &str,
-        now: Millis,
-        limit: usize,
-    ) -> Result<Vec<Row<Pending>>, Error> {
-        let mesh = mesh.to_owned();
-        self.db.read(move |tx| query::due(tx, &mesh, now, limit)).await
-    }
-
-    /// When the next pending row of `mesh` is due.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn next_due_at(&self, mesh: &str) -> Result<Option<Millis>, Error> {
-        let mesh = mesh.to_owned();
-        self.db.read(move |tx| query::next_due_at(tx, &mesh)).await
-    }
-
     /// Stores one move. `Ok(None)` means another writer moved the row first, and this result is to
     /// be dropped.
     ///
@@ -222,33 +200,28 @@ impl Outbox {
         unsettled.settle(outcome)
     }
 
-    /// Claims rows for one attempt each, in one commit. Rows another writer moved first are left
-    /// out; when the commit fails nothing was claimed, and the error says why.
+    /// Claims up to `limit` due rows of `mesh` for one attempt each, in one commit. Rows accepted
+    /// before `expired_before` are not claimed but handed back, to be expired.
     ///
     /// # Errors
-    /// When the commit fails.
-    pub async fn claim(&self, rows: Vec<Row<Pending>>) -> Result<Vec<Row<Inflight>>, Error> {
-        let (guards, waiting): (Vec<_>, Vec<_>) =
-            rows.into_iter().map(|row| row.claim().split()).unzip();
+    /// When the commit fails, or a row is damaged: then nothing was claimed.
+    pub async fn claim_due(
+        &self,
+        mesh: &str,
+        now: Millis,
+        expired_before: Millis,
+        limit: usize,
+    ) -> Result<Claimed, Error> {
+        let mesh = mesh.to_owned();
         let outbox = self.clone();
-        let verdicts = self
-            .db
-            .write(
-                Durability::Relaxed,
-                |tx| {
-                    guards.into_iter().map(|guard| apply(tx, guard)).collect::<Result<Vec<_>, _>>()
-                },
-                move |result: &Result<Vec<Applied>, Error>| {
-                    result.iter().flatten().for_each(|applied| {
-                        applied.moved.iter().for_each(|moved| outbox.announce(moved))
-                    });
-                },
-            )
-            .await?;
-        let settled = waiting.into_iter().zip(verdicts);
-        Ok(settled
-            .filter_map(|(row, applied)| row.settle(Ok::<_, Error>(applied.verdict)).ok()?)
-            .collect())
+        let job = move |tx: &Tx<'_>| claim_due_in(tx, &mesh, now, expired_before, limit);
+        let after = move |result: &Result<UnsettledClaim, Error>| {
+            let moves = result.iter().flat_map(|claim| &claim.claims);
+            moves
+                .filter_map(|(_, applied)| applied.moved.as_ref())
+                .for_each(|m| outbox.announce(m));
+        };
+        Ok(self.db.write(Durability::Relaxed, job, after).await?.settle())
     }
 
     /// The broker acknowledged an attempt that had been given up: a pending row becomes done, any
@@ -354,6 +327,62 @@ impl Outbox {
         self.lock_depths().entry(moved.mesh.clone()).or_default().moved(moved.from, moved.status);
         (self.on_moved)(moved);
     }
+}
+
+/// What a claim found.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Rows to send, in claim order.
+    pub rows: Vec<Row<Inflight>>,
+    /// Rows too old to send.
+    pub expired: Vec<Row<Pending>>,
+    /// Whether more rows may be due already.
+    pub more: bool,
+    /// When the next row is due, if none is now.
+    pub next_due_at: Option<Millis>,
+}
+
+/// A claim whose commit is not decided yet.
+struct UnsettledClaim {
+    claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
+    expired: Vec<Row<Pending>>,
+    more: bool,
+    next_due_at: Option<Millis>,
+}
+
+impl UnsettledClaim {
+    fn settle(self) -> Claimed {
+        let settled = self.claims.into_iter().map(|(row, applied)| {
+            // Another writer that was first has the row; it is not ours to send.
+            row.settle(Ok::<_, Infallible>(applied.verdict)).ok().flatten()
+        });
+        Claimed {
+            rows: settled.flatten().collect(),
+            expired: self.expired,
+            more: self.more,
+            next_due_at: self.next_due_at,
+        }
+    }
+}
+
+fn claim_due_in(
+    tx: &Tx<'_>,
+    mesh: &str,
+    now: Millis,
+    expired_before: Millis,
+    limit: usize,
+) -> Result<UnsettledClaim, Error> {
+    let due = query::due(tx, mesh, now, limit)?;
+    let more = due.len() == limit;
+    let (expired, fresh): (Vec<_>, Vec<_>) =
+        due.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
+    let claim = |row: Row<Pending>| {
+        let (guard, unsettled) = row.claim().split();
+        Ok((unsettled, apply(tx, guard)?))
+    };
+    let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
+    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
+    Ok(UnsettledClaim { claims, expired, more, next_due_at })
 }
 
 /// A guarded move inside its transaction: what the mover needs, and what listeners are told.
@@ -503,8 +532,9 @@ fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<(), Error> {
     let reference = envelope.destination.reference();
     let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
                destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
-               reply_to_id, enqueued_at, next_attempt_at, status) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, 'pending')";
+               reply_to_id, mentions, enqueued_at, next_attempt_at, status) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending')";
+    let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
     let params = [
         id.as_str().into(),
         client_message_id.as_str().into(),
@@ -518,6 +548,7 @@ fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<(), Error> {
         envelope.priority.as_str().into(),
         envelope.meta.as_deref().into(),
         envelope.reply_to_id.as_deref().into(),
+        mentions.as_deref().into(),
         enqueued_at.0.into(),
     ];
     tx.execute(sql, &params).map(drop)

@@ -24,6 +24,7 @@ CREATE TABLE outbox (
   priority TEXT NOT NULL CHECK (priority IN ('now', 'next', 'low')),
   meta TEXT,
   reply_to_id TEXT,
+  mentions TEXT,
   enqueued_at INTEGER NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0,
   next_attempt_at INTEGER NOT NULL,

@@ -13,7 +13,7 @@ macro_rules! all_columns {
         concat!(
             "SELECT id, client_message_id, request_fingerprint, payload, mesh, destination_kind, \
              destination_ref, recipient, recipient_member, priority, meta, reply_to_id, \
-             enqueued_at, attempts, next_attempt_at, status, last_error, may_have_been_sent, \
+             mentions, enqueued_at, attempts, next_attempt_at, status, last_error, may_have_been_sent, \
              delivered_at, broker_message_id, history_id, aborted_at, aborted_by, superseded_by \
              FROM outbox ",
             $tail
@@ -35,18 +35,19 @@ fn record(row: &Columns<'_, '_>) -> Result<RowRecord, Error> {
         priority: row.text(9)?,
         meta: row.text_or_null(10)?,
         reply_to_id: row.text_or_null(11)?,
-        enqueued_at: row.int(12)?,
-        attempts: row.int(13)?,
-        next_attempt_at: row.int(14)?,
-        status: row.text(15)?,
-        last_error: row.text_or_null(16)?,
-        may_have_been_sent: row.int(17)? != 0,
-        delivered_at: row.int_or_null(18)?,
-        broker_message_id: row.text_or_null(19)?,
-        history_id: row.text_or_null(20)?,
-        aborted_at: row.int_or_null(21)?,
-        aborted_by: row.text_or_null(22)?,
-        superseded_by: row.text_or_null(23)?,
+        mentions: row.text_or_null(12)?,
+        enqueued_at: row.int(13)?,
+        attempts: row.int(14)?,
+        next_attempt_at: row.int(15)?,
+        status: row.text(16)?,
+        last_error: row.text_or_null(17)?,
+        may_have_been_sent: row.int(18)? != 0,
+        delivered_at: row.int_or_null(19)?,
+        broker_message_id: row.text_or_null(20)?,
+        history_id: row.text_or_null(21)?,
+        aborted_at: row.int_or_null(22)?,
+        aborted_by: row.text_or_null(23)?,
+        superseded_by: row.text_or_null(24)?,
     })
 }
 
@@ -64,6 +65,7 @@ pub(super) fn row_by_row_id(tx: &Tx<'_>, id: &RowId) -> Result<Option<AnyRow>, E
     tx.query_row(all_columns!("WHERE id = ?"), &[id.as_str().into()], restore)
 }
 
+/// Due rows in claim order: `now`, `next`, `low`, then the time they became due, then insertion.
 pub(super) fn due(
     tx: &Tx<'_>,
     mesh: &str,
