@@ -5,7 +5,7 @@
 
 mod request;
 
-pub use request::{BodyError, MarkSeenBody, RequeueBody, SendBody};
+pub use request::{BodyError, RequeueBody, SendBody};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
