@@ -73,6 +73,8 @@ pub enum Rejection {
     },
     /// Several members have that name.
     Ambiguous {
+        /// The name.
+        to: String,
         /// Who.
         candidates: Vec<Candidate>,
     },
@@ -92,6 +94,8 @@ pub enum Rejection {
     },
     /// The frame would be too heavy.
     TooLarge {
+        /// The mesh.
+        mesh: String,
         /// What it would weigh.
         frame_bytes: usize,
         /// What the mesh allows.
@@ -203,7 +207,8 @@ impl Accept {
             .map_or(FRAME_BYTES_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let frame_bytes = packed_bytes(&envelope, &request.client_message_id);
         if frame_bytes > frame_bytes_max {
-            return Err(Rejection::TooLarge { frame_bytes, frame_bytes_max });
+            let mesh = envelope.mesh;
+            return Err(Rejection::TooLarge { mesh, frame_bytes, frame_bytes_max });
         }
         Ok(envelope)
     }
@@ -240,12 +245,13 @@ fn pin(
         Resolution::Unknown => Err(Rejection::Unknown { to, mesh }),
         Resolution::NeverFetched => Err(Rejection::Unresolvable { to, mesh }),
         Resolution::Ambiguous(matches) => Err(Rejection::Ambiguous {
+            to,
             candidates: matches
                 .into_iter()
                 .map(|found| Candidate {
-                    name: found.name,
                     pubkey: found.recipient.routing_key,
                     member_pubkey: found.recipient.member_key,
+                    display_name: found.name,
                     online: found.online,
                 })
                 .collect(),

@@ -5,7 +5,7 @@ mod requeue;
 mod view;
 
 pub use query::{ListPage, ListQuery, RowView};
-pub use requeue::{RequeueOutcome, RequeueRequest};
+pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
 use super::schema;
 use crate::db::{Db, Driver, Durability, Error, Param, Tx};
