@@ -19,7 +19,8 @@ use claudemesh_fsm::retry::BACKOFF_BASE_MS;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The daemon's stores, ready for use.
+/// The daemon's stores, ready for use. Cheap to clone.
+#[derive(Clone)]
 pub struct Stores {
     /// What was accepted.
     pub outbox: Outbox,

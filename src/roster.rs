@@ -3,6 +3,8 @@
 //! Connections are grouped by member: one member's several connections are one peer. Known-offline
 //! holders of a name count as matches, so that a newcomer cannot inherit a name.
 
+pub mod cache;
+
 use crate::wire::Peer;
 use claudemesh_fsm::envelope::{Recipient, is_public_key};
 use claudemesh_fsm::id::Millis;
