@@ -143,7 +143,10 @@ impl Socket {
         let said = async {
             poll_fn(|cx| self.poll_room(cx)).await?;
             self.start(Message::Close(Some(frame)))?;
-            self.drained().await
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            // What else arrives is nobody's any more.
+            while !matches!(poll_fn(|cx| self.poll_heard(cx)).await, Heard::Closed(_)) {}
+            Ok::<(), Closed>(())
         };
         if clock.timeout(CLOSE_MAX, said).await.is_none() {
             tracing::debug!(code, "the broker did not answer our close frame in time");
@@ -153,17 +156,7 @@ impl Socket {
     /// Answers the broker's own close frame, for [`CLOSE_MAX`] at most.
     pub(super) async fn farewell(&mut self, clock: &Clock) {
         // Whether the broker got our answer changes nothing: the connection is over.
-        let _ = clock.timeout(CLOSE_MAX, self.drained()).await;
-    }
-
-    /// Writes everything, then reads to the end.
-    async fn drained(&mut self) -> Result<(), Closed> {
-        poll_fn(|cx| self.poll_flush(cx)).await?;
-        let next = |stream: &mut WebSocketStream<Box<dyn Io>>, cx: &mut Context<'_>| {
-            Pin::new(stream).poll_next(cx)
-        };
-        while let Some(Ok(_)) = poll_fn(|cx| next(&mut self.stream, cx)).await {}
-        Ok(())
+        let _ = clock.timeout(CLOSE_MAX, poll_fn(|cx| self.poll_flush(cx))).await;
     }
 
     fn start(&mut self, message: Message) -> Result<(), Closed> {

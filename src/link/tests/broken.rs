@@ -143,7 +143,7 @@ fn an_address_that_is_none_waits_with_a_remedy() {
     for url in ["", "http://localhost/ws", "ws://", "not a url", "ws://127.0.0.1:1/ws"] {
         let mut config = Rig::config(|_| ());
         config.timers.cap_ms = 60_000;
-        super::rig::with_url(config, url, |mut rig| async move {
+        super::rig::rig_at(config, url, |mut rig| async move {
             let view = rig.waiting().await;
             assert!(view.reason.expect("reason").starts_with("cannot connect"), "{url}");
             rig.stop();
