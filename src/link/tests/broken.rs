@@ -37,6 +37,22 @@ fn a_broker_that_greets_nobody_is_left_and_the_second_hello_opens() {
 }
 
 #[test]
+fn a_broker_that_accepts_and_never_speaks_is_left_with_the_reason() {
+    let impatient = Rig::config(|config| {
+        config.connect_max = Duration::from_millis(50);
+        config.timers.hello_max = Duration::from_millis(50);
+    });
+    with(impatient, |rig| async move {
+        let _mute = rig.accept_tcp().await;
+        let reason = rig.waiting().await.reason.expect("reason");
+        assert!(reason.contains("no WebSocket within 50ms"), "{reason}");
+        let _mute = rig.accept().await;
+        let reason = rig.waiting().await.reason.expect("reason");
+        assert!(reason.contains("not answered in time"), "{reason}");
+    });
+}
+
+#[test]
 fn waiting_is_waiting_and_not_spinning() {
     let slow = Rig::config(|config| {
         config.timers.hello_max = Duration::from_millis(20);

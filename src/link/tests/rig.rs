@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::courier::{Courier, Inbound, LateAck, LinkObserver, LinkView};
-use crate::link::{ACK_MAX, LinkConfig, TlsRoots, run};
+use crate::link::{ACK_MAX, CONNECT_MAX, LinkConfig, TlsRoots, run};
 use crate::message::{PublicKey, SecretKey};
 use crate::wire;
 use async_tungstenite::tungstenite::Message;
@@ -113,6 +113,7 @@ impl Rig {
             cwd: "/".into(),
             pid: 1,
             timers: Timers { cap_ms: 5, ..Timers::default() },
+            connect_max: CONNECT_MAX,
             ack_max: ACK_MAX,
             inflight_max: 256,
             policy: Policy::default(),
