@@ -313,10 +313,15 @@ impl Driver {
                 Event::Stalled => return self.dead(open).await,
                 Event::Revoked(event) => {
                     tracing::warn!(mesh = %self.config.mesh_id, event, "our membership was revoked");
+                    self.observer.down(LinkView::plain(LinkState::Offline));
                     connection.goodbye(NORMAL, "revoked").await;
                     return open.revoked(&event).into();
                 }
-                Event::Signal(signal) => return asked(connection, signal).await,
+                Event::Signal(signal) => {
+                    // Not open from here on, however long the goodbye takes.
+                    self.observer.down(LinkView::plain(LinkState::Offline));
+                    return asked(connection, signal).await;
+                }
             }
         }
     }
