@@ -1,1 +1,224 @@
-//! (stub)
+//! The meshes this daemon serves: what each one's link is, who is in it, and its drain's wake-up.
+//!
+//! The links report here and the edges read here. Nothing here does I/O.
+
+use crate::api::BrokerStatusEvent;
+use crate::clock::{Clock, iso};
+use crate::courier::{Courier, LateAck, LinkObserver, LinkView};
+use crate::events::{Bus, Event, Kind};
+use crate::roster::Roster;
+use crate::wire::{Peer, to_text};
+use claudemesh_fsm::link::LinkState;
+use event_listener::Event as Signal;
+use smol::channel::{Receiver, Sender};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// How many late acknowledgements may wait to be stored; more are dropped, and the retry they
+/// would have saved is answered by the broker's dedupe.
+const LATE_ACKS_MAX: usize = 256;
+
+/// Every mesh that is attached. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Meshes {
+    by_slug: Arc<RwLock<BTreeMap<String, Mesh>>>,
+    changed: Arc<Signal>,
+}
+
+impl Meshes {
+    /// Attaches a mesh whose link has not been tried; `roster` is what the last run remembered.
+    pub fn attach(
+        &self,
+        slug: String,
+        member_key: String,
+        roster: Roster,
+        clock: Clock,
+        bus: Bus,
+    ) -> Mesh {
+        let shared = Shared {
+            slug: slug.clone(),
+            member_key,
+            clock,
+            bus,
+            link: Mutex::new(Link::Down(LinkView::plain(LinkState::Offline))),
+            link_changed: self.changed.clone(),
+            roster: Mutex::new(roster),
+            roster_changed: Signal::new(),
+            drain: smol::channel::bounded(1),
+            late_acks: smol::channel::bounded(LATE_ACKS_MAX),
+        };
+        let mesh = Mesh { shared: Arc::new(shared) };
+        let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
+        by_slug.insert(slug, mesh.clone());
+        self.changed.notify(usize::MAX);
+        mesh
+    }
+
+    /// Completes at the next change of any link, or when a mesh is attached. Ask before looking,
+    /// so that nothing falls between.
+    pub fn changed(&self) -> impl Future<Output = ()> + use<> {
+        self.changed.listen()
+    }
+
+    /// The mesh of that slug.
+    #[must_use]
+    pub fn get(&self, slug: &str) -> Option<Mesh> {
+        self.by_slug.read().unwrap_or_else(PoisonError::into_inner).get(slug).cloned()
+    }
+
+    /// All of them, by slug.
+    #[must_use]
+    pub fn all(&self) -> Vec<Mesh> {
+        self.by_slug.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// One attached mesh. Cheap to clone.
+#[derive(Clone)]
+pub struct Mesh {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    slug: String,
+    member_key: String,
+    clock: Clock,
+    bus: Bus,
+    link: Mutex<Link>,
+    /// Shared by all meshes.
+    link_changed: Arc<Signal>,
+    roster: Mutex<Roster>,
+    roster_changed: Signal,
+    drain: (Sender<()>, Receiver<()>),
+    late_acks: (Sender<LateAck>, Receiver<LateAck>),
+}
+
+/// "Open" and "can send" are one value.
+enum Link {
+    Down(LinkView),
+    Open(LinkView, Arc<dyn Courier>),
+}
+
+impl Mesh {
+    /// The mesh's name on this machine.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        &self.shared.slug
+    }
+
+    /// Our member key in it, hex.
+    #[must_use]
+    pub fn member_key(&self) -> &str {
+        &self.shared.member_key
+    }
+
+    /// What the link is.
+    #[must_use]
+    pub fn link(&self) -> LinkView {
+        match &*self.lock_link() {
+            Link::Down(view) | Link::Open(view, _) => view.clone(),
+        }
+    }
+
+    /// Waits until the link is open; the courier it returns can send until it says it is closed.
+    pub async fn courier(&self) -> Arc<dyn Courier> {
+        loop {
+            let changed = self.shared.link_changed.listen();
+            if let Link::Open(_, courier) = &*self.lock_link() {
+                return courier.clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// The last roster the broker sent.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        self.with_roster(Clone::clone)
+    }
+
+    /// Reads the roster without copying it.
+    pub fn with_roster<T>(&self, read: impl FnOnce(&Roster) -> T) -> T {
+        read(&self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Completes at the next change of the roster.
+    pub async fn roster_changed(&self) {
+        self.shared.roster_changed.listen().await;
+    }
+
+    /// There may be something to send.
+    pub fn wake_drain(&self) {
+        // A full channel already holds a wake-up.
+        let _ = self.shared.drain.0.try_send(());
+    }
+
+    /// Waits for [`wake_drain`](Self::wake_drain); wake-ups that nobody waited for count once.
+    pub async fn drain_woken(&self) {
+        // Both ends live in `shared`, so the channel is never closed.
+        let _ = self.shared.drain.1.recv().await;
+    }
+
+    /// The next success that arrived for an attempt already given up.
+    pub async fn next_late_ack(&self) -> Option<LateAck> {
+        self.shared.late_acks.1.recv().await.ok()
+    }
+
+    fn set_link(&self, link: Link) {
+        let view = match &link {
+            Link::Down(view) | Link::Open(view, _) => view.clone(),
+        };
+        let before = std::mem::replace(&mut *self.lock_link(), link);
+        let (Link::Down(before) | Link::Open(before, _)) = before;
+        self.shared.link_changed.notify(usize::MAX);
+        if view.state != LinkState::Open {
+            self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner).is_live = false;
+        }
+        if before != view {
+            self.announce(view);
+        }
+    }
+
+    fn announce(&self, view: LinkView) {
+        let data = BrokerStatusEvent {
+            ts: iso(self.shared.clock.now()),
+            mesh: self.shared.slug.clone(),
+            status: view.state.as_str().to_owned(),
+            reason: view.reason,
+            remedy: view.remedy,
+            close_code: view.close_code,
+            feature: view.feature,
+        };
+        self.shared.bus.publish(Event {
+            kind: Kind::BrokerStatus,
+            seq: None,
+            data: to_text(&data),
+        });
+    }
+
+    fn lock_link(&self) -> MutexGuard<'_, Link> {
+        self.shared.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LinkObserver for Mesh {
+    fn down(&self, view: LinkView) {
+        self.set_link(Link::Down(view));
+    }
+
+    fn open(&self, view: LinkView, courier: Arc<dyn Courier>) {
+        self.set_link(Link::Open(view, courier));
+    }
+
+    fn roster(&self, peers: Vec<Peer>) {
+        let as_of = Some(self.shared.clock.now());
+        let roster = Roster { peers, as_of, is_live: true };
+        *self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner) = roster;
+        self.shared.roster_changed.notify(usize::MAX);
+    }
+
+    fn late_ack(&self, late: LateAck) {
+        // Dropping one is safe: the retry is answered by the broker's dedupe.
+        let _ = self.shared.late_acks.0.try_send(late);
+    }
+}

@@ -7,7 +7,7 @@
 //! | module | holds | contract |
 //! |---|---|---|
 //! | [`canonical`] | `meta` as RFC 8785 JSON, with everything refused that would change silently | §4.4 |
-//! | [`fingerprint`] | what binds an id to one request | §4.4 |
+//! | [`mod@fingerprint`] | what binds an id to one request | §4.4 |
 //! | [`keys`] | ed25519 key pairs and signatures | protocol §2.1 |
 //! | [`seal`] | direct messages sealed, multicast in plain base64 | §3.6, §3.7 |
 //! | [`signed`] | the exact strings a signature covers | protocol §2.2 |
@@ -18,7 +18,7 @@ pub mod keys;
 pub mod seal;
 pub mod signed;
 
-pub use canonical::{MetaError, canonical_meta};
+pub use canonical::{MetaError, MetaFault, canonical_meta};
 pub use fingerprint::fingerprint;
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use seal::{Extension, NONCE_BYTES, Nonce, Sealed, SharedBox};

@@ -1,1 +1,11 @@
-//! (stub)
+//! The daemon's two databases as typed operations: rows go in and out as the types of `fsm`.
+//!
+//! Nothing here decides. The outbox stores the moves `fsm::outbox` allows, each guarded by the
+//! status and attempt it leaves; the inbox stores each message once. All SQL of the daemon lives in
+//! this room.
+
+pub mod inbox;
+pub mod outbox;
+mod schema;
+
+pub use crate::db::{Error, Kind};

@@ -186,6 +186,8 @@ pub struct Envelope {
     pub meta: Option<String>,
     /// The message this one answers.
     pub reply_to_id: Option<String>,
+    /// Names mentioned in a topic message.
+    pub mentions: Vec<String>,
     /// The message body, UTF-8.
     pub payload: Vec<u8>,
     /// What binds the id to all of the above (§4.4).

@@ -1,11 +1,12 @@
 //! How the connection to one broker lives and dies (§15.5).
 //!
 //! ```text
-//!   Offline ─▶ Dialing ─▶ Greeting ─▶ Negotiating ─▶ Open
-//!                ▲  │         │            │          │
-//!                │  ▼         ▼            ▼          ▼
-//!                Waiting ◀────┴────────────┴──────────┤
-//!                             └────────────┴──────────┴─▶ Refused
+//! Offline ──▶ Dialing ──▶ Greeting ──▶ Negotiating ──▶ Open
+//!             ▲    │         │              │            │
+//!             │    ▼         ▼              ▼            ▼
+//!             Waiting ◀──────┴──────────────┴────────────┤   tried again by itself
+//!                            │              │            ▼
+//!                            └──────────────┴───────▶ Refused   until an operator acts
 //! ```
 //!
 //! Each state is a type that its moves consume. From [`Greeting`] on a state holds the socket `T`,

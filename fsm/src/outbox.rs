@@ -17,9 +17,9 @@
 //! Nothing leaves [`Done`] or [`Aborted`]: they have no methods that move. A [`Row`] is not `Clone`,
 //! and a move consumes it. What a move returns is not the next row but a [`Step`]: the next row
 //! exists only once the change is on disk. Because commits are shared and asynchronous, a step
-//! comes apart in two. The [`Guard`] travels to the writer, which turns it into one guarded
-//! `UPDATE` and, after the `COMMIT`, into a [`Verdict`]; the [`Unsettled`] half stays behind and
-//! becomes a row again only against that verdict. Nothing else yields the next row, and nothing
+//! comes apart in two. The [`Guard`] travels to the writer, which spends it on one guarded
+//! `UPDATE` and gets a [`Verdict`] that leaves the transaction only if it commits; the
+//! [`Unsettled`] half stays behind and becomes the next row only against that verdict. Nothing else yields the next row, and nothing
 //! but the guard itself yields its verdict.
 
 mod inflight;
@@ -27,7 +27,6 @@ mod pending;
 mod requeue;
 mod restore;
 
-pub use inflight::Refused;
 pub use pending::Ack;
 pub use requeue::Retire;
 pub use restore::{AnyRow, Corrupt, RowRecord, Standing, StandingRecord, standing};
@@ -134,7 +133,7 @@ mod sealed {
 }
 
 /// A state a row can be in. Sealed: there are five.
-pub trait State: sealed::Sealed + Sized {
+pub trait State: sealed::Sealed + Sized + Send {
     /// The state's name as data.
     const STATUS: Status;
 }
@@ -332,15 +331,10 @@ impl Guard {
         &self.change
     }
 
-    /// After the `COMMIT`: `rows_changed` is what the guarded `UPDATE` reported.
-    pub fn committed(self, rows_changed: usize) -> Verdict {
-        let outcome = if rows_changed == 0 { Outcome::AnotherWasFirst } else { Outcome::Moved };
-        Verdict { id: self.id, outcome }
-    }
-
-    /// The commit failed: nothing of the move is visible.
-    pub fn failed(self) -> Verdict {
-        Verdict { id: self.id, outcome: Outcome::NotCommitted }
+    /// Inside the transaction: `rows_changed` is what the guarded `UPDATE` reported. The verdict
+    /// must leave the transaction only by its `COMMIT`.
+    pub fn applied(self, rows_changed: usize) -> Verdict {
+        Verdict { id: self.id, moved: rows_changed > 0 }
     }
 }
 
@@ -349,14 +343,7 @@ impl Guard {
 #[must_use = "the waiting half of the step needs this"]
 pub struct Verdict {
     id: RowId,
-    outcome: Outcome,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Moved,
-    AnotherWasFirst,
-    NotCommitted,
+    moved: bool,
 }
 
 /// The half of a step that stays with its owner until the commit is decided.
@@ -370,23 +357,26 @@ pub struct Unsettled<S, N> {
 }
 
 impl<S: State, N: State> Unsettled<S, N> {
-    /// Learns what the writer did: `Ok(Some)` is the row in its new state; `Ok(None)` means another
+    /// Learns what the writer did. `Ok(Some)` is the row in its new state; `Ok(None)` means another
     /// writer moved it first, and this result is to be dropped.
     ///
     /// # Errors
-    /// When the commit failed, the row comes back in the state it had.
+    /// When nothing was committed, the row comes back in the state it had, with the reason.
     ///
     /// # Panics
     /// When given another row's verdict, which is a bug in the caller.
-    pub fn settle(self, verdict: Verdict) -> Result<Option<Row<N>>, Row<S>> {
-        assert!(verdict.id == self.identity.id, "a verdict settles the row it was given for");
-        match verdict.outcome {
-            Outcome::Moved => {
+    #[allow(
+        clippy::result_large_err,
+        reason = "the row itself comes back, and is not boxed for it"
+    )]
+    pub fn settle<E>(self, outcome: Result<Verdict, E>) -> Result<Option<Row<N>>, (Row<S>, E)> {
+        match outcome {
+            Ok(verdict) => {
+                assert!(verdict.id == self.identity.id, "a verdict settles the row it is about");
                 let identity = Identity { attempts: self.attempts_after, ..self.identity };
-                Ok(Some(Row { identity, state: self.next }))
+                Ok(verdict.moved.then_some(Row { identity, state: self.next }))
             }
-            Outcome::AnotherWasFirst => Ok(None),
-            Outcome::NotCommitted => Err(Row { identity: self.identity, state: self.prior }),
+            Err(reason) => Err((Row { identity: self.identity, state: self.prior }, reason)),
         }
     }
 }

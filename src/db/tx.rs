@@ -108,6 +108,23 @@ impl<'c> Tx<'c> {
         self.query(sql, params, read).map(|rows| rows.into_iter().next())
     }
 
+    /// Runs `part` so that its failure undoes its own statements alone.
+    ///
+    /// # Errors
+    /// `part`'s, after the rollback; or SQLite's, when even that fails.
+    pub fn nested<T, E: From<Error>>(
+        &self,
+        part: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.execute("SAVEPOINT nested", &[])?;
+        let result = part(self);
+        if result.is_err() {
+            self.execute("ROLLBACK TO nested", &[])?;
+        }
+        self.execute("RELEASE nested", &[])?;
+        result
+    }
+
     fn run(
         &self,
         sql: &'static str,

@@ -20,8 +20,19 @@ pub(super) trait Job: Send {
     fn answer(self: Box<Self>, commit: Result<(), Error>);
 }
 
-/// The job refused or failed; its own error waits inside it.
-pub(super) struct Failed;
+/// Why a job's statements are to be rolled back.
+pub(super) enum Failed {
+    /// The job refused or failed; its own error waits inside it.
+    Job,
+    /// The savepoint around it failed, and with it the whole batch.
+    Database(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
 
 pub(super) struct Request<T, E, F, A> {
     durability: Durability,
@@ -60,11 +71,11 @@ where
     }
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed> {
-        let Some(job) = self.job.take() else { return Err(Failed) };
+        let Some(job) = self.job.take() else { return Err(Failed::Job) };
         let result = job(tx);
         let failed = result.is_err();
         self.result = Some(result);
-        if failed { Err(Failed) } else { Ok(()) }
+        if failed { Err(Failed::Job) } else { Ok(()) }
     }
 
     fn answer(self: Box<Self>, commit: Result<(), Error>) {
@@ -173,11 +184,11 @@ fn commit(
 
 fn run_all(tx: &Tx<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
     for job in batch {
-        tx.execute("SAVEPOINT job", &[])?;
-        if job.run(tx).is_err() {
-            tx.execute("ROLLBACK TO job", &[])?;
+        match tx.nested(|tx| job.run(tx)) {
+            // The job keeps its own error; the others go on.
+            Ok(()) | Err(Failed::Job) => {}
+            Err(Failed::Database(error)) => return Err(error),
         }
-        tx.execute("RELEASE job", &[])?;
     }
     Ok(())
 }

@@ -2,10 +2,8 @@
 //! successor (§4.5.3).
 
 use super::{Aborted, Change, Dead, Pending, Row, State, Step};
-use crate::envelope::Envelope;
-use crate::id::{Fingerprint, Millis, RowId};
+use crate::id::{Millis, RowId};
 use alloc::string::String;
-use alloc::vec::Vec;
 
 /// Why a row is retired, for the audit columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +24,10 @@ impl Row<Pending> {
     /// # Errors
     /// Gives the row back when an earlier attempt was never answered and `force` is not set:
     /// requeueing it could double the message.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the row itself comes back, and is not boxed for it"
+    )]
     pub fn retire(self, retire: Retire) -> Result<Step<Pending, Aborted>, Self> {
         if self.state.may_have_been_sent && !retire.force {
             return Err(self);
@@ -42,18 +44,6 @@ impl Row<Dead> {
 }
 
 impl<S: State> Row<S> {
-    /// The envelope a successor gets: everything, under a patched payload and the fingerprint that
-    /// goes with it when `patch` is given.
-    #[must_use]
-    pub fn successor(&self, patch: Option<(Vec<u8>, Fingerprint)>) -> Envelope {
-        let mut envelope = self.envelope().clone();
-        if let Some((payload, fingerprint)) = patch {
-            envelope.payload = payload;
-            envelope.fingerprint = fingerprint;
-        }
-        envelope
-    }
-
     fn aborted(self, retire: Retire) -> Step<S, Aborted> {
         let Retire { aborted_at, aborted_by, superseded_by, force: _ } = retire;
         let change = Change::Aborted {

@@ -36,6 +36,8 @@ pub struct RowRecord {
     pub priority: String,
     pub meta: Option<String>,
     pub reply_to_id: Option<String>,
+    /// One name a line.
+    pub mentions: Option<String>,
     pub enqueued_at: i64,
     pub attempts: i64,
     pub next_attempt_at: i64,
@@ -204,6 +206,12 @@ fn identity(record: RowRecord) -> Result<Identity, Corrupt> {
             priority,
             meta: record.meta,
             reply_to_id: record.reply_to_id,
+            mentions: record
+                .mentions
+                .iter()
+                .flat_map(|names| names.lines())
+                .map(String::from)
+                .collect(),
             payload: record.payload,
             fingerprint,
         },

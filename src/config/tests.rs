@@ -1,0 +1,154 @@
+//! What `config.toml` promises (§13).
+
+use super::*;
+use claudemesh_fsm::retry::Retention;
+
+fn refused(text: &str) -> String {
+    Settings::parse(text).expect_err(text).to_string()
+}
+
+#[test]
+fn no_file_is_all_defaults() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = Settings::load(&dir.path().join("config.toml")).expect("no file");
+    assert_eq!(settings.link.ack, Duration::from_secs(15));
+    assert_eq!(settings.outbox.max_bytes, 5 << 30);
+    assert_eq!(settings.outbox.max_age_hours, None);
+    assert_eq!(settings.disk.reserved_bytes, 64 << 20);
+    assert_eq!(settings.broker.retention, Retention::Days(365));
+    assert_eq!(settings.broker.listen.port(), 7900);
+    assert_eq!(settings.clone.policy, ClonePolicy::Refuse);
+    assert!(!settings.features.allow_legacy_broker.allows("demo"));
+    assert!(settings.ipc.tcp_enabled && !settings.ipc.public_health_check);
+    assert_eq!(settings.ipc.http_port, 47_823);
+    assert!(Settings::load(dir.path()).is_err(), "a directory is not a missing file");
+}
+
+#[test]
+fn the_file_is_read_into_plain_values() {
+    let text = r#"
+        [daemon]
+        display_name = "alice"
+        log_level = "debug"
+        [ipc]
+        tcp_enabled = false
+        [outbox]
+        max_age_hours = 720
+        [metrics]
+        [clone]
+        policy = "warn"
+        [features]
+        require = ["max_payload"]
+        allow_legacy_broker = ["old-mesh"]
+        [broker]
+        retention_days = "permanent"
+        listen = "[::1]:0"
+    "#;
+    let settings = Settings::parse(text).expect("good");
+    assert_eq!(settings.daemon.display_name.as_deref(), Some("alice"));
+    assert_eq!(settings.outbox.max_age_hours, Some(720));
+    assert_eq!(settings.clone.policy, ClonePolicy::Warn);
+    assert_eq!(settings.broker.retention, Retention::Permanent);
+    assert_eq!(settings.broker.listen.to_string(), "[::1]:0");
+    assert!(settings.features.allow_legacy_broker.allows("old-mesh"));
+    assert!(!settings.features.allow_legacy_broker.allows("demo"));
+    assert_eq!(settings.features.require, ["max_payload"]);
+    assert_eq!(settings.features.optional, ["member_keypair_rotated_event", "key_epoch"]);
+    assert_eq!(settings.origin("daemon.log_level"), Some(Origin::File));
+    assert_eq!(settings.origin("ipc.http_port"), Some(Origin::Default));
+    assert_eq!(settings.origin("ipc.nothing"), None);
+    let all = Settings::parse("[features]\nallow_legacy_broker = true").expect("good");
+    assert!(all.features.allow_legacy_broker.allows("demo"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_name() {
+    assert_eq!(
+        refused("[outbox]\nmax_age_hour = 3"),
+        "config.toml: unknown key `outbox.max_age_hour`\nhint:  did you mean `outbox.max_age_hours`?"
+    );
+    assert!(refused("[out_box]\nmax_bytes = 1").ends_with("did you mean `[outbox]`?"));
+    assert!(refused("log_levl = 'info'").ends_with("did you mean `daemon.log_level`?"));
+    assert!(refused("[ipc.limits]\nstreams = 1").contains("`ipc.limits`"));
+    assert!(refused("[metrics]\nport = 1").contains("`metrics.port`"));
+    assert!(refused("ipc = 3").contains("write [ipc]"));
+}
+
+#[test]
+fn a_wrong_value_names_the_key_and_its_range() {
+    assert_eq!(
+        refused("[link]\nack_ms = 5"),
+        "config.toml: `link.ack_ms` must be a whole number from 100 to 600000, not 5"
+    );
+    for (text, want) in [
+        ("[ipc]\nhttp_port = 65536", "from 0 to 65535, not 65536"),
+        ("[ipc]\nhttp_port = -1", "not -1"),
+        ("[ipc]\ntcp_enabled = 1", "`ipc.tcp_enabled` must be true or false, not 1"),
+        ("[outbox]\nmax_age_hours = 721", "from 1 to 720"),
+        ("[daemon]\nlog_level = 'loud'", "\"warn\", \"info\""),
+        ("[daemon]\ndisplay_name = \"a\\u0007\"", "visible text"),
+        ("[features]\nrequire = ['max_paylod']", "\"max_payload\""),
+        ("[features]\nallow_legacy_broker = 'demo'", "a list of names, or true for all"),
+        ("[broker]\nretention_days = 2", "from 3 to 36500, or \"permanent\""),
+        ("[broker]\nlisten = 'localhost'", "like \"127.0.0.1:7900\""),
+        ("[link]\nping_ms = 80000", "`link.dead_ms` must be more than link.ping_ms (80000)"),
+        ("[link]\nping_ms = 1.5", "not 1.5"),
+        ("a = \n\nb = 1", "line 1"),
+        ("[ipc]\nhttp_port = 1\nhttp_port = 2", "line 3"),
+    ] {
+        assert!(refused(text).contains(want), "{text}: {}", refused(text));
+    }
+}
+
+#[test]
+fn what_comes_from_elsewhere_obeys_the_same_rules() {
+    let mut settings = Settings::parse("[link]\nping_ms = 70000").expect("good");
+    settings.set("ipc.tcp_enabled", false, Origin::Detection).expect("good");
+    assert!(!settings.ipc.tcp_enabled);
+    assert_eq!(settings.origin("ipc.tcp_enabled"), Some(Origin::Detection));
+    assert!(settings.set("link.dead_ms", 60_000, Origin::Flag).is_err());
+    assert!(settings.set("link.dead", 60_000, Origin::Flag).is_err());
+    assert_eq!(settings.link.dead, Duration::from_secs(75));
+    assert_eq!(settings.needs_restart(&Settings::default()), ["ipc.tcp_enabled"]);
+}
+
+#[test]
+fn the_listing_shows_every_key_and_where_its_value_came_from() {
+    let settings = Settings::parse("[outbox]\nmax_age_hours = 5").expect("good");
+    let listing = settings.listing();
+    assert_eq!(listing.len(), KEYS.len());
+    let row = listing.iter().find(|row| row.name == "outbox.max_age_hours").expect("listed");
+    assert_eq!((row.value.as_str(), row.default.as_str(), row.origin), ("5", "", Origin::File));
+    let require = listing.iter().find(|row| row.name == "features.require").expect("listed");
+    assert_eq!(require.value, r#"["client_message_id_dedupe", "concurrent_connection_policy"]"#);
+    // Every default shown can be written into the file as it is shown.
+    for row in listing.iter().filter(|row| !row.default.is_empty()) {
+        let (section, key) = row.name.split_once('.').expect("dotted");
+        Settings::parse(&format!("[{section}]\n{key} = {}", row.default)).expect(row.name);
+    }
+}
+
+/// The ends of every range fit the field they are read into, so `expect` cannot fail.
+#[test]
+fn every_range_fits_its_field() {
+    for key in KEYS {
+        let (Kind::Integer(low, high) | Kind::IntegerOr(low, high, _)) = key.kind else { continue };
+        for end in [low, high] {
+            let mut entries = Entries::default();
+            let end = i64::try_from(end).expect("TOML holds it");
+            entries.set(key.name, Value::from(end), Origin::File).expect(key.name);
+            Settings::read(entries);
+        }
+    }
+}
+
+#[test]
+fn the_table_is_in_order() {
+    for key in KEYS {
+        let (section, _) = key.name.split_once('.').expect("dotted");
+        assert!(SECTIONS.contains(&section), "{}", key.name);
+        assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
+        let default = preset(key);
+        assert!(default.is_none_or(|value| fits(key.kind, &value)), "{}", key.name);
+    }
+}

@@ -1,0 +1,296 @@
+//! `inbox.db`: what arrived, once each (§4.10).
+
+mod view;
+
+use super::schema;
+use crate::db::{Columns, Db, Driver, Durability, Error, Kind, Param, Tx};
+use claudemesh_fsm::id::Millis;
+use std::path::Path;
+
+/// A message to be stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the column of the same name")]
+pub struct NewMessage {
+    pub id: String,
+    pub client_message_id: Option<String>,
+    pub broker_message_id: String,
+    pub mesh: String,
+    pub topic: Option<String>,
+    pub sender_pubkey: String,
+    pub sender_member_pubkey: Option<String>,
+    pub sender_name: Option<String>,
+    pub recipient_pubkey: Option<String>,
+    pub recipient_kind: Option<String>,
+    /// `None` when no key opened it.
+    pub body: Option<String>,
+    /// Canonical JSON.
+    pub meta: Option<String>,
+    pub priority: String,
+    pub subtype: Option<String>,
+    /// Sealed end to end, or in clear (§3.7).
+    pub is_direct: bool,
+    pub created_at: Option<String>,
+    pub received_at: Millis,
+    pub reply_to_id: Option<String>,
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its place in the inbox: never reused, the sequence half of an event id.
+    pub seq: i64,
+    /// What was stored.
+    pub content: NewMessage,
+    /// When it was marked as seen.
+    pub seen_at: Option<Millis>,
+}
+
+/// Whether a message was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in the inbox now, at this place.
+    New {
+        /// The place.
+        seq: i64,
+    },
+    /// A copy was stored before; nothing changed.
+    Duplicate,
+}
+
+/// Which messages to show, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only this mesh.
+    pub mesh: Option<String>,
+    /// Only this topic.
+    pub topic: Option<String>,
+    /// Only this sender: session key or member key.
+    pub from: Option<String>,
+    /// Only messages received at or after this instant.
+    pub since: Option<Millis>,
+    /// Only messages not marked as seen.
+    pub unread_only: bool,
+    /// Only messages before this place.
+    pub before_seq: Option<i64>,
+    /// At most this many.
+    pub limit: usize,
+    /// A page ends once its bodies weigh this much.
+    pub bytes_max: usize,
+}
+
+/// A page of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Where the next page begins, if there is more.
+    pub next_before_seq: Option<i64>,
+}
+
+/// A handle on `inbox.db`. Cheap to clone.
+#[derive(Clone)]
+pub struct Inbox {
+    db: Db,
+    epoch: String,
+}
+
+macro_rules! columns {
+    ($tail:literal) => {
+        concat!(
+            "SELECT seq, id, client_message_id, broker_message_id, mesh, topic, sender_pubkey, \
+             sender_member_pubkey, sender_name, recipient_pubkey, recipient_kind, body, meta, \
+             priority, subtype, encryption, created_at, received_at, seen_at, reply_to_id \
+             FROM inbox ",
+            $tail
+        )
+    };
+}
+
+impl Inbox {
+    /// Opens or creates the database.
+    ///
+    /// # Errors
+    /// See [`Db::open`].
+    pub fn open(path: &Path, driver: Driver) -> Result<Self, Error> {
+        let db = Db::open(path, &schema::INBOX, driver)?;
+        let read = db.read(|tx| tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0)));
+        let epoch =
+            smol::block_on(read)?.ok_or_else(|| Error::corrupt("the inbox has no epoch"))?;
+        Ok(Self { db, epoch })
+    }
+
+    /// Names this database: event ids of another one mean nothing here (§3.5).
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Stores messages in order, each unless a copy is known, and commits to stable storage once.
+    /// Only after this may they be acknowledged. A message no table will ever take fails alone.
+    ///
+    /// # Errors
+    /// When the commit fails: none is stored, and none may be acknowledged.
+    pub async fn store(
+        &self,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<(NewMessage, Result<Stored, Error>)>, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let store = |message: NewMessage| match tx.nested(|tx| store_in(tx, &message)) {
+                // Only what this message itself is at fault for is its own failure.
+                Err(error) if error.kind() != Kind::Constraint => Err(error),
+                stored => Ok((message, stored)),
+            };
+            messages.into_iter().map(store).collect()
+        };
+        self.db.write(Durability::Synced, job, |_| ()).await
+    }
+
+    /// A page of messages.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn list(&self, query: Query) -> Result<Page, Error> {
+        self.db.read(move |tx| list_in(tx, &query)).await
+    }
+
+    /// Messages after a place, oldest first: what a listener missed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<Message>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = columns!("WHERE seq > ? ORDER BY seq LIMIT ?");
+        self.db.read(move |tx| tx.query(sql, &[seq.into(), limit.into()], read)).await
+    }
+
+    /// Marks messages as seen; says how many were unread.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn mark_seen(&self, seqs: Vec<i64>, now: Millis) -> Result<usize, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE inbox SET seen_at = ? WHERE seq = ? AND seen_at IS NULL";
+            let mut marked = 0;
+            for seq in seqs {
+                marked += tx.execute(sql, &[now.0.into(), seq.into()])?;
+            }
+            Ok(marked)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
+    /// Finishes what was queued and closes the file. Blocks.
+    pub fn close(&self) {
+        self.db.close();
+    }
+}
+
+fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
+    let sender = message.sender_member_pubkey.as_deref().unwrap_or(&message.sender_pubkey);
+    // Either unique key may say that a copy is known; both are left untouched then.
+    let is_new = tx.execute(
+        "INSERT INTO seen (mesh, broker_message_id, sender, client_message_id, first_seen_at) \
+         VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        &[
+            message.mesh.as_str().into(),
+            message.broker_message_id.as_str().into(),
+            sender.into(),
+            message.client_message_id.as_deref().into(),
+            message.received_at.0.into(),
+        ],
+    )? > 0;
+    if !is_new {
+        return Ok(Stored::Duplicate);
+    }
+    let seq = tx.query_row(
+        "INSERT INTO inbox (id, client_message_id, broker_message_id, mesh, topic, sender_pubkey, \
+         sender_member_pubkey, sender_name, recipient_pubkey, recipient_kind, body, meta, \
+         priority, subtype, encryption, created_at, received_at, reply_to_id, undecryptable) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+        &[
+            message.id.as_str().into(),
+            message.client_message_id.as_deref().into(),
+            message.broker_message_id.as_str().into(),
+            message.mesh.as_str().into(),
+            message.topic.as_deref().into(),
+            message.sender_pubkey.as_str().into(),
+            message.sender_member_pubkey.as_deref().into(),
+            message.sender_name.as_deref().into(),
+            message.recipient_pubkey.as_deref().into(),
+            message.recipient_kind.as_deref().into(),
+            message.body.as_ref().map(|body| Param::Blob(body.as_bytes())).into(),
+            message.meta.as_deref().into(),
+            message.priority.as_str().into(),
+            message.subtype.as_deref().into(),
+            (if message.is_direct { "direct" } else { "none" }).into(),
+            message.created_at.as_deref().into(),
+            message.received_at.0.into(),
+            message.reply_to_id.as_deref().into(),
+            message.body.is_none().into(),
+        ],
+        |row| row.int(0),
+    )?;
+    let seq = seq.ok_or_else(|| Error::corrupt("an insert returned no row"))?;
+    Ok(Stored::New { seq })
+}
+
+fn list_in(tx: &Tx<'_>, query: &Query) -> Result<Page, Error> {
+    let sql = columns!(
+        "WHERE seq < ?1 AND (?2 IS NULL OR mesh = ?2) AND (?3 IS NULL OR topic = ?3) \
+         AND (?4 IS NULL OR sender_pubkey = ?4 OR sender_member_pubkey = ?4) \
+         AND received_at >= ?5 AND (NOT ?6 OR seen_at IS NULL) ORDER BY seq DESC LIMIT ?7"
+    );
+    // One more than asked for tells whether there is a next page.
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
+    let params = [
+        query.before_seq.unwrap_or(i64::MAX).into(),
+        query.mesh.as_deref().into(),
+        query.topic.as_deref().into(),
+        query.from.as_deref().into(),
+        query.since.map_or(i64::MIN, |since| since.0).into(),
+        query.unread_only.into(),
+        limit.into(),
+    ];
+    let mut messages = tx.query(sql, &params, read)?;
+    let fits = fitting(&messages, query);
+    let more = messages.len() > fits;
+    messages.truncate(fits);
+    let next_before_seq = if more { messages.last().map(|message| message.seq) } else { None };
+    Ok(Page { messages, next_before_seq })
+}
+
+/// How many messages a page holds: the limit, or fewer once their bodies weigh `bytes_max`. One is
+/// always shown, or paging would stop at a large one.
+fn fitting(messages: &[Message], query: &Query) -> usize {
+    let mut bytes = 0;
+    let heavy = messages.iter().position(|message| {
+        bytes += message.content.body.as_ref().map_or(0, String::len);
+        bytes > query.bytes_max
+    });
+    heavy.unwrap_or(messages.len()).max(1).min(query.limit).min(messages.len())
+}
+
+fn read(row: &Columns<'_, '_>) -> Result<Message, Error> {
+    let body = row.blob_or_null(11)?.map(String::from_utf8).transpose();
+    let content = NewMessage {
+        id: row.text(1)?,
+        client_message_id: row.text_or_null(2)?,
+        broker_message_id: row.text(3)?,
+        mesh: row.text(4)?,
+        topic: row.text_or_null(5)?,
+        sender_pubkey: row.text(6)?,
+        sender_member_pubkey: row.text_or_null(7)?,
+        sender_name: row.text_or_null(8)?,
+        recipient_pubkey: row.text_or_null(9)?,
+        recipient_kind: row.text_or_null(10)?,
+        body: body.map_err(|_| Error::corrupt("an inbox body is not UTF-8"))?,
+        meta: row.text_or_null(12)?,
+        priority: row.text(13)?,
+        subtype: row.text_or_null(14)?,
+        is_direct: row.text(15)? == "direct",
+        created_at: row.text_or_null(16)?,
+        received_at: Millis(row.int(17)?),
+        reply_to_id: row.text_or_null(19)?,
+    };
+    Ok(Message { seq: row.int(0)?, content, seen_at: row.int_or_null(18)?.map(Millis) })
+}
