@@ -27,11 +27,11 @@ use crate::http::Slots;
 use crate::meshes::Meshes;
 use crate::store::inbox::Inbox;
 use crate::store::outbox::Outbox;
+use std::sync::Arc;
 use std::time::Duration;
 use tide::http::Method;
 
-/// What every route may use. Cheap to clone.
-#[derive(Clone)]
+/// What every route may use; shared by all requests.
 pub struct App {
     /// The accept flow.
     pub accept: Accept,
@@ -78,8 +78,8 @@ pub fn methods_of(path: &str) -> Option<&'static [Method]> {
 
 /// The router.
 #[must_use]
-pub fn routes(app: App) -> tide::Server<App> {
-    let mut server = tide::with_state(app);
+pub fn routes(app: App) -> tide::Server<Arc<App>> {
+    let mut server = tide::with_state(Arc::new(app));
     server.at("/v1/version").get(status::version);
     server.at("/v1/health").get(status::health);
     server.at("/v1/send").post(send::send);
@@ -92,7 +92,7 @@ pub fn routes(app: App) -> tide::Server<App> {
     server
 }
 
-type Request = tide::Request<App>;
+type Request = tide::Request<Arc<App>>;
 
 #[cfg(test)]
 mod tests {

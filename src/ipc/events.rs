@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_lite::FutureExt;
 use smol::channel::Sender;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a comment shows that the stream lives.
@@ -81,7 +82,7 @@ fn last_event_id(request: &Request) -> Result<Option<(String, i64)>, Problem> {
 struct Gone;
 
 struct Stream {
-    app: App,
+    app: Arc<App>,
     kinds: Vec<Kind>,
     sender: Sender<Bytes>,
     subscription: Subscription,
