@@ -1,1 +1,292 @@
-//! (stub)
+//! The embedded broker (§17): the other end of the wire, in the same binary.
+//!
+//! ```text
+//! serve ---- /ws ---> peer --(hello)--> ledger, route            who may come in
+//!                     peer --(send)---> send --> ledger.accept   one transaction, synced
+//!                                         |  after the commit: ack, then
+//!                                         +--> route.offer ----> the recipients' peers
+//!                     peer <-(pump)---- ledger.waiting           what waited
+//!                     peer --(client_ack)-> route, ledger        the lease ends, the row goes
+//! keeper: leases and presences that end, the nightly expiry      one timer
+//! ```
+//!
+//! | file | knows |
+//! |---|---|
+//! | `ledger` | what is remembered; the only SQL |
+//! | `route` | who is connected; leases, in memory |
+//! | `peer` | one WebSocket connection and what it may ask |
+//! | `send` | phase B1 and the words of every answer |
+//! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
+//! | `provision`, `admin` | meshes, members, invites; with or without a running broker |
+//!
+//! It knows no daemon: it imports values, the wire, the clock, `db` and `http` only. It never reads
+//! a message: direct ones are sealed, and the rest is none of its business.
+
+mod admin;
+mod counters;
+mod files;
+mod keeper;
+mod ledger;
+mod peer;
+mod provision;
+mod rate;
+mod route;
+mod send;
+mod serve;
+
+pub use admin::{Admin, CheckInfo};
+pub use files::stored_port;
+pub use provision::{
+    INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MemberInfo,
+    MeshInfo,
+};
+pub use rate::Rate;
+
+use crate::clock::Clock;
+use crate::db;
+use crate::http::{self, Limits, Listener, Shutdown, Slots};
+use counters::Counters;
+use files::Lock;
+use futures_lite::future::{or, zip};
+use ledger::Ledger;
+use rate::Limiter;
+use route::{Bounds, Hub};
+use smol::channel::{self, Sender};
+use smol::net::TcpListener;
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Where the broker listens when nothing is said (§17).
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
+/// WebSocket connections of all meshes together, greeted or not.
+const SOCKETS_MAX: usize = 4096;
+/// What connections get to close at the end.
+const GOODBYE_MAX: Duration = Duration::from_secs(3);
+
+/// The broker's settings, with their defaults (§1.2, §17).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How long a push may stay unacknowledged before it is pushed again, in milliseconds.
+    pub lease_ms: u64,
+    /// How long a closed connection counts as present, in milliseconds.
+    pub presence_lease_ms: u64,
+    /// How fast one member may send; `None`: as fast as it can.
+    pub rate: Option<Rate>,
+    /// How long ids are remembered; `None`: for ever.
+    pub dedupe_retention_days: Option<u32>,
+    /// How long messages are kept, delivered or not.
+    pub undelivered_days: u32,
+    /// Connections of one mesh.
+    pub connections_per_mesh_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_ms: 30_000,
+            presence_lease_ms: 90_000,
+            rate: None,
+            dedupe_retention_days: Some(365),
+            undelivered_days: 30,
+            connections_per_mesh_max: 1024,
+        }
+    }
+}
+
+/// Told the bound address once the broker accepts connections.
+pub type OnReady = Box<dyn FnOnce(SocketAddr) + Send>;
+
+/// How to run a broker.
+pub struct Options {
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The broker's directory; created with mode 0700.
+    pub data_dir: PathBuf,
+    /// `host:port` as others reach it, for invites; by default the bound address.
+    pub public_authority: Option<String>,
+    /// Everything else.
+    pub settings: Settings,
+    /// Called once, when connections are accepted.
+    pub on_ready: Option<OnReady>,
+}
+
+/// Why the broker, or a verb of its administration, failed. The text is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerError {
+    /// Another process holds the data directory's lock.
+    AlreadyRunning(PathBuf),
+    /// The address is taken (§17.3: exit 5).
+    AddressTaken(SocketAddr),
+    /// A file or socket failed.
+    Io(String),
+    /// The ledger failed.
+    Ledger(db::Error),
+    /// An argument is wrong; says which and what was expected.
+    Invalid(String),
+    /// A name is taken.
+    Conflict(String),
+    /// No such mesh or member.
+    NotFound(String),
+    /// A broker runs but does not answer.
+    Unreachable(String),
+}
+
+impl BrokerError {
+    fn io(what: &str, path: &Path, error: &io::Error) -> Self {
+        Self::Io(format!("{what} {}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyRunning(dir) => {
+                write!(f, "a broker is running on {}", dir.display())
+            }
+            Self::AddressTaken(at) => {
+                write!(f, "{at} is taken by another program: choose another with --listen")
+            }
+            Self::Ledger(error) => write!(f, "the broker's ledger: {error}"),
+            Self::Io(words)
+            | Self::Invalid(words)
+            | Self::Conflict(words)
+            | Self::NotFound(words)
+            | Self::Unreachable(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+impl From<db::Error> for BrokerError {
+    fn from(error: db::Error) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// What every part of a running broker shares.
+struct Broker {
+    ledger: Ledger,
+    hub: Hub,
+    clock: Clock,
+    settings: Settings,
+    counters: Arc<Counters>,
+    limiter: Option<Limiter>,
+    dir: PathBuf,
+    /// `host:port` for links.
+    authority: String,
+    started_at: Duration,
+    sockets: Slots,
+    /// Held by every connection's task: the end of the last one is the end of all.
+    alive: Mutex<Option<Sender<Infallible>>>,
+}
+
+impl Broker {
+    /// Runs the orphan check and counts what it finds.
+    async fn check(&self) -> Result<ledger::Check, db::Error> {
+        let check = self.ledger.check().await?;
+        self.counters.orphan_checks.add(1);
+        if check != ledger::Check::default() {
+            self.counters.orphans_found.add(1);
+            tracing::error!(?check, "the ledger's tables do not agree");
+        }
+        Ok(check)
+    }
+
+    fn alive(&self) -> Option<Sender<Infallible>> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Runs a broker until `shutdown` fires, then says goodbye to its connections and closes the
+/// ledger.
+///
+/// # Errors
+/// When the directory is locked by another broker, the address is taken, or the ledger does not
+/// open.
+pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(), BrokerError> {
+    let Options { listen, data_dir: dir, public_authority, settings, on_ready } = options;
+    let _lock = Lock::take(&dir)?;
+    let tcp = bind(listen).await?;
+    let bound = tcp.local_addr().map_err(|e| BrokerError::Io(e.to_string()))?;
+    let ledger = Ledger::open(&dir)?;
+    let admin_path = dir.join(admin::SOCKET_NAME);
+    let admin = files::bind_admin(&admin_path)?;
+    files::store_port(&dir, bound.port())?;
+    let counters = Arc::new(Counters::default());
+    let bounds = Bounds {
+        lease: Duration::from_millis(settings.lease_ms),
+        presence_lease: Duration::from_millis(settings.presence_lease_ms),
+        connections_max: settings.connections_per_mesh_max,
+    };
+    let (hub, rings) = Hub::new(bounds, Arc::clone(&counters));
+    let (alive, gone) = channel::bounded(1);
+    let broker = Arc::new(Broker {
+        ledger: ledger.clone(),
+        hub,
+        limiter: settings.rate.map(Limiter::new),
+        counters,
+        settings,
+        authority: public_authority.unwrap_or_else(|| authority_of(bound)),
+        started_at: clock.monotonic(),
+        sockets: Slots::new(SOCKETS_MAX),
+        alive: Mutex::new(Some(alive)),
+        dir,
+        clock: clock.clone(),
+    });
+    if let Some(on_ready) = on_ready {
+        on_ready(bound);
+    }
+    tracing::info!(%bound, "the broker is ready");
+    let front = Arc::new(serve::Front(Arc::clone(&broker)));
+    let office = Arc::new(admin::Office(Arc::clone(&broker)));
+    let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };
+    let serving = zip(
+        http::serve(Listener::Tcp(tcp), limits, clock.clone(), shutdown.clone(), front),
+        http::serve(
+            Listener::Unix(admin),
+            Limits::default(),
+            clock.clone(),
+            shutdown.clone(),
+            office,
+        ),
+    );
+    let keeping = Box::pin(keeper::keep(Arc::clone(&broker), rings));
+    Box::pin(or(
+        async {
+            serving.await;
+        },
+        keeping,
+    ))
+    .await;
+    // Nobody new comes in any more; those who are here are told, and finish what they committed.
+    broker.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+    broker.hub.close_all(1001, "shutting down");
+    clock.timeout(GOODBYE_MAX, gone.recv()).await;
+    drop(broker);
+    // A socket that stays behind would look like a broker that does not answer.
+    let _ = std::fs::remove_file(&admin_path);
+    smol::unblock(move || ledger.close()).await;
+    Ok(())
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, BrokerError> {
+    TcpListener::bind(listen).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => BrokerError::AddressTaken(listen),
+        _ => BrokerError::Io(format!("cannot listen on {listen}: {error}")),
+    })
+}
+
+/// `host:port` by which an address is reached from this machine.
+fn authority_of(bound: SocketAddr) -> String {
+    let mut reachable = bound;
+    if bound.ip().is_unspecified() {
+        reachable.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    reachable.to_string()
+}

@@ -6,6 +6,7 @@
 
 pub mod features;
 pub mod hello;
+pub mod join;
 
 pub use hello::{Group, Hello, HelloAck, SessionHello};
 

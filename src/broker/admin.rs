@@ -1,0 +1,248 @@
+//! Administration (§17.3): the same verbs through a running broker's `admin.sock`, or on the ledger
+//! itself under the lock when no broker runs. One process writes a ledger, always.
+
+mod socket;
+
+pub(crate) use socket::Office;
+
+use super::ledger::{Check, Ledger};
+use super::provision::{self, InviteInfo, InviteWish, MemberInfo, MeshInfo};
+use super::{BrokerError, Lock, authority_of, stored_port};
+use crate::clock::Clock;
+use crate::http::client;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The administration socket in the broker's data directory.
+pub(crate) const SOCKET_NAME: &str = "admin.sock";
+/// Where invites point when the broker has never run: the default of `--listen`.
+const PORT_DEFAULT: u16 = 7900;
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// What the orphan check found (§17.1). All zero is a ledger whose tables agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub struct CheckInfo {
+    /// Dedupe rows that claim a history which is not there.
+    pub dedupe_without_message: i64,
+    /// Messages with an id whose dedupe row is missing.
+    pub message_without_dedupe: i64,
+    /// Deliveries of a message that is not there.
+    pub delivery_without_message: i64,
+    /// Members whose count of waiting messages is wrong.
+    pub mailbox_miscounted: i64,
+}
+
+impl CheckInfo {
+    /// Whether the tables agree.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<Check> for CheckInfo {
+    fn from(check: Check) -> Self {
+        Self {
+            dedupe_without_message: check.dedupe_without_message,
+            message_without_dedupe: check.message_without_dedupe,
+            delivery_without_message: check.delivery_without_message,
+            mailbox_miscounted: check.mailbox_miscounted,
+        }
+    }
+}
+
+/// Somebody who may administer the broker of one data directory.
+pub struct Admin {
+    dir: PathBuf,
+    clock: Clock,
+    way: Way,
+}
+
+enum Way {
+    /// A broker runs: it does the work.
+    Running(PathBuf),
+    /// None does: the ledger is ours as long as the lock is.
+    Alone(Ledger, #[allow(dead_code, reason = "held, not read")] Lock),
+}
+
+impl Admin {
+    /// Reaches the broker of `dir`, or takes its place for a moment.
+    ///
+    /// # Errors
+    /// When a broker holds the lock and its socket does not answer, or the ledger does not open.
+    pub async fn open(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
+        let socket = dir.join(SOCKET_NAME);
+        let way = match client::connect_unix(&socket, clock, CONNECT_MAX).await {
+            Ok(_) => Way::Running(socket),
+            Err(_) => {
+                let lock = Lock::take(dir)?;
+                Way::Alone(Ledger::open(dir)?, lock)
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), clock: clock.clone(), way })
+    }
+
+    /// Makes a mesh.
+    ///
+    /// # Errors
+    /// When the slug is taken or malformed.
+    pub async fn create_mesh(&self, slug: &str) -> Result<MeshInfo, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.post(socket, "/mesh", json!({"slug": slug})).await,
+            Way::Alone(ledger, _) => {
+                provision::create_mesh(ledger, &self.dir, &self.clock, slug).await
+            }
+        }
+    }
+
+    /// Every mesh.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn meshes(&self) -> Result<Vec<MeshInfo>, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.get(socket, "/mesh").await,
+            Way::Alone(ledger, _) => provision::meshes(ledger).await,
+        }
+    }
+
+    /// Makes an invite.
+    ///
+    /// # Errors
+    /// When the mesh is unknown or the wish is out of range.
+    pub async fn create_invite(&self, wish: &InviteWish) -> Result<InviteInfo, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.post(socket, "/invite", invite_body(wish)).await,
+            Way::Alone(ledger, _) => {
+                let port = stored_port(&self.dir).unwrap_or(PORT_DEFAULT);
+                let authority = authority_of(([127, 0, 0, 1], port).into());
+                let (dir, clock) = (&self.dir, &self.clock);
+                provision::create_invite(ledger, dir, clock, &authority, wish).await
+            }
+        }
+    }
+
+    /// The members of a mesh, by slug.
+    ///
+    /// # Errors
+    /// When the mesh is unknown.
+    pub async fn members(&self, mesh: &str) -> Result<Vec<MemberInfo>, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.get(socket, &format!("/member/{mesh}")).await,
+            Way::Alone(ledger, _) => provision::members(ledger, mesh).await,
+        }
+    }
+
+    /// Adds a member without an invite; idempotent by key. Yields its id.
+    ///
+    /// # Errors
+    /// When the mesh is unknown or the key is none.
+    pub async fn add_member(
+        &self,
+        mesh: &str,
+        pubkey: &str,
+        name: &str,
+    ) -> Result<String, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => {
+                let body = json!({"mesh": mesh, "pubkey": pubkey, "name": name});
+                self.post(socket, "/member", body).await
+            }
+            Way::Alone(ledger, _) => {
+                provision::add_member(ledger, &self.clock, mesh, pubkey, name).await
+            }
+        }
+    }
+
+    /// Ends a membership, by member id or key, and closes its connections.
+    ///
+    /// # Errors
+    /// When the mesh or the member is unknown.
+    pub async fn revoke_member(&self, mesh: &str, member: &str) -> Result<(), BrokerError> {
+        match &self.way {
+            Way::Running(socket) => {
+                let body = json!({"mesh": mesh, "member": member});
+                self.post::<Value>(socket, "/member/revoke", body).await.map(drop)
+            }
+            Way::Alone(ledger, _) => {
+                let mesh = provision::mesh_by_slug(ledger, mesh).await?;
+                let found = ledger.revoke_member(&mesh.id, member, self.clock.now()).await?;
+                found.map(drop).ok_or_else(|| no_member(member))
+            }
+        }
+    }
+
+    /// Proves that the ledger's tables agree.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn check(&self) -> Result<CheckInfo, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.get(socket, "/check").await,
+            Way::Alone(ledger, _) => Ok(ledger.check().await?.into()),
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, socket: &Path, path: &str) -> Result<T, BrokerError> {
+        self.ask(socket, client::Request::get(path)).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        socket: &Path,
+        path: &str,
+        body: Value,
+    ) -> Result<T, BrokerError> {
+        self.ask(socket, client::Request::post_json(path, body.to_string())).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        socket: &Path,
+        request: client::Request,
+    ) -> Result<T, BrokerError> {
+        let unreachable = |error: client::ClientError| {
+            BrokerError::Unreachable(format!("the broker's {SOCKET_NAME}: {error}"))
+        };
+        let socket = client::connect_unix(socket, &self.clock, CONNECT_MAX).await;
+        let socket = socket.map_err(unreachable)?;
+        let answer = client::request(socket, &self.clock, request, ANSWER_MAX).await;
+        let answer = answer.map_err(unreachable)?;
+        let unreadable = || BrokerError::Unreachable("the broker's answer is not one".to_owned());
+        let body: Value = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+        let words = || body["error"].as_str().unwrap_or("no reason given").to_owned();
+        match answer.status {
+            200 => serde_json::from_value(body).map_err(|_| unreadable()),
+            404 => Err(BrokerError::NotFound(words())),
+            409 => Err(BrokerError::Conflict(words())),
+            400..500 => Err(BrokerError::Invalid(words())),
+            _ => Err(BrokerError::Unreachable(words())),
+        }
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // The lock goes only after the file is closed.
+        if let Way::Alone(ledger, _) = &self.way {
+            ledger.close();
+        }
+    }
+}
+
+fn invite_body(wish: &InviteWish) -> Value {
+    json!({
+        "mesh": wish.mesh,
+        "expires_s": wish.expires_s,
+        "uses": wish.uses,
+        "role": wish.role,
+    })
+}
+
+fn no_member(member: &str) -> BrokerError {
+    BrokerError::NotFound(format!("no member has the id or key {member:?}"))
+}

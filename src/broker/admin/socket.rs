@@ -1,0 +1,150 @@
+//! The running broker's side of `admin.sock`: small JSON over HTTP, for our own uid only.
+
+use super::{CheckInfo, no_member};
+use crate::broker::provision::{self, InviteWish, MemberInfo, MeshInfo};
+use crate::broker::serve::json_answer;
+use crate::broker::{Broker, BrokerError};
+use crate::clock::BoxFuture;
+use crate::http::{Body, Handler, Peer, read_body};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Answers `admin.sock`.
+pub(crate) struct Office(pub(crate) Arc<Broker>);
+
+#[derive(Deserialize)]
+struct NewMesh {
+    slug: String,
+}
+
+#[derive(Deserialize)]
+struct NewMember {
+    mesh: String,
+    pubkey: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Revocation {
+    mesh: String,
+    member: String,
+}
+
+impl Handler for Office {
+    fn handle(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<Response<Body>> {
+        let broker = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let read = read_body(body, BODY_BYTES_MAX, &broker.clock, peer.arrival_deadline);
+            let done = match read.await {
+                Ok(body) => answer(&broker, &head.method, head.uri.path(), &body).await,
+                Err(_) => Err(BrokerError::Invalid("the body did not arrive".to_owned())),
+            };
+            match done {
+                Ok(body) => json_answer(StatusCode::OK, &body),
+                Err(error) => {
+                    let status = match &error {
+                        BrokerError::NotFound(_) => StatusCode::NOT_FOUND,
+                        BrokerError::Conflict(_) => StatusCode::CONFLICT,
+                        BrokerError::Invalid(_) => StatusCode::BAD_REQUEST,
+                        _ => StatusCode::INTERNAL_SERVER_ERROR,
+                    };
+                    json_answer(status, &json!({"error": error.to_string()}))
+                }
+            }
+        })
+    }
+}
+
+async fn answer(
+    broker: &Broker,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+) -> Result<Value, BrokerError> {
+    let (ledger, clock) = (&broker.ledger, &broker.clock);
+    match (method, path, path.strip_prefix("/member/")) {
+        (&Method::GET, "/mesh", _) => {
+            let meshes = provision::meshes(ledger).await?;
+            Ok(meshes.iter().map(shown_mesh).collect())
+        }
+        (&Method::POST, "/mesh", _) => {
+            let NewMesh { slug } = parse(body)?;
+            let made = provision::create_mesh(ledger, &broker.dir, clock, &slug).await?;
+            Ok(shown_mesh(&made))
+        }
+        (&Method::POST, "/invite", _) => {
+            let wish: InviteWish = parse(body)?;
+            let (dir, authority) = (&broker.dir, &broker.authority);
+            let made = provision::create_invite(ledger, dir, clock, authority, &wish).await?;
+            let at = made.expires_at_ms;
+            Ok(json!({"token": made.token, "link": made.link, "expires_at_ms": at}))
+        }
+        (&Method::POST, "/member", _) => {
+            let NewMember { mesh, pubkey, name } = parse(body)?;
+            let id = provision::add_member(ledger, clock, &mesh, &pubkey, &name).await?;
+            Ok(json!(id))
+        }
+        (&Method::POST, "/member/revoke", _) => {
+            let Revocation { mesh, member } = parse(body)?;
+            revoke(broker, &mesh, &member).await
+        }
+        (&Method::GET, _, Some(mesh)) => {
+            let members = provision::members(ledger, mesh).await?;
+            Ok(members.iter().map(shown_member).collect())
+        }
+        (&Method::GET, "/check", _) => {
+            let check = broker.check().await?;
+            Ok(shown_check(&CheckInfo::from(check)))
+        }
+        _ => Err(BrokerError::NotFound(format!("no such verb: {method} {path}"))),
+    }
+}
+
+async fn revoke(broker: &Broker, mesh: &str, member: &str) -> Result<Value, BrokerError> {
+    let mesh = provision::mesh_by_slug(&broker.ledger, mesh).await?;
+    let found = broker.ledger.revoke_member(&mesh.id, member, broker.clock.now()).await?;
+    let found = found.ok_or_else(|| no_member(member))?;
+    let closed = broker.hub.expel(found.seq);
+    tracing::warn!(member = %found.id, mesh = %mesh.slug, closed, "audit: a membership was revoked");
+    Ok(json!({"revoked": found.id, "closed": closed}))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, BrokerError> {
+    serde_json::from_slice(body).map_err(|error| BrokerError::Invalid(error.to_string()))
+}
+
+fn shown_mesh(mesh: &MeshInfo) -> Value {
+    json!({
+        "id": mesh.id,
+        "slug": mesh.slug,
+        "owner_pubkey": mesh.owner_pubkey,
+        "created_at_ms": mesh.created_at_ms,
+    })
+}
+
+fn shown_member(member: &MemberInfo) -> Value {
+    json!({
+        "id": member.id,
+        "pubkey": member.pubkey,
+        "display_name": member.display_name,
+        "role": member.role,
+        "joined_at_ms": member.joined_at_ms,
+        "revoked": member.revoked,
+    })
+}
+
+fn shown_check(check: &CheckInfo) -> Value {
+    json!({
+        "dedupe_without_message": check.dedupe_without_message,
+        "message_without_dedupe": check.message_without_dedupe,
+        "delivery_without_message": check.delivery_without_message,
+        "mailbox_miscounted": check.mailbox_miscounted,
+    })
+}

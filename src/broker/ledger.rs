@@ -1,0 +1,80 @@
+//! The ledger: what the broker remembers, and the only room of it that contains SQL (design: a
+//! narrow seam, on SQLite today).
+//!
+//! Each method is one transaction that either commits whole or leaves nothing. The ledger knows no
+//! connection and no clock; it is told the time.
+
+mod accept;
+mod delivery;
+mod members;
+mod meshes;
+mod retention;
+mod schema;
+mod topics;
+
+pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
+pub(crate) use delivery::{Mail, Mailbox};
+pub(crate) use members::{Joined, Member, MemberState};
+pub(crate) use meshes::{Invite, Mesh};
+pub(crate) use retention::{Check, Retention};
+pub(crate) use topics::{TopicError, TopicKey, TopicRow};
+
+use crate::db::{Db, Driver, Durability, Error, Tx};
+use std::path::Path;
+
+/// The ledger's file in the broker's data directory.
+const FILE_NAME: &str = "ledger.db";
+
+/// A handle on the ledger. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    db: Db,
+}
+
+impl Ledger {
+    /// Opens or creates the ledger in `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let db = Db::open(&dir.join(FILE_NAME), &schema::MIGRATIONS, Driver::Threaded)?;
+        Ok(Self { db })
+    }
+
+    /// Finishes what is queued and closes the file. Blocks.
+    pub(crate) fn close(&self) {
+        self.db.close();
+    }
+
+    /// Whether the database answers at all (`GET /health`).
+    pub(crate) async fn is_up(&self) -> bool {
+        self.db
+            .read::<_, Error, _>(|tx| tx.query_row("SELECT 1", &[], |row| row.int(0)))
+            .await
+            .is_ok()
+    }
+
+    /// One synced transaction.
+    async fn synced<T, E>(
+        &self,
+        job: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.db.write(Durability::Synced, job, |_| ()).await
+    }
+
+    /// One transaction that a power cut may forget.
+    async fn relaxed<T, E>(
+        &self,
+        job: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.db.write(Durability::Relaxed, job, |_| ()).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

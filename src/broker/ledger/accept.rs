@@ -1,0 +1,429 @@
+//! Accepting a message: phases B0, B2 and B3 of §17.1 in one transaction.
+//!
+//! Returning an error rolls the whole of it back, so that a refused id stays free. Phase B1 is the
+//! caller's; its verdict is handed in, because B0 comes first: a known id is answered whatever else
+//! is wrong with the retry.
+
+use super::Ledger;
+use crate::db::{Durability, Error, Param, Tx};
+use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
+use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
+
+/// The most messages one member's queue holds (§17.1).
+pub(crate) const QUEUED_MAX: i64 = 100_000;
+/// The most bytes one member's queue holds (§17.1).
+pub(crate) const QUEUED_BYTES_MAX: i64 = 256 * 1024 * 1024;
+
+/// Who sends, as its connection was authenticated.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    pub(crate) mesh_id: String,
+    pub(crate) member: i64,
+    pub(crate) member_pubkey: String,
+    /// The session key, or the member key: what the message was sealed with.
+    pub(crate) routing_key: String,
+    pub(crate) name: String,
+    /// The routing key of another connection of the same member, if there is one.
+    pub(crate) other_connection: Option<String>,
+}
+
+/// What a message is addressed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A member's key or a session's.
+    Key(String),
+    /// Without the `@`.
+    Group(String),
+    /// Id or name, without the `#`.
+    Topic(String),
+    Everyone,
+}
+
+/// One message to accept.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    /// The id it gets if it is new.
+    pub(crate) id: String,
+    /// What it deduplicates on; old clients send neither.
+    pub(crate) client: Option<(String, Fingerprint)>,
+    /// Phase B1's verdict.
+    pub(crate) checked: Result<Target, Refusal>,
+    pub(crate) target_spec: String,
+    pub(crate) priority: String,
+    pub(crate) nonce: String,
+    pub(crate) ciphertext: String,
+    pub(crate) ext_nonce: Option<String>,
+    pub(crate) ext_ciphertext: Option<String>,
+    pub(crate) reply_to_id: Option<String>,
+    pub(crate) now: Millis,
+    /// When the dedupe row may be forgotten; `None`: never.
+    pub(crate) dedupe_expires_at: Option<Millis>,
+}
+
+/// What became of a message that was not refused.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// It is stored.
+    First {
+        seq: i64,
+        /// The topic's name, of a topic message.
+        topic: Option<String>,
+        /// Each recipient member, and the one key of it that may have the message.
+        recipients: Vec<(i64, Option<String>)>,
+        /// The letter back, for the push.
+        letter: Box<Letter>,
+    },
+    /// It was stored before.
+    Duplicate(Seen),
+    /// The id belongs to another request.
+    Mismatch { broker_message_id: String, broker_fingerprint_prefix: String },
+}
+
+/// Why a message is not accepted; its id stays free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A field is wrong; the text says which and what was expected.
+    Invalid(String),
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
+    RateLimited,
+    /// The sender's membership has ended.
+    NotAMember,
+    /// No member and no session of this mesh ever had the key.
+    UnknownRecipient,
+    UnknownTopic(String),
+    MayNotWrite(String),
+    /// The sender's own key, and no other connection of the sender.
+    OnlyYourself,
+    QueueFull,
+}
+
+/// A refusal, or a failure of the database.
+#[derive(Debug)]
+pub(crate) enum NotAccepted {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Error> for NotAccepted {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for NotAccepted {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Ledger {
+    /// Accepts one message. `may_send` is asked between B0 and B2, once, for a message that is new
+    /// and well-formed: the rate limit. `after` runs on the writer thread once the commit is
+    /// decided: acks and pushes hang there.
+    ///
+    /// Waits for room in the writer's queue, then for the commit; once queued, the message is
+    /// accepted whether or not anybody still waits.
+    pub(crate) async fn accept(
+        &self,
+        sender: Sender,
+        letter: Letter,
+        may_send: impl FnOnce() -> bool + Send + 'static,
+        after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
+    ) -> Result<Accepted, NotAccepted> {
+        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, may_send);
+        self.db.write(Durability::Synced, job, after).await
+    }
+}
+
+fn accept(
+    tx: &Tx<'_>,
+    sender: &Sender,
+    letter: Letter,
+    may_send: impl FnOnce() -> bool,
+) -> Result<Accepted, NotAccepted> {
+    let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| *fingerprint);
+    let seen = match &letter.client {
+        Some((id, _)) => seen(tx, sender, id)?,
+        None => None,
+    };
+    let known_as = seen.as_ref().map(|seen| seen.broker_message_id.as_str().to_owned());
+    match verdict(seen, fingerprint) {
+        Verdict::Duplicate(seen) => return Ok(Accepted::Duplicate(seen)),
+        Verdict::Mismatch { broker_fingerprint_prefix } => {
+            let broker_message_id = known_as.unwrap_or_default();
+            return Ok(Accepted::Mismatch { broker_message_id, broker_fingerprint_prefix });
+        }
+        Verdict::First | Verdict::Undeduplicated => {}
+    }
+    let target = letter.checked.clone()?;
+    if !may_send() {
+        return Err(Refusal::RateLimited.into());
+    }
+    require_membership(tx, sender)?;
+    store(tx, sender, letter, &target)
+}
+
+fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
+    let sql = "SELECT request_fingerprint, broker_message_id, history_id, history_available, \
+               first_seen_at, expires_at FROM client_message_dedupe \
+               WHERE mesh_id = ? AND sender_member_pubkey = ? AND client_message_id = ?";
+    let key = [(&sender.mesh_id).into(), (&sender.member_pubkey).into(), id.into()];
+    tx.query_row(sql, &key, |row| {
+        let fingerprint = Fingerprint::from_slice(&row.blob(0)?)
+            .ok_or_else(|| Error::corrupt("a dedupe row's fingerprint is not 32 bytes"))?;
+        Ok(Seen {
+            fingerprint,
+            broker_message_id: BrokerMessageId::trusted(row.text(1)?),
+            history_id: Some(row.int(2)?.to_string()),
+            history_available: row.int(3)? != 0,
+            first_seen_at: Millis(row.int(4)?),
+            expires_at: row.int_or_null(5)?.map(Millis),
+        })
+    })
+}
+
+fn require_membership(tx: &Tx<'_>, sender: &Sender) -> Result<(), NotAccepted> {
+    let sql = "SELECT 1 FROM member WHERE seq = ? AND revoked_at IS NULL";
+    match tx.query_row(sql, &[sender.member.into()], |row| row.int(0))? {
+        Some(_) => Ok(()),
+        None => Err(Refusal::NotAMember.into()),
+    }
+}
+
+/// Where a message goes, once phase B2 has found it.
+enum Route {
+    /// One member; the text is the only key of it that may have the message.
+    Member(i64, Option<String>),
+    Group(String),
+    Topic {
+        id: String,
+        name: String,
+    },
+    Everyone,
+}
+
+fn store(
+    tx: &Tx<'_>,
+    sender: &Sender,
+    letter: Letter,
+    target: &Target,
+) -> Result<Accepted, NotAccepted> {
+    let route = match target {
+        Target::Key(key) => find_member(tx, sender, key)?,
+        Target::Group(name) => Route::Group(name.clone()),
+        Target::Topic(topic) => find_topic(tx, sender, topic)?,
+        Target::Everyone => Route::Everyone,
+    };
+    let (topic_id, topic) = match &route {
+        Route::Topic { id, name } => (Some(id.as_str()), Some(name.clone())),
+        _ => (None, None),
+    };
+    let seq = insert_message(tx, sender, &letter, topic_id)?;
+    insert_dedupe(tx, sender, &letter, target, seq)?;
+    let bytes = weight(&letter);
+    let recipients = match &route {
+        Route::Member(member, only_key) => {
+            deliver_to_one(tx, *member, only_key.as_deref(), seq, bytes)?;
+            vec![(*member, only_key.clone())]
+        }
+        many => deliver_to_many(tx, sender, many, seq, bytes)?,
+    };
+    Ok(Accepted::First { seq, topic, recipients, letter: Box::new(letter) })
+}
+
+fn find_member(tx: &Tx<'_>, sender: &Sender, key: &str) -> Result<Route, NotAccepted> {
+    let params = [Param::from(&sender.mesh_id), key.into()];
+    let sql = "SELECT seq FROM member WHERE mesh_id = ? AND pubkey = ? AND revoked_at IS NULL";
+    let member_key = tx.query_row(sql, &params, |row| row.int(0))?;
+    if member_key == Some(sender.member) {
+        // To oneself means to another connection: the one that sends has it already.
+        return match &sender.other_connection {
+            Some(other) => Ok(Route::Member(sender.member, Some(other.clone()))),
+            None => Err(Refusal::OnlyYourself.into()),
+        };
+    }
+    if let Some(member) = member_key {
+        return Ok(Route::Member(member, None));
+    }
+    let sql = "SELECT member FROM session_key WHERE mesh_id = ? AND pubkey = ?";
+    match tx.query_row(sql, &params, |row| row.int(0))? {
+        None => Err(Refusal::UnknownRecipient.into()),
+        Some(_) if key == sender.routing_key => Err(Refusal::OnlyYourself.into()),
+        // Sealed to the session's key: no other connection could open it.
+        Some(member) => Ok(Route::Member(member, Some(key.to_owned()))),
+    }
+}
+
+fn find_topic(tx: &Tx<'_>, sender: &Sender, topic: &str) -> Result<Route, NotAccepted> {
+    let sql = "SELECT t.id, t.name, t.visibility, m.role FROM topic t \
+               LEFT JOIN topic_member m ON m.topic_id = t.id AND m.member = ?3 \
+               WHERE t.mesh_id = ?1 AND (t.id = ?2 OR t.name = ?2) ORDER BY t.id = ?2 DESC";
+    let params = [(&sender.mesh_id).into(), topic.into(), sender.member.into()];
+    let found = tx.query_row(sql, &params, |row| {
+        Ok((row.text(0)?, row.text(1)?, row.text(2)?, row.text_or_null(3)?))
+    })?;
+    let Some((id, name, visibility, role)) = found else {
+        return Err(Refusal::UnknownTopic(topic.to_owned()).into());
+    };
+    match role.as_deref() {
+        Some("observer") => Err(Refusal::MayNotWrite(format!("you only observe #{name}")).into()),
+        None if visibility != "public" => {
+            Err(Refusal::MayNotWrite(format!("#{name} is {visibility}: join it first")).into())
+        }
+        _ => Ok(Route::Topic { id, name }),
+    }
+}
+
+fn insert_message(
+    tx: &Tx<'_>,
+    sender: &Sender,
+    letter: &Letter,
+    topic_id: Option<&str>,
+) -> Result<i64, Error> {
+    let sql = "INSERT INTO message (id, mesh_id, sender_member, sender_pubkey, \
+               sender_member_pubkey, sender_name, target_spec, topic_id, priority, nonce, \
+               ciphertext, ext_nonce, ext_ciphertext, reply_to_id, client_message_id, \
+               request_fingerprint, created_at) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq";
+    let client = letter.client.as_ref();
+    let params = [
+        (&letter.id).into(),
+        (&sender.mesh_id).into(),
+        sender.member.into(),
+        (&sender.routing_key).into(),
+        (&sender.member_pubkey).into(),
+        (&sender.name).into(),
+        (&letter.target_spec).into(),
+        topic_id.into(),
+        (&letter.priority).into(),
+        (&letter.nonce).into(),
+        (&letter.ciphertext).into(),
+        letter.ext_nonce.as_ref().into(),
+        letter.ext_ciphertext.as_ref().into(),
+        letter.reply_to_id.as_ref().into(),
+        client.map(|(id, _)| id).into(),
+        client.map(|(_, fingerprint)| &fingerprint.as_bytes()[..]).into(),
+        letter.now.0.into(),
+    ];
+    let seq = tx.query_row(sql, &params, |row| row.int(0))?;
+    seq.ok_or_else(|| Error::corrupt("an inserted message got no number"))
+}
+
+fn insert_dedupe(
+    tx: &Tx<'_>,
+    sender: &Sender,
+    letter: &Letter,
+    target: &Target,
+    seq: i64,
+) -> Result<(), Error> {
+    let Some((id, fingerprint)) = &letter.client else { return Ok(()) };
+    let kind = if matches!(target, Target::Key(_)) { "dm" } else { "topic" };
+    let sql = "INSERT INTO client_message_dedupe (mesh_id, sender_member_pubkey, \
+               client_message_id, broker_message_id, request_fingerprint, destination_kind, \
+               destination_ref, first_seen_at, expires_at, history_id) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let params = [
+        (&sender.mesh_id).into(),
+        (&sender.member_pubkey).into(),
+        id.into(),
+        (&letter.id).into(),
+        fingerprint.as_bytes()[..].into(),
+        kind.into(),
+        (&letter.target_spec).into(),
+        letter.now.0.into(),
+        letter.dedupe_expires_at.map(|at| at.0).into(),
+        seq.into(),
+    ];
+    tx.execute(sql, &params).map(drop)
+}
+
+fn deliver_to_one(
+    tx: &Tx<'_>,
+    member: i64,
+    only_key: Option<&str>,
+    seq: i64,
+    bytes: i64,
+) -> Result<(), NotAccepted> {
+    let sql = "INSERT INTO delivery (recipient, message_seq, only_key, bytes) \
+               SELECT member, ?2, ?3, ?4 FROM mailbox \
+               WHERE member = ?1 AND queued < ?5 AND bytes + ?4 <= ?6 RETURNING recipient";
+    let params = [
+        member.into(),
+        seq.into(),
+        only_key.into(),
+        bytes.into(),
+        QUEUED_MAX.into(),
+        QUEUED_BYTES_MAX.into(),
+    ];
+    match tx.query_row(sql, &params, |row| row.int(0))? {
+        Some(_) => Ok(()),
+        None => Err(Refusal::QueueFull.into()),
+    }
+}
+
+/// One statement for all recipients of one kind. A member whose queue is full is left out: one
+/// that is gone for good must not silence a topic for everybody else. Hidden members are left out of `*` and `@group`,
+/// as on today's network; a topic they joined reaches them.
+fn deliver_to_many(
+    tx: &Tx<'_>,
+    sender: &Sender,
+    route: &Route,
+    seq: i64,
+    bytes: i64,
+) -> Result<Vec<(i64, Option<String>)>, Error> {
+    /// `$from` yields the candidates as column `member`, with `$1` the key it is found by.
+    macro_rules! fan_out {
+        ($from:literal) => {
+            concat!(
+                "INSERT INTO delivery (recipient, message_seq, only_key, bytes) \
+                 SELECT b.member, ?3, NULL, ?4 FROM mailbox b WHERE b.member IN (",
+                $from,
+                ") AND b.member <> ?2 AND b.queued < ?5 AND b.bytes + ?4 <= ?6 \
+                 RETURNING recipient"
+            )
+        };
+    }
+    let (sql, key, group) = match route {
+        Route::Topic { id, .. } => {
+            (fan_out!("SELECT member FROM topic_member WHERE topic_id = ?1"), id, "")
+        }
+        // `@eng` reaches members of `eng/core`: everything between `eng/` and `eng0`.
+        Route::Group(name) => (
+            fan_out!(
+                "SELECT g.member FROM group_member g JOIN member m ON m.seq = g.member \
+                 WHERE m.visible AND m.revoked_at IS NULL AND g.mesh_id = ?1 AND \
+                 (g.name = ?7 OR (g.name > ?7 || '/' AND g.name < ?7 || '0'))"
+            ),
+            &sender.mesh_id,
+            name.as_str(),
+        ),
+        Route::Everyone | Route::Member(..) => (
+            fan_out!(
+                "SELECT seq FROM member WHERE mesh_id = ?1 AND visible AND revoked_at IS NULL"
+            ),
+            &sender.mesh_id,
+            "",
+        ),
+    };
+    let params = [
+        Param::from(key),
+        sender.member.into(),
+        seq.into(),
+        bytes.into(),
+        QUEUED_MAX.into(),
+        QUEUED_BYTES_MAX.into(),
+        group.into(),
+    ];
+    let used = if group.is_empty() { 6 } else { 7 };
+    let reached = tx.query(sql, &params[..used], |row| Ok((row.int(0)?, None)))?;
+    Ok(reached)
+}
+
+fn weight(letter: &Letter) -> i64 {
+    let texts = [Some(&letter.nonce), letter.ext_nonce.as_ref(), letter.ext_ciphertext.as_ref()];
+    let rest: usize = texts.into_iter().flatten().map(String::len).sum();
+    i64::try_from(letter.ciphertext.len() + rest).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,340 @@
+//! Members, their session keys, their groups and how they show themselves.
+
+use super::Ledger;
+use super::meshes::{InviteProblem, use_invite};
+use crate::db::{Columns, Error, Param, Tx};
+use crate::wire::hello::Group;
+use claudemesh_fsm::id::Millis;
+use std::collections::HashMap;
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Member {
+    /// The ledger's own number for it: what queues are keyed by.
+    pub(crate) seq: i64,
+    pub(crate) id: String,
+    pub(crate) mesh_id: String,
+    pub(crate) pubkey: String,
+    pub(crate) display_name: String,
+    pub(crate) role: String,
+    pub(crate) joined_at: Millis,
+    pub(crate) revoked: bool,
+    pub(crate) last_seen_at: Option<Millis>,
+    pub(crate) status: String,
+    pub(crate) summary: Option<String>,
+    pub(crate) visible: bool,
+    /// The `set_profile` fields as JSON.
+    pub(crate) profile: Option<String>,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// What a member says about itself; `None` leaves the column as it is.
+#[derive(Debug, Default)]
+pub(crate) struct MemberState {
+    pub(crate) status: Option<String>,
+    pub(crate) summary: Option<String>,
+    pub(crate) visible: Option<bool>,
+    pub(crate) profile: Option<String>,
+}
+
+/// What became of a wish to join.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    New(String),
+    /// The key was a member already; no use of the invite was taken.
+    Already(String),
+    Refused(InviteProblem),
+}
+
+fn read_member(row: &Columns<'_, '_>) -> Result<Member, Error> {
+    Ok(Member {
+        seq: row.int(0)?,
+        id: row.text(1)?,
+        mesh_id: row.text(2)?,
+        pubkey: row.text(3)?,
+        display_name: row.text(4)?,
+        role: row.text(5)?,
+        joined_at: Millis(row.int(6)?),
+        revoked: row.int(7)? != 0,
+        last_seen_at: row.int_or_null(8)?.map(Millis),
+        status: row.text(9)?,
+        summary: row.text_or_null(10)?,
+        visible: row.int(11)? != 0,
+        profile: row.text_or_null(12)?,
+        groups: Vec::new(),
+    })
+}
+
+/// A statement about members: the columns `read_member` expects, and a condition.
+macro_rules! select_member {
+    ($condition:literal) => {
+        concat!(
+            "SELECT seq, id, mesh_id, pubkey, display_name, role, joined_at, \
+             revoked_at IS NOT NULL, last_seen_at, status, summary, visible, profile \
+             FROM member WHERE ",
+            $condition
+        )
+    };
+}
+
+impl Ledger {
+    /// The member with this key, revoked or not.
+    pub(crate) async fn member(&self, mesh: &str, pubkey: &str) -> Result<Option<Member>, Error> {
+        let (mesh, pubkey) = (mesh.to_owned(), pubkey.to_owned());
+        self.db
+            .read(move |tx| {
+                let sql = select_member!("mesh_id = ? AND pubkey = ?");
+                tx.query_row(sql, &[(&mesh).into(), (&pubkey).into()], read_member)
+            })
+            .await
+    }
+
+    /// Every member of a mesh with its groups, oldest first.
+    pub(crate) async fn members(&self, mesh: &str) -> Result<Vec<Member>, Error> {
+        let mesh = mesh.to_owned();
+        self.db
+            .read(move |tx| {
+                let sql = select_member!("mesh_id = ? ORDER BY seq");
+                let mut members = tx.query(sql, &[(&mesh).into()], read_member)?;
+                let mut groups: HashMap<i64, Vec<Group>> = HashMap::new();
+                let sql = "SELECT member, name, role FROM group_member WHERE mesh_id = ? \
+                           ORDER BY name";
+                tx.query(sql, &[(&mesh).into()], |row| {
+                    let group = Group { name: row.text(1)?, role: row.text_or_null(2)? };
+                    groups.entry(row.int(0)?).or_default().push(group);
+                    Ok(())
+                })?;
+                for member in &mut members {
+                    member.groups = groups.remove(&member.seq).unwrap_or_default();
+                }
+                Ok(members)
+            })
+            .await
+    }
+
+    /// Adds a member without an invite (§17.3); idempotent by key.
+    pub(crate) async fn add_member(
+        &self,
+        mesh: &str,
+        id: &str,
+        pubkey: &str,
+        name: &str,
+        role: &'static str,
+        now: Millis,
+    ) -> Result<Joined, Error> {
+        let new = NewMember::of(mesh, id, pubkey, name, now);
+        self.synced(move |tx| {
+            if let Some(known) = known_member(tx, &new)? {
+                return Ok(Joined::Already(known));
+            }
+            insert_member(tx, &new, role)?;
+            Ok(Joined::New(new.id))
+        })
+        .await
+    }
+
+    /// Joins with an invite: one transaction takes a use and adds the member. A key that is a
+    /// member already burns no use; a revoked one stays out.
+    pub(crate) async fn join(
+        &self,
+        token: &str,
+        mesh: &str,
+        id: &str,
+        pubkey: &str,
+        name: &str,
+        now: Millis,
+    ) -> Result<Joined, Error> {
+        let new = NewMember::of(mesh, id, pubkey, name, now);
+        let token = token.to_owned();
+        self.synced(move |tx| {
+            if let Some(known) = known_member(tx, &new)? {
+                return Ok(if is_revoked(tx, &known)? {
+                    Joined::Refused(InviteProblem::Revoked)
+                } else {
+                    Joined::Already(known)
+                });
+            }
+            let role = match use_invite(tx, &token, &new.mesh_id, new.joined_at)? {
+                Ok(role) => role,
+                Err(problem) => return Ok(Joined::Refused(problem)),
+            };
+            insert_member(tx, &new, &role)?;
+            Ok(Joined::New(new.id))
+        })
+        .await
+    }
+
+    /// Ends a membership, by member id or key. Yields the member when there was one to end. Its
+    /// queue goes too: nobody may ever read it.
+    pub(crate) async fn revoke_member(
+        &self,
+        mesh: &str,
+        member: &str,
+        now: Millis,
+    ) -> Result<Option<Member>, Error> {
+        let (mesh, member) = (mesh.to_owned(), member.to_owned());
+        self.synced(move |tx| {
+            let sql = select_member!("mesh_id = ?1 AND (id = ?2 OR pubkey = ?2)");
+            let found = tx.query_row(sql, &[(&mesh).into(), (&member).into()], read_member)?;
+            if let Some(found) = &found {
+                let sql = "UPDATE member SET revoked_at = coalesce(revoked_at, ?) WHERE seq = ?";
+                tx.execute(sql, &[now.0.into(), found.seq.into()])?;
+                let seq = [found.seq.into()];
+                tx.execute("DELETE FROM delivery WHERE recipient = ?", &seq)?;
+                tx.execute("DELETE FROM group_member WHERE member = ?", &seq)?;
+                tx.execute("DELETE FROM topic_member WHERE member = ?", &seq)?;
+                tx.execute("DELETE FROM session_key WHERE member = ?", &seq)?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Remembers that a session key belongs to a member. `false` when the key is another member's
+    /// or is itself a member key: nobody may squat on a key that routes to somebody else.
+    pub(crate) async fn bind_session_key(
+        &self,
+        mesh: &str,
+        pubkey: &str,
+        member: i64,
+        now: Millis,
+    ) -> Result<bool, Error> {
+        let (mesh, pubkey) = (mesh.to_owned(), pubkey.to_owned());
+        self.relaxed(move |tx| {
+            let key = [Param::from(&mesh), Param::from(&pubkey)];
+            let sql = "SELECT seq FROM member WHERE mesh_id = ? AND pubkey = ?";
+            if tx.query_row(sql, &key, |row| row.int(0))?.is_some() {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO session_key (mesh_id, pubkey, member, last_seen_at) \
+                       VALUES (?1, ?2, ?3, ?4) ON CONFLICT (mesh_id, pubkey) \
+                       DO UPDATE SET last_seen_at = ?4 WHERE member = ?3 RETURNING member";
+            let bound =
+                tx.query_row(sql, &[key[0], key[1], member.into(), now.0.into()], |r| r.int(0))?;
+            Ok(bound.is_some())
+        })
+        .await
+    }
+
+    /// Notes when a member was last seen.
+    pub(crate) async fn touch_member(&self, member: i64, now: Millis) -> Result<(), Error> {
+        self.relaxed(move |tx| {
+            let sql = "UPDATE member SET last_seen_at = ? WHERE seq = ?";
+            tx.execute(sql, &[now.0.into(), member.into()]).map(drop)
+        })
+        .await
+    }
+
+    /// Changes how a member shows itself.
+    pub(crate) async fn set_state(&self, member: i64, state: MemberState) -> Result<(), Error> {
+        self.relaxed(move |tx| {
+            let sql = "UPDATE member SET status = coalesce(?, status), \
+                       summary = coalesce(?, summary), visible = coalesce(?, visible), \
+                       profile = coalesce(?, profile) WHERE seq = ?";
+            let params = [
+                state.status.as_ref().into(),
+                state.summary.as_ref().into(),
+                state.visible.into(),
+                state.profile.as_ref().into(),
+                member.into(),
+            ];
+            tx.execute(sql, &params).map(drop)
+        })
+        .await
+    }
+
+    /// Puts a member into groups; `replace` takes it out of all others first.
+    pub(crate) async fn join_groups(
+        &self,
+        mesh: &str,
+        member: i64,
+        groups: Vec<Group>,
+        replace: bool,
+    ) -> Result<(), Error> {
+        let mesh = mesh.to_owned();
+        self.synced(move |tx| {
+            if replace {
+                tx.execute("DELETE FROM group_member WHERE member = ?", &[member.into()])?;
+            }
+            for group in &groups {
+                let sql = "INSERT INTO group_member (mesh_id, name, member, role) \
+                           VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET role = ?4";
+                let role = group.role.as_ref().into();
+                tx.execute(sql, &[(&mesh).into(), (&group.name).into(), member.into(), role])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The groups of a member.
+    pub(crate) async fn groups(&self, member: i64) -> Result<Vec<Group>, Error> {
+        self.db
+            .read(move |tx| {
+                let sql = "SELECT name, role FROM group_member WHERE member = ? ORDER BY name";
+                tx.query(sql, &[member.into()], |row| {
+                    Ok(Group { name: row.text(0)?, role: row.text_or_null(1)? })
+                })
+            })
+            .await
+    }
+
+    /// Takes a member out of a group.
+    pub(crate) async fn leave_group(
+        &self,
+        mesh: &str,
+        member: i64,
+        name: &str,
+    ) -> Result<(), Error> {
+        let (mesh, name) = (mesh.to_owned(), name.to_owned());
+        self.synced(move |tx| {
+            let sql = "DELETE FROM group_member WHERE mesh_id = ? AND name = ? AND member = ?";
+            tx.execute(sql, &[(&mesh).into(), (&name).into(), member.into()]).map(drop)
+        })
+        .await
+    }
+}
+
+struct NewMember {
+    id: String,
+    mesh_id: String,
+    pubkey: String,
+    display_name: String,
+    joined_at: Millis,
+}
+
+impl NewMember {
+    fn of(mesh: &str, id: &str, pubkey: &str, name: &str, now: Millis) -> Self {
+        Self {
+            id: id.to_owned(),
+            mesh_id: mesh.to_owned(),
+            pubkey: pubkey.to_owned(),
+            display_name: name.to_owned(),
+            joined_at: now,
+        }
+    }
+}
+
+fn known_member(tx: &Tx<'_>, new: &NewMember) -> Result<Option<String>, Error> {
+    let sql = "SELECT id FROM member WHERE mesh_id = ? AND pubkey = ?";
+    tx.query_row(sql, &[(&new.mesh_id).into(), (&new.pubkey).into()], |row| row.text(0))
+}
+
+fn is_revoked(tx: &Tx<'_>, id: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM member WHERE id = ? AND revoked_at IS NOT NULL";
+    Ok(tx.query_row(sql, &[id.into()], |row| row.int(0))?.is_some())
+}
+
+fn insert_member(tx: &Tx<'_>, new: &NewMember, role: &str) -> Result<(), Error> {
+    let sql = "INSERT INTO member (id, mesh_id, pubkey, display_name, role, joined_at) \
+               VALUES (?, ?, ?, ?, ?, ?)";
+    let params = [
+        (&new.id).into(),
+        (&new.mesh_id).into(),
+        (&new.pubkey).into(),
+        (&new.display_name).into(),
+        role.into(),
+        new.joined_at.0.into(),
+    ];
+    tx.execute(sql, &params).map(drop)
+}

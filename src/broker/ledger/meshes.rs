@@ -1,0 +1,175 @@
+//! Meshes and the invites to them (§17.3).
+
+use super::Ledger;
+use crate::db::{Columns, Error, Tx};
+use claudemesh_fsm::id::Millis;
+
+/// One mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mesh {
+    pub(crate) id: String,
+    pub(crate) slug: String,
+    pub(crate) owner_pubkey: String,
+    /// 32 random bytes, base64url; travels in invites.
+    pub(crate) root_key: String,
+    /// §15.6.
+    pub(crate) connection_policy: String,
+    pub(crate) created_at: Millis,
+}
+
+/// One invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invite {
+    pub(crate) token: String,
+    pub(crate) mesh_id: String,
+    pub(crate) role: String,
+    pub(crate) expires_at: Millis,
+    pub(crate) uses_max: i64,
+    pub(crate) created_at: Millis,
+}
+
+/// Why an invite does not open the door; the text is the code of protocol §4.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InviteProblem {
+    NotFound,
+    MeshMismatch,
+    Revoked,
+    Expired,
+    Exhausted,
+}
+
+impl InviteProblem {
+    /// The `error` of the answer.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::NotFound => "invite_not_found",
+            Self::MeshMismatch => "invite_mesh_mismatch",
+            Self::Revoked => "invite_revoked",
+            Self::Expired => "invite_expired",
+            Self::Exhausted => "invite_exhausted",
+        }
+    }
+}
+
+fn read_mesh(row: &Columns<'_, '_>) -> Result<Mesh, Error> {
+    Ok(Mesh {
+        id: row.text(0)?,
+        slug: row.text(1)?,
+        owner_pubkey: row.text(2)?,
+        root_key: row.text(3)?,
+        connection_policy: row.text(4)?,
+        created_at: Millis(row.int(5)?),
+    })
+}
+
+impl Ledger {
+    /// Stores a mesh; `false` when its slug is taken.
+    pub(crate) async fn insert_mesh(&self, mesh: Mesh) -> Result<bool, Error> {
+        self.synced(move |tx| {
+            let sql = "INSERT INTO mesh (id, slug, owner_pubkey, root_key, connection_policy, created_at) \
+                       VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (slug) DO NOTHING RETURNING id";
+            let inserted = tx.query_row(
+                sql,
+                &[
+                    (&mesh.id).into(),
+                    (&mesh.slug).into(),
+                    (&mesh.owner_pubkey).into(),
+                    (&mesh.root_key).into(),
+                    (&mesh.connection_policy).into(),
+                    mesh.created_at.0.into(),
+                ],
+                |row| row.text(0),
+            )?;
+            Ok(inserted.is_some())
+        })
+        .await
+    }
+
+    /// Every mesh, by slug.
+    pub(crate) async fn meshes(&self) -> Result<Vec<Mesh>, Error> {
+        const SQL: &str = "SELECT id, slug, owner_pubkey, root_key, connection_policy, created_at \
+                           FROM mesh ORDER BY slug";
+        self.db.read(|tx| tx.query(SQL, &[], read_mesh)).await
+    }
+
+    /// The mesh with this id.
+    pub(crate) async fn mesh(&self, id: &str) -> Result<Option<Mesh>, Error> {
+        let id = id.to_owned();
+        self.db.read(move |tx| mesh_by_id(tx, &id)).await
+    }
+
+    /// The mesh with this slug.
+    pub(crate) async fn mesh_by_slug(&self, slug: &str) -> Result<Option<Mesh>, Error> {
+        let slug = slug.to_owned();
+        Ok(self.meshes().await?.into_iter().find(|mesh| mesh.slug == slug))
+    }
+
+    /// Stores an invite.
+    pub(crate) async fn insert_invite(&self, invite: Invite) -> Result<(), Error> {
+        self.synced(move |tx| {
+            let sql = "INSERT INTO invite (token, mesh_id, role, expires_at, uses_max, created_at) \
+                       VALUES (?, ?, ?, ?, ?, ?)";
+            tx.execute(
+                sql,
+                &[
+                    (&invite.token).into(),
+                    (&invite.mesh_id).into(),
+                    (&invite.role).into(),
+                    invite.expires_at.0.into(),
+                    invite.uses_max.into(),
+                    invite.created_at.0.into(),
+                ],
+            )
+            .map(drop)
+        })
+        .await
+    }
+}
+
+fn mesh_by_id(tx: &Tx<'_>, id: &str) -> Result<Option<Mesh>, Error> {
+    const SQL: &str = "SELECT id, slug, owner_pubkey, root_key, connection_policy, created_at \
+                       FROM mesh WHERE id = ?";
+    tx.query_row(SQL, &[id.into()], read_mesh)
+}
+
+/// Takes one use of an invite, or says why there is none. Yields the role it grants.
+pub(super) fn use_invite(
+    tx: &Tx<'_>,
+    token: &str,
+    mesh_id: &str,
+    now: Millis,
+) -> Result<Result<String, InviteProblem>, Error> {
+    struct Found {
+        mesh_id: String,
+        role: String,
+        expires_at: i64,
+        left: i64,
+        revoked: bool,
+    }
+    let sql = "SELECT mesh_id, role, expires_at, uses_max - used, revoked_at IS NOT NULL \
+               FROM invite WHERE token = ?";
+    let found = tx.query_row(sql, &[token.into()], |row| {
+        Ok(Found {
+            mesh_id: row.text(0)?,
+            role: row.text(1)?,
+            expires_at: row.int(2)?,
+            left: row.int(3)?,
+            revoked: row.int(4)? != 0,
+        })
+    })?;
+    let problem = match &found {
+        None => Some(InviteProblem::NotFound),
+        Some(invite) if invite.mesh_id != mesh_id => Some(InviteProblem::MeshMismatch),
+        Some(invite) if invite.revoked => Some(InviteProblem::Revoked),
+        Some(invite) if invite.expires_at <= now.0 => Some(InviteProblem::Expired),
+        Some(invite) if invite.left <= 0 => Some(InviteProblem::Exhausted),
+        Some(_) => None,
+    };
+    match (problem, found) {
+        (None, Some(invite)) => {
+            tx.execute("UPDATE invite SET used = used + 1 WHERE token = ?", &[token.into()])?;
+            Ok(Ok(invite.role))
+        }
+        (problem, _) => Ok(Err(problem.unwrap_or(InviteProblem::NotFound))),
+    }
+}

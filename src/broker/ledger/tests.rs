@@ -1,0 +1,305 @@
+//! The ledger's promises, on real files.
+
+use super::*;
+use claudemesh_fsm::id::{Fingerprint, Millis};
+use smol::future::block_on;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const NOW: Millis = Millis(1_750_000_000_000);
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    ledger: Ledger,
+    members: Vec<Member>,
+}
+
+fn key(n: usize) -> String {
+    format!("{n:064x}")
+}
+
+/// A mesh `m` with members 0 to `count` - 1.
+fn fixture(count: usize) -> Fixture {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let ledger = Ledger::open(dir.path()).expect("opens");
+    let members = block_on(async {
+        let mesh = Mesh {
+            id: "m".into(),
+            slug: "test".into(),
+            owner_pubkey: key(999),
+            root_key: "r".into(),
+            connection_policy: "prefer_newest".into(),
+            created_at: NOW,
+        };
+        assert!(ledger.insert_mesh(mesh.clone()).await.expect("inserts"));
+        assert!(!ledger.insert_mesh(Mesh { id: "n".into(), ..mesh }).await.expect("answers"));
+        for n in 0..count {
+            let (id, key, name) = (format!("id{n}"), key(n), format!("name{n}"));
+            ledger.add_member("m", &id, &key, &name, "member", NOW).await.expect("adds");
+        }
+        ledger.members("m").await.expect("reads")
+    });
+    Fixture { _dir: dir, ledger, members }
+}
+
+impl Fixture {
+    fn sender(&self, n: usize) -> Sender {
+        let member = &self.members[n];
+        Sender {
+            mesh_id: "m".into(),
+            member: member.seq,
+            member_pubkey: member.pubkey.clone(),
+            routing_key: member.pubkey.clone(),
+            name: member.display_name.clone(),
+            other_connection: None,
+        }
+    }
+
+    fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
+        block_on(self.ledger.accept(self.sender(from), letter, || true, |_| ()))
+    }
+
+    fn queued(&self, n: usize) -> i64 {
+        block_on(self.ledger.queued(self.members[n].seq)).expect("counts")
+    }
+
+    fn waiting(&self, n: usize) -> Vec<Mail> {
+        let mailbox = Mailbox {
+            member: self.members[n].seq,
+            routing_key: self.members[n].pubkey.clone(),
+            takes_member_mail: true,
+        };
+        block_on(self.ledger.waiting(mailbox, 0, 100)).expect("reads")
+    }
+
+    fn is_whole(&self) -> bool {
+        block_on(self.ledger.check()).expect("checks") == Check::default()
+    }
+}
+
+fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
+    Letter {
+        id: format!("b-{id}"),
+        client: Some((id.into(), Fingerprint::new([fingerprint; 32]))),
+        checked: Ok(target),
+        target_spec: "spec".into(),
+        priority: "next".into(),
+        nonce: "AAAA".into(),
+        ciphertext: "Qk9E".into(),
+        ext_nonce: None,
+        ext_ciphertext: None,
+        reply_to_id: None,
+        now: NOW,
+        dedupe_expires_at: Some(NOW.plus(1000)),
+    }
+}
+
+fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
+    match accepted {
+        Ok(Accepted::First { recipients, .. }) => recipients.into_iter().map(|(m, _)| m).collect(),
+        other => panic!("is not the first: {other:?}"),
+    }
+}
+
+#[test]
+fn an_id_is_accepted_once_and_known_ever_after() {
+    let broker = fixture(2);
+    assert_eq!(recipients(broker.send(0, letter("a", 1, Target::Key(key(1))))).len(), 1);
+    let again = Letter { id: "b-other".into(), ..letter("a", 1, Target::Key(key(1))) };
+    let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
+    assert_eq!(seen.broker_message_id.as_str(), "b-a");
+    assert!(seen.history_available);
+    let other = Letter { id: "b-x".into(), ..letter("a", 2, Target::Key(key(1))) };
+    let Ok(Accepted::Mismatch { broker_message_id, broker_fingerprint_prefix }) =
+        broker.send(0, other)
+    else {
+        panic!("is a mismatch")
+    };
+    assert_eq!((broker_message_id.as_str(), broker_fingerprint_prefix.as_str()), ("b-a", "0101010101010101"));
+    // Another sender's same id is another message.
+    let theirs = Letter { id: "b-y".into(), ..letter("a", 2, Target::Key(key(0))) };
+    assert_eq!(recipients(broker.send(1, theirs)).len(), 1);
+    assert_eq!((broker.queued(0), broker.queued(1)), (1, 1));
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn a_known_id_is_answered_before_anything_else_is_looked_at() {
+    let broker = fixture(2);
+    recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let may_send = move || {
+        seen.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    let bad = Letter {
+        checked: Err(Refusal::Invalid("x".into())),
+        ..letter("a", 1, Target::Everyone)
+    };
+    let answer = block_on(broker.ledger.accept(broker.sender(0), bad, may_send, |_| ()));
+    assert!(matches!(answer, Ok(Accepted::Duplicate(_))));
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the rate limit is not touched");
+}
+
+#[test]
+fn a_refusal_in_the_transaction_leaves_the_id_free() {
+    let broker = fixture(2);
+    let refusals = [
+        (Target::Key(key(77)), Refusal::UnknownRecipient),
+        (Target::Topic("none".into()), Refusal::UnknownTopic("none".into())),
+        (Target::Key(key(0)), Refusal::OnlyYourself),
+    ];
+    for (target, expected) in refusals {
+        let Err(NotAccepted::Refused(refusal)) = broker.send(0, letter("a", 1, target)) else {
+            panic!("is refused")
+        };
+        assert_eq!(refusal, expected);
+    }
+    let limited = letter("a", 1, Target::Key(key(1)));
+    let limited = block_on(broker.ledger.accept(broker.sender(0), limited, || false, |_| ()));
+    assert!(matches!(limited, Err(NotAccepted::Refused(Refusal::RateLimited))));
+    assert_eq!(recipients(broker.send(0, letter("a", 9, Target::Key(key(1))))).len(), 1);
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
+    let broker = fixture(4);
+    let seq = |n: usize| broker.members[n].seq;
+    let group = |name: &str| vec![crate::wire::hello::Group { name: name.into(), role: None }];
+    block_on(async {
+        let ledger = &broker.ledger;
+        for (n, name) in [(0, "eng"), (1, "eng/core"), (2, "engine"), (3, "eng")] {
+            ledger.join_groups("m", seq(n), group(name), false).await.expect("joins");
+        }
+        let topic = TopicRow {
+            id: "t1".into(),
+            name: "deploys".into(),
+            description: None,
+            visibility: "private".into(),
+            member_count: 0,
+            created_at: NOW,
+        };
+        assert!(ledger.create_topic("m", seq(0), topic.clone()).await.expect("creates").1);
+        assert!(!ledger.create_topic("m", seq(0), topic).await.expect("finds").1);
+    });
+    let to = |id: &str, target| recipients(broker.send(0, letter(id, 1, target)));
+    assert_eq!(to("g", Target::Group("eng".into())), [seq(1), seq(3)]);
+    assert_eq!(to("h", Target::Group("nobody".into())), [0_i64; 0]);
+    assert_eq!(to("e", Target::Everyone), [seq(1), seq(2), seq(3)]);
+    assert_eq!(to("t", Target::Topic("deploys".into())), [0_i64; 0]);
+    let outsider = broker.send(1, letter("o", 1, Target::Topic("t1".into())));
+    assert!(matches!(outsider, Err(NotAccepted::Refused(Refusal::MayNotWrite(_)))));
+    let topic = TopicKey { mesh_id: "m".into(), member: seq(0), topic: "deploys".into() };
+    let (_, page) = block_on(broker.ledger.topic_history(topic, None, None)).expect("reads");
+    assert_eq!(page.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["b-t"]);
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn mail_waits_in_order_until_it_is_acknowledged() {
+    let broker = fixture(2);
+    for n in 0..5 {
+        recipients(broker.send(0, letter(&format!("a{n}"), n, Target::Key(key(1)))));
+    }
+    let waiting = broker.waiting(1);
+    let ids: Vec<_> = waiting.iter().map(|mail| mail.push.message_id.as_str()).collect();
+    assert_eq!(ids, ["b-a0", "b-a1", "b-a2", "b-a3", "b-a4"]);
+    assert_eq!(waiting[0].push.client_message_id.as_deref(), Some("a0"));
+    let member = broker.members[1].seq;
+    block_on(broker.ledger.acknowledge(member, vec![waiting[0].seq])).expect("acks");
+    block_on(broker.ledger.acknowledge_by_id(member, "b-a3")).expect("acks");
+    block_on(broker.ledger.acknowledge_by_id(member, "b-a3")).expect("acks again");
+    assert_eq!(broker.queued(1), 3);
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn mail_for_a_session_key_is_for_that_key_alone() {
+    let broker = fixture(2);
+    let (member, session) = (broker.members[1].seq, key(55));
+    let bind = |who: i64| block_on(broker.ledger.bind_session_key("m", &session, who, NOW));
+    assert_eq!(bind(member), Ok(true));
+    assert_eq!(bind(member), Ok(true));
+    assert_eq!(bind(broker.members[0].seq), Ok(false), "nobody takes another's key");
+    let own = block_on(broker.ledger.bind_session_key("m", &key(0), member, NOW));
+    assert_eq!(own, Ok(false), "nor a member key");
+    recipients(broker.send(0, letter("s", 1, Target::Key(session.clone()))));
+    assert!(broker.waiting(1).is_empty());
+    let mailbox = Mailbox { member, routing_key: session, takes_member_mail: false };
+    assert_eq!(block_on(broker.ledger.waiting(mailbox, 0, 9)).expect("reads").len(), 1);
+}
+
+#[test]
+fn a_message_past_its_time_goes_and_its_id_stays() {
+    let broker = fixture(2);
+    recipients(broker.send(0, letter("old", 1, Target::Key(key(1)))));
+    let keep = Retention { message_ms: 1000 };
+    let later = NOW.plus(2000);
+    let fresh = Letter { now: later, ..letter("new", 1, Target::Key(key(1))) };
+    recipients(broker.send(0, fresh));
+    let expired = block_on(broker.ledger.expire(NOW.plus(500), keep)).expect("expires");
+    assert_eq!(expired.messages, 0);
+    // The dedupe row of `old` is past its time as well, but not before its message.
+    let expired = block_on(broker.ledger.expire(NOW.plus(1001), Retention { message_ms: 2000 }));
+    assert_eq!(expired.expect("expires").dedupe, 0);
+    let kept = Letter { dedupe_expires_at: None, ..letter("kept", 1, Target::Key(key(1))) };
+    recipients(broker.send(0, kept));
+    let expired = block_on(broker.ledger.expire(later, keep)).expect("expires");
+    assert_eq!((expired.messages, expired.undelivered, expired.dedupe), (1, 1, 1));
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn a_full_queue_refuses_one_sender_and_is_left_out_of_many() {
+    let broker = fixture(3);
+    let member = broker.members[1].seq;
+    let fill = move |tx: &Tx<'_>| {
+        let sql = "UPDATE mailbox SET queued = 100000 WHERE member = ?";
+        tx.execute(sql, &[member.into()])
+    };
+    block_on(broker.ledger.synced::<_, Error>(fill)).expect("fills");
+    let direct = broker.send(0, letter("d", 1, Target::Key(key(1))));
+    assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::QueueFull))));
+    let all = recipients(broker.send(0, letter("e", 1, Target::Everyone)));
+    assert_eq!(all, [broker.members[2].seq]);
+}
+
+#[test]
+fn a_revoked_member_neither_sends_nor_receives() {
+    let broker = fixture(3);
+    let revoked = block_on(broker.ledger.revoke_member("m", "id1", NOW)).expect("revokes");
+    assert_eq!(revoked.map(|member| member.id), Some("id1".to_owned()));
+    let from = broker.send(1, letter("f", 1, Target::Key(key(0))));
+    assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
+    let to = broker.send(0, letter("t", 1, Target::Key(key(1))));
+    assert!(matches!(to, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
+    let all = recipients(broker.send(0, letter("e", 1, Target::Everyone)));
+    assert_eq!(all, [broker.members[2].seq]);
+}
+
+#[test]
+fn an_invite_is_used_up_and_a_member_burns_none() {
+    let broker = fixture(1);
+    let invite = Invite {
+        token: "tok".into(),
+        mesh_id: "m".into(),
+        role: "member".into(),
+        expires_at: NOW.plus(1000),
+        uses_max: 1,
+        created_at: NOW,
+    };
+    let join = |id: &str, n: usize, at: Millis| {
+        block_on(broker.ledger.join("tok", "m", id, &key(n), "x", at)).expect("answers")
+    };
+    block_on(broker.ledger.insert_invite(invite)).expect("inserts");
+    let refused = |joined: Joined| match joined {
+        Joined::Refused(problem) => problem.code(),
+        other => panic!("joined: {other:?}"),
+    };
+    assert_eq!(refused(join("late", 50, NOW.plus(1000))), "invite_expired");
+    assert_eq!(join("again", 0, NOW), Joined::Already("id0".into()));
+    assert_eq!(join("new", 50, NOW), Joined::New("new".into()));
+    assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
+}

@@ -1,0 +1,245 @@
+//! Topics, who is in them, and their past (protocol §3.13).
+
+use super::Ledger;
+use crate::db::{Error, Param, Tx};
+use claudemesh_fsm::id::Millis;
+
+/// The longest page of a topic's history.
+const PAGE_MAX: u32 = 200;
+/// The page when nothing is asked for.
+const PAGE_DEFAULT: u32 = 50;
+
+/// One topic, as a member sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) description: Option<String>,
+    pub(crate) visibility: String,
+    pub(crate) member_count: i64,
+    pub(crate) created_at: Millis,
+}
+
+/// One member of a topic.
+#[derive(Debug)]
+pub(crate) struct TopicMember {
+    pub(crate) member_id: String,
+    pub(crate) pubkey: String,
+    pub(crate) display_name: String,
+    pub(crate) role: String,
+    pub(crate) joined_at: Millis,
+}
+
+/// One message of a topic's past.
+#[derive(Debug)]
+pub(crate) struct TopicPage {
+    pub(crate) id: String,
+    pub(crate) sender_pubkey: String,
+    pub(crate) sender_member_id: Option<String>,
+    pub(crate) sender_name: String,
+    pub(crate) nonce: String,
+    pub(crate) ciphertext: String,
+    pub(crate) reply_to_id: Option<String>,
+    pub(crate) created_at: Millis,
+}
+
+/// Why a topic verb failed.
+#[derive(Debug)]
+pub(crate) enum TopicError {
+    NotFound,
+    /// Not public, and the member is not in it.
+    Forbidden,
+    Failed(Error),
+}
+
+impl From<Error> for TopicError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Who asks, about which topic (id or name).
+#[derive(Debug, Clone)]
+pub(crate) struct TopicKey {
+    pub(crate) mesh_id: String,
+    pub(crate) member: i64,
+    pub(crate) topic: String,
+}
+
+impl Ledger {
+    /// Creates a topic and puts its creator in as lead, or finds it. Says whether it is new.
+    pub(crate) async fn create_topic(
+        &self,
+        mesh: &str,
+        member: i64,
+        new: TopicRow,
+    ) -> Result<(TopicRow, bool), TopicError> {
+        let mesh = mesh.to_owned();
+        self.synced(move |tx| {
+            let key = TopicKey { mesh_id: mesh, member, topic: new.name.clone() };
+            if find(tx, &key)?.is_some() {
+                return Ok((visible(tx, &key)?, false));
+            }
+            let sql = "INSERT INTO topic (id, mesh_id, name, description, visibility, created_at) \
+                       VALUES (?, ?, ?, ?, ?, ?)";
+            let params = [
+                (&new.id).into(),
+                (&key.mesh_id).into(),
+                (&new.name).into(),
+                new.description.as_ref().into(),
+                (&new.visibility).into(),
+                new.created_at.0.into(),
+            ];
+            tx.execute(sql, &params)?;
+            insert_member(tx, &new.id, member, "lead", new.created_at)?;
+            Ok((TopicRow { member_count: 1, ..new }, true))
+        })
+        .await
+    }
+
+    /// The topics a member may see: the public ones and its own.
+    pub(crate) async fn topics(&self, mesh: &str, member: i64) -> Result<Vec<TopicRow>, Error> {
+        let mesh = mesh.to_owned();
+        self.db
+            .read(move |tx| {
+                let sql = "SELECT t.id, t.name, t.description, t.visibility, t.created_at, \
+                           (SELECT count(*) FROM topic_member c WHERE c.topic_id = t.id) \
+                           FROM topic t WHERE t.mesh_id = ?1 AND (t.visibility = 'public' OR \
+                           EXISTS (SELECT 1 FROM topic_member m \
+                                   WHERE m.topic_id = t.id AND m.member = ?2)) ORDER BY t.name";
+                tx.query(sql, &[(&mesh).into(), member.into()], |row| {
+                    Ok(TopicRow {
+                        id: row.text(0)?,
+                        name: row.text(1)?,
+                        description: row.text_or_null(2)?,
+                        visibility: row.text(3)?,
+                        created_at: Millis(row.int(4)?),
+                        member_count: row.int(5)?,
+                    })
+                })
+            })
+            .await
+    }
+
+    /// Puts a member into a public topic; joining again changes nothing.
+    pub(crate) async fn join_topic(&self, key: TopicKey, now: Millis) -> Result<(), TopicError> {
+        self.synced(move |tx| {
+            let topic = visible(tx, &key)?;
+            Ok(insert_member(tx, &topic.id, key.member, "member", now)?)
+        })
+        .await
+    }
+
+    /// Takes a member out of a topic.
+    pub(crate) async fn leave_topic(&self, key: TopicKey) -> Result<(), TopicError> {
+        self.synced(move |tx| {
+            let topic = visible(tx, &key)?;
+            let sql = "DELETE FROM topic_member WHERE topic_id = ? AND member = ?";
+            tx.execute(sql, &[(&topic.id).into(), key.member.into()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Who is in a topic.
+    pub(crate) async fn topic_members(
+        &self,
+        key: TopicKey,
+    ) -> Result<(TopicRow, Vec<TopicMember>), TopicError> {
+        self.db
+            .read(move |tx| {
+                let topic = visible(tx, &key)?;
+                let sql = "SELECT m.id, m.pubkey, m.display_name, t.role, t.joined_at \
+                           FROM topic_member t JOIN member m ON m.seq = t.member \
+                           WHERE t.topic_id = ? ORDER BY t.joined_at, m.seq";
+                let members = tx.query(sql, &[(&topic.id).into()], |row| {
+                    Ok(TopicMember {
+                        member_id: row.text(0)?,
+                        pubkey: row.text(1)?,
+                        display_name: row.text(2)?,
+                        role: row.text(3)?,
+                        joined_at: Millis(row.int(4)?),
+                    })
+                })?;
+                Ok((topic, members))
+            })
+            .await
+    }
+
+    /// A page of a topic's past, newest first, before a message if one is named.
+    pub(crate) async fn topic_history(
+        &self,
+        key: TopicKey,
+        limit: Option<u32>,
+        before_id: Option<String>,
+    ) -> Result<(TopicRow, Vec<TopicPage>), TopicError> {
+        let limit = i64::from(limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX));
+        self.db
+            .read(move |tx| {
+                let topic = visible(tx, &key)?;
+                let sql = "SELECT m.id, m.sender_pubkey, s.id, m.sender_name, m.nonce, \
+                           m.ciphertext, m.reply_to_id, m.created_at \
+                           FROM message m LEFT JOIN member s ON s.seq = m.sender_member \
+                           WHERE m.topic_id = ?1 AND (?2 IS NULL OR \
+                           m.seq < (SELECT seq FROM message WHERE id = ?2)) \
+                           ORDER BY m.seq DESC LIMIT ?3";
+                let params = [(&topic.id).into(), before_id.as_ref().into(), limit.into()];
+                let page = tx.query(sql, &params, |row| {
+                    Ok(TopicPage {
+                        id: row.text(0)?,
+                        sender_pubkey: row.text(1)?,
+                        sender_member_id: row.text_or_null(2)?,
+                        sender_name: row.text(3)?,
+                        nonce: row.text(4)?,
+                        ciphertext: row.text(5)?,
+                        reply_to_id: row.text_or_null(6)?,
+                        created_at: Millis(row.int(7)?),
+                    })
+                })?;
+                Ok((topic, page))
+            })
+            .await
+    }
+}
+
+fn insert_member(
+    tx: &Tx<'_>,
+    topic_id: &str,
+    member: i64,
+    role: &str,
+    now: Millis,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO topic_member (topic_id, member, role, joined_at) VALUES (?, ?, ?, ?) \
+               ON CONFLICT DO NOTHING";
+    tx.execute(sql, &[topic_id.into(), member.into(), role.into(), now.0.into()]).map(drop)
+}
+
+/// The topic, and whether the asking member is in it.
+fn find(tx: &Tx<'_>, key: &TopicKey) -> Result<Option<(TopicRow, bool)>, Error> {
+    let sql = "SELECT t.id, t.name, t.description, t.visibility, t.created_at, \
+               (SELECT count(*) FROM topic_member c WHERE c.topic_id = t.id), \
+               EXISTS (SELECT 1 FROM topic_member m WHERE m.topic_id = t.id AND m.member = ?3) \
+               FROM topic t WHERE t.mesh_id = ?1 AND (t.id = ?2 OR t.name = ?2) \
+               ORDER BY t.id = ?2 DESC";
+    let params = [Param::from(&key.mesh_id), (&key.topic).into(), key.member.into()];
+    tx.query_row(sql, &params, |row| {
+        let topic = TopicRow {
+            id: row.text(0)?,
+            name: row.text(1)?,
+            description: row.text_or_null(2)?,
+            visibility: row.text(3)?,
+            created_at: Millis(row.int(4)?),
+            member_count: row.int(5)?,
+        };
+        Ok((topic, row.int(6)? != 0))
+    })
+}
+
+/// The topic, if the asking member may know it.
+fn visible(tx: &Tx<'_>, key: &TopicKey) -> Result<TopicRow, TopicError> {
+    match find(tx, key)? {
+        None => Err(TopicError::NotFound),
+        Some((topic, is_in)) if is_in || topic.visibility == "public" => Ok(topic),
+        Some(_) => Err(TopicError::Forbidden),
+    }
+}

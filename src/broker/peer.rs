@@ -1,0 +1,558 @@
+//! One WebSocket connection: a reader, a writer and a pump, which end together (protocol §3).
+//!
+//! ```text
+//! reader: frames in -> hello, send, client_ack, verbs     stops reading while the writer is behind
+//! writer: frames out, ping every 30 s                     gone after 75 s of silence or 30 s of stall
+//! pump:   acknowledgements -> ledger; ledger -> pushes    at most 256 unacknowledged
+//! ```
+//!
+//! Nothing a client sends ends anything but its own connection.
+
+mod features;
+mod hello;
+mod parse;
+mod verbs;
+
+pub(crate) use hello::clean;
+
+use super::Broker;
+use super::ledger::Sender as Author;
+use super::route::{Admission, ConnectionId, Lines, OUTGOING_MAX, Outgoing};
+use super::send::{send, system_event, unreadable};
+use crate::clock::Clock;
+use crate::http::{Shutdown, Socket};
+use crate::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, HelloAck, to_text};
+use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+use async_tungstenite::{WebSocketReceiver, WebSocketSender, WebSocketStream};
+use bytes::Bytes;
+use claudemesh_fsm::negotiate::Concurrent;
+use futures_lite::future::or;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt, StreamExt};
+use hello::{Greeted, Rejection};
+use parse::Parsed;
+use serde_json::json;
+use smol::channel::{self, Receiver};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The largest frame that is read at all; a message must be far smaller (§3.6).
+const FRAME_HARD_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes the WebSocket library may hold back for a slow reader.
+const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// From the upgrade to a hello.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+/// How long a client that does not negotiate waits for its queue.
+const NEGOTIATION_GRACE: Duration = Duration::from_millis(250);
+/// How often a ping goes out.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Silence after which a connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long a write may make no progress.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// How long the other side gets to answer a close.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// Sends of one connection that may wait for their commit.
+const SENDS_IN_FLIGHT_MAX: usize = 256;
+/// Nothing more is read while this many frames wait for the writer.
+const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
+/// How long a pump waits after the ledger failed.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+type Stream = WebSocketReceiver<Socket>;
+type Sink = WebSocketSender<Socket>;
+
+/// A connection from upgrade to end.
+struct Peer {
+    broker: Arc<Broker>,
+    lines: Lines,
+    /// When the client was last heard, on the monotonic clock.
+    heard_at_ms: AtomicU64,
+    /// Zero before the hello.
+    session: AtomicU64,
+    /// Tells the pump that the session is there.
+    greeted: channel::Sender<ConnectionId>,
+    /// Rung by the writer whenever it has caught up a little.
+    drained: Receiver<()>,
+}
+
+/// Serves one upgraded connection until it ends.
+pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(FRAME_HARD_BYTES_MAX))
+        .max_frame_size(Some(FRAME_HARD_BYTES_MAX))
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX);
+    let web_socket =
+        WebSocketStream::from_partially_read(socket, leftover.to_vec(), Role::Server, Some(config));
+    let (sink, mut stream) = web_socket.await.split();
+    let (out, outgoing) = channel::bounded(OUTGOING_MAX);
+    let (wake, woken) = channel::bounded(1);
+    let (trigger, gone) = Shutdown::new();
+    let (greeted, session) = channel::bounded(1);
+    let (drains, drained) = channel::bounded(1);
+    let peer = Peer {
+        heard_at_ms: AtomicU64::new(as_ms(broker.clock.monotonic())),
+        broker: Arc::clone(&broker),
+        lines: Lines { out, wake, gone: Arc::new(trigger) },
+        session: AtomicU64::new(0),
+        greeted,
+        drained,
+    };
+    let was_closed_by_us = {
+        let reader = Box::pin(async {
+            peer.read(&mut stream).await;
+            false
+        });
+        let writer = Box::pin(peer.write(sink, outgoing, drains));
+        let pump = Box::pin(async {
+            peer.pump(&session, &woken).await;
+            false
+        });
+        let ended = async {
+            gone.wait().await;
+            false
+        };
+        or(writer, or(reader, or(pump, ended))).await
+    };
+    peer.depart().await;
+    if was_closed_by_us {
+        // Reading on until the client hangs up, so that the close is not lost to a reset.
+        let hang_up = async { while let Some(Ok(_)) = stream.next().await {} };
+        broker.clock.timeout(CLOSE_MAX, hang_up).await;
+    }
+}
+
+impl Peer {
+    async fn read(&self, stream: &mut Stream) {
+        let mut sends = FuturesUnordered::new();
+        let mut negotiating = None;
+        loop {
+            while self.lines.out.len() >= OUTGOING_PAUSE {
+                let _ = self.drained.recv().await;
+            }
+            let limit = self.read_limit(&negotiating);
+            let next = async {
+                if sends.len() >= SENDS_IN_FLIGHT_MAX {
+                    sends.next().await;
+                    return Event::Sent;
+                }
+                let frame = async { Event::Frame(stream.next().await) };
+                if sends.is_empty() {
+                    return frame.await;
+                }
+                or(frame, async {
+                    sends.next().await;
+                    Event::Sent
+                })
+                .await
+            };
+            let event = match limit {
+                None => next.await,
+                Some(at) => {
+                    or(next, async {
+                        self.clock().sleep_until(at).await;
+                        Event::Late
+                    })
+                    .await
+                }
+            };
+            match event {
+                Event::Sent => {}
+                Event::Late if self.session().is_none() => {
+                    self.refuse(&Rejection::because("hello_timeout"));
+                    return std::future::pending().await;
+                }
+                Event::Late => {
+                    negotiating = None;
+                    self.open();
+                }
+                Event::Frame(frame) => {
+                    let text = match self.heard(frame) {
+                        Heard::Text(text) => text,
+                        Heard::TooLarge => {
+                            self.lines.send(Outgoing::Close(1009, "frame too large"));
+                            return std::future::pending().await;
+                        }
+                        Heard::Nothing => return,
+                    };
+                    let Some(frame) = self.parse(&text) else { continue };
+                    let is_new = self.session().is_none();
+                    match self.handle(frame, &text).await {
+                        Handled::Done => {}
+                        Handled::Send(author, frame) => {
+                            let broker = Arc::clone(&self.broker);
+                            let lines = self.lines.clone();
+                            sends.push(async move { send(&broker, author, lines, *frame).await });
+                        }
+                        // The writer closes; nothing more is read.
+                        Handled::Refused => return std::future::pending().await,
+                    }
+                    match (is_new, self.session()) {
+                        (true, Some(_)) => {
+                            negotiating = Some(self.clock().monotonic() + NEGOTIATION_GRACE);
+                        }
+                        // Whatever a client says next, it is done with its greeting.
+                        (false, Some(_)) if negotiating.take().is_some() => self.open(),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next moment the reader must not sleep through.
+    fn read_limit(&self, negotiating: &Option<Duration>) -> Option<Duration> {
+        match self.session() {
+            None => Some(self.heard_at() + HELLO_MAX),
+            Some(_) => *negotiating,
+        }
+    }
+
+    fn heard(&self, frame: Option<tungstenite::Result<Message>>) -> Heard {
+        let message = match frame {
+            Some(Ok(message)) => message,
+            Some(Err(tungstenite::Error::Capacity(_))) => return Heard::TooLarge,
+            Some(Err(_)) | None => return Heard::Nothing,
+        };
+        // Before a hello, only a hello buys time.
+        if self.session().is_some() {
+            self.heard_at_ms.store(as_ms(self.clock().monotonic()), Ordering::Relaxed);
+        }
+        Heard::Text(match message {
+            Message::Text(text) => text,
+            Message::Binary(bytes) => Utf8Bytes::try_from(bytes).unwrap_or_default(),
+            // The library answers a close; the stream ends once that is done.
+            _ => Utf8Bytes::default(),
+        })
+    }
+
+    fn parse(&self, text: &Utf8Bytes) -> Option<ClientFrame> {
+        if text.is_empty() {
+            return None;
+        }
+        match parse::parse(text) {
+            Parsed::Frame(frame) => Some(frame),
+            Parsed::Malformed { kind, id, why } => {
+                self.broker.counters.malformed_frames.add(1);
+                match kind.as_deref() {
+                    Some("send") if self.session().is_some() => {
+                        self.tell(&BrokerFrame::Ack(Box::new(unreadable(id, &why))));
+                    }
+                    Some("hello" | "session_hello") if self.session().is_none() => {
+                        let rejection = Rejection::because("malformed");
+                        self.refuse(&Rejection { message: format!("hello: {why}"), ..rejection });
+                    }
+                    // Dropped, as on today's network.
+                    _ => {}
+                }
+                None
+            }
+        }
+    }
+
+    async fn handle(&self, frame: ClientFrame, text: &str) -> Handled {
+        let Some(id) = self.session() else {
+            let greeted = match frame {
+                ClientFrame::Hello(hello) => hello::member(&self.broker, *hello).await,
+                ClientFrame::SessionHello(hello) => hello::session(&self.broker, *hello).await,
+                _ => {
+                    self.error("no_hello", "say hello first", None);
+                    return Handled::Done;
+                }
+            };
+            let done = match greeted {
+                Ok(greeted) => self.welcome(greeted).await,
+                Err(rejection) => Err(rejection),
+            };
+            if let Err(rejection) = done {
+                self.refuse(&rejection);
+                return Handled::Refused;
+            }
+            return Handled::Done;
+        };
+        match frame {
+            ClientFrame::Send(frame) => match self.broker.hub.author(id) {
+                Some(author) => Handled::Send(author, frame),
+                None => Handled::Refused,
+            },
+            ClientFrame::ClientAck(ack) => {
+                self.acknowledge(id, &ack).await;
+                Handled::Done
+            }
+            ClientFrame::SessionHello(hello) => self.greet_again(id, *hello).await,
+            ClientFrame::Hello(_) => {
+                self.lines.send(Outgoing::Close(1000, "session_replaced"));
+                Handled::Refused
+            }
+            other => {
+                verbs::handle(self, id, other, text).await;
+                Handled::Done
+            }
+        }
+    }
+
+    /// Lets a greeted peer in: hello_ack first, then the news to the others.
+    async fn welcome(&self, greeted: Greeted) -> Result<(), Rejection> {
+        let Greeted { identity, member, groups } = greeted;
+        let broker = &self.broker;
+        let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
+        let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
+        let admitted =
+            broker.hub.admit(identity.clone(), self.lines.clone(), policy.unwrap_or_default());
+        let arrival = match admitted {
+            Admission::Admitted(arrival) => arrival,
+            Admission::Full => return Err(Rejection::because("capacity")),
+            Admission::AlreadyConnected => {
+                tracing::warn!(member = %member.id, mesh = %member.mesh_id, "audit: refused a second install of a member key");
+                let reason = "member_already_connected";
+                return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
+            }
+        };
+        if let Some(session_id) = &arrival.replaced_install {
+            tracing::warn!(member = %member.id, mesh = %member.mesh_id, by = %session_id, "audit: closed an older install of a member key (prefer_newest)");
+        }
+        self.session.store(arrival.id, Ordering::Relaxed);
+        if !groups.is_empty() {
+            let replace = !identity.is_session;
+            broker.ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await?;
+        }
+        let groups = broker.ledger.groups(member.seq).await?;
+        let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
+        let ack = HelloAck {
+            presence_id: arrival.id.to_string(),
+            member_display_name: member.display_name.clone(),
+            broker_time: Some(self.clock().now().0),
+            rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
+        };
+        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        let _ = self.greeted.try_send(arrival.id);
+        broker.ledger.touch_member(member.seq, self.clock().now()).await?;
+        if !arrival.was_present && member.visible {
+            let data =
+                json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});
+            let event = system_event(
+                self.clock().mint_id(),
+                &identity.mesh_id,
+                "peer_joined",
+                data,
+                self.clock().now(),
+            );
+            broker.hub.broadcast(&identity.mesh_id, &event, |other| {
+                let is_itself = other.routing_key == identity.routing_key;
+                !is_itself && (identity.is_session || other.member != identity.member)
+            });
+        }
+        Ok(())
+    }
+
+    /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
+    /// is how today's clients poke it (protocol §3.3).
+    async fn greet_again(&self, id: ConnectionId, hello: crate::wire::SessionHello) -> Handled {
+        let same = self
+            .broker
+            .hub
+            .identity(id)
+            .filter(|known| known.is_session && known.routing_key == hello.session_pubkey);
+        let verified = match &same {
+            Some(_) => hello::session(&self.broker, hello).await.is_ok(),
+            None => false,
+        };
+        let Some(identity) = same.filter(|_| verified) else {
+            self.lines.send(Outgoing::Close(1000, "session_replaced"));
+            return Handled::Refused;
+        };
+        let ack = HelloAck {
+            presence_id: id.to_string(),
+            member_display_name: identity.name,
+            broker_time: Some(self.clock().now().0),
+            rest: serde_json::Map::new(),
+        };
+        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        self.broker.hub.poke(id);
+        Handled::Done
+    }
+
+    async fn acknowledge(&self, id: ConnectionId, ack: &ClientAck) {
+        self.broker.counters.client_acks.add(1);
+        if let Some(message_id) = self.broker.hub.acknowledge(id, ack)
+            && let Some(identity) = self.broker.hub.identity(id)
+            && let Err(error) =
+                self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await
+        {
+            tracing::warn!(%error, "an acknowledgement was not stored; the message will come again");
+        }
+    }
+
+    fn open(&self) {
+        if let Some(id) = self.session() {
+            self.broker.hub.open(id);
+        }
+    }
+
+    /// Writes what is queued until the connection ends. `true` when we closed it ourselves.
+    async fn write(
+        &self,
+        mut sink: Sink,
+        outgoing: Receiver<Outgoing>,
+        drains: channel::Sender<()>,
+    ) -> bool {
+        let mut ping_at = self.clock().monotonic() + PING_EVERY;
+        loop {
+            let dead_at = self.heard_at() + SILENCE_MAX;
+            let timer = async {
+                self.clock().sleep_until(ping_at.min(dead_at)).await;
+                None
+            };
+            let next = or(async { outgoing.recv().await.ok() }, timer).await;
+            if next.is_none() {
+                let now = self.clock().monotonic();
+                if now >= self.heard_at() + SILENCE_MAX {
+                    return false;
+                }
+                if now < ping_at {
+                    continue;
+                }
+                ping_at = now + PING_EVERY;
+            }
+            let writing = async {
+                match next {
+                    Some(first) => write_all(&mut sink, first, &outgoing).await,
+                    None => sink.send(Message::Ping(Bytes::new())).await.map(|()| Written::More),
+                }
+            };
+            match self.clock().timeout(WRITE_STALL_MAX, writing).await {
+                Some(Ok(Written::More)) => {}
+                Some(Ok(Written::Closed)) => return true,
+                Some(Err(_)) | None => return false,
+            }
+            let _ = drains.try_send(());
+        }
+    }
+
+    /// Moves acknowledgements into the ledger and waiting messages out of it.
+    async fn pump(&self, session: &Receiver<ConnectionId>, woken: &Receiver<()>) {
+        let Ok(id) = session.recv().await else { return };
+        let Some(identity) = self.broker.hub.identity(id) else { return };
+        let (hub, ledger) = (&self.broker.hub, &self.broker.ledger);
+        loop {
+            let acks = hub.take_acks(id);
+            if !acks.is_empty() {
+                let done = ledger.acknowledge(identity.member, acks.clone()).await;
+                hub.settle_acks(identity.member, &acks, done.is_ok());
+                self.pause_after(done.err()).await;
+            } else if let Some(read) = hub.next_read(id) {
+                let found = ledger.waiting(read.mailbox.clone(), read.after_seq, read.limit).await;
+                match found {
+                    Ok(found) => hub.deliver(id, &read, found, self.clock().monotonic()),
+                    Err(error) => {
+                        hub.read_failed(id);
+                        self.pause_after(Some(error)).await;
+                    }
+                }
+            } else if woken.recv().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn pause_after(&self, error: Option<crate::db::Error>) {
+        if let Some(error) = error {
+            tracing::warn!(%error, "the ledger does not answer a connection; trying again");
+            self.clock().sleep(LEDGER_PAUSE).await;
+        }
+    }
+
+    /// The end: leases are free at once, what was acknowledged is still stored.
+    async fn depart(&self) {
+        let Some(id) = self.session() else { return };
+        let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
+        let ledger = &self.broker.ledger;
+        let stored = ledger.acknowledge(departed.member, departed.acks).await;
+        let touched = ledger.touch_member(departed.member, self.clock().now()).await;
+        if let Err(error) = stored.and(touched) {
+            tracing::debug!(%error, "the last words of a connection were not stored");
+        }
+    }
+
+    fn refuse(&self, rejection: &Rejection) {
+        self.broker.counters.hello_refusals.add(1);
+        self.error(rejection.code, &rejection.message, None);
+        self.lines.send(Outgoing::Close(rejection.close.0, rejection.close.1));
+    }
+
+    fn error(&self, code: &str, message: &str, request_id: Option<String>) {
+        let frame = ErrorFrame { code: code.to_owned(), message: message.to_owned(), request_id };
+        self.tell(&BrokerFrame::Error(frame));
+    }
+
+    fn tell(&self, frame: &BrokerFrame) {
+        self.lines.send(Outgoing::Frame(to_text(frame).into()));
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.broker.clock
+    }
+
+    fn session(&self) -> Option<ConnectionId> {
+        Some(self.session.load(Ordering::Relaxed)).filter(|id| *id > 0)
+    }
+
+    fn heard_at(&self) -> Duration {
+        Duration::from_millis(self.heard_at_ms.load(Ordering::Relaxed))
+    }
+}
+
+fn as_ms(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
+
+enum Event {
+    Frame(Option<tungstenite::Result<Message>>),
+    Sent,
+    Late,
+}
+
+enum Heard {
+    /// Empty for frames that carry none.
+    Text(Utf8Bytes),
+    TooLarge,
+    /// The connection is over.
+    Nothing,
+}
+
+enum Handled {
+    Done,
+    Send(Author, Box<crate::wire::Send>),
+    Refused,
+}
+
+enum Written {
+    More,
+    Closed,
+}
+
+/// Writes a frame and everything that waits behind it, with one flush.
+async fn write_all(
+    sink: &mut Sink,
+    first: Outgoing,
+    outgoing: &Receiver<Outgoing>,
+) -> tungstenite::Result<Written> {
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        match frame {
+            Outgoing::Frame(text) => sink.feed(Message::Text(text)).await?,
+            Outgoing::Close(code, reason) => {
+                let reason = Utf8Bytes::from_static(reason);
+                let frame = CloseFrame { code: CloseCode::from(code), reason };
+                sink.send(Message::Close(Some(frame))).await?;
+                return Ok(Written::Closed);
+            }
+        }
+        next = outgoing.try_recv().ok();
+    }
+    sink.flush().await?;
+    Ok(Written::More)
+}

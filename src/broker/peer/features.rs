@@ -1,0 +1,57 @@
+//! What this broker offers (§15).
+
+use crate::broker::Broker;
+use crate::wire::FRAME_BYTES_MAX;
+use crate::wire::features::{Feature, Request, Response};
+use claudemesh_fsm::negotiate::{
+    CONCURRENT, Concurrent, DEDUPE, MAX_PAYLOAD, VERSION, missing_required,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Offline members are listed too, with `online: false` (§3.3).
+pub(crate) const OFFLINE_ROSTER: &str = "offline_roster";
+
+/// The answer to a negotiation.
+pub(crate) fn response(broker: &Broker, policy: Concurrent, request: &Request) -> Response {
+    let dedupe = match broker.settings.dedupe_retention_days {
+        Some(days) => json!({
+            "version": VERSION,
+            "mode": "retention_scoped",
+            "dedupe_retention_days": days,
+            "request_fingerprint": true,
+        }),
+        None => json!({"version": VERSION, "mode": "permanent", "request_fingerprint": true}),
+    };
+    let supported: BTreeMap<String, Feature> = [
+        (DEDUPE, dedupe),
+        (CONCURRENT, json!({"version": VERSION, "default_policy": policy.as_str()})),
+        (
+            MAX_PAYLOAD,
+            json!({
+                "version": VERSION,
+                "inline_bytes": FRAME_BYTES_MAX,
+                "blob_bytes": FRAME_BYTES_MAX,
+            }),
+        ),
+        (OFFLINE_ROSTER, json!({"version": VERSION})),
+    ]
+    .into_iter()
+    .map(|(name, params)| (name.to_owned(), feature(params)))
+    .collect();
+    let names: Vec<&str> = supported.keys().map(String::as_str).collect();
+    let missing_required = missing_required(&request.require, &names);
+    Response { supported, missing_required }
+}
+
+/// Whether a client asked for a feature by name.
+pub(crate) fn asks_for(request: &Request, name: &str) -> bool {
+    request.require.iter().chain(&request.optional).any(|asked| asked == name)
+}
+
+fn feature(params: Value) -> Feature {
+    match params {
+        Value::Object(params) => Feature { params },
+        _ => Feature::default(),
+    }
+}

@@ -1,0 +1,210 @@
+//! Who is there: `hello` and `session_hello`, checked in the order of protocol §3.2 and §3.3.
+
+use crate::broker::Broker;
+use crate::broker::ledger::Member;
+use crate::broker::route::Identity;
+use crate::broker::send::is_public_key;
+use crate::db;
+use crate::message::keys::SIGNATURE_BYTES;
+use crate::message::{PublicKey, signed};
+use crate::wire::hello::{Group, Hello, SKEW_MS_MAX, SessionHello};
+use claudemesh_fsm::id::Millis;
+use serde_json::{Map, Value, json};
+
+/// The longest time a session may be vouched for (protocol §2.2).
+const ATTESTATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The longest text of a hello that is kept: names, paths.
+const TEXT_CHARS_MAX: usize = 256;
+/// The most groups of one hello.
+const GROUPS_MAX: usize = 64;
+
+/// Close code of every refusal but a revoked member's.
+const POLICY: u16 = 1008;
+/// Close code for a member that was removed.
+const BANNED: u16 = 4002;
+
+/// Why a connection is not let in: one `error` frame, then a close.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) close: (u16, &'static str),
+}
+
+impl Rejection {
+    /// A refusal whose close reason is its code.
+    pub(crate) fn because(code: &'static str) -> Self {
+        Self { code, message: format!("hello rejected: {code}"), close: (POLICY, code) }
+    }
+
+    fn revoked() -> Self {
+        let message = "You've been removed from this mesh. Ask its owner for a new invite.";
+        Self { code: "revoked", message: message.to_owned(), close: (BANNED, "banned") }
+    }
+}
+
+impl From<db::Error> for Rejection {
+    fn from(error: db::Error) -> Self {
+        tracing::error!(%error, "the ledger could not answer a hello");
+        let message = "the broker's ledger does not answer; try again".to_owned();
+        Self { code: "unavailable", message, close: (1011, "unavailable") }
+    }
+}
+
+/// Somebody whose signature and membership hold.
+pub(crate) struct Greeted {
+    pub(crate) identity: Identity,
+    pub(crate) member: Member,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Checks a member's hello.
+pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Greeted, Rejection> {
+    if hello.session_pubkey.as_deref().is_some_and(|key| !is_lower_key(key)) {
+        return Err(Rejection::because("bad_session_pubkey"));
+    }
+    if broker.hub.is_full(&hello.mesh_id, &hello.session_id) {
+        return Err(Rejection::because("capacity"));
+    }
+    let now = broker.clock.now();
+    check_skew(hello.timestamp, now)?;
+    let key = parse_key(&hello.pubkey)?;
+    let at = Millis(hello.timestamp);
+    let text = signed::hello(&hello.mesh_id, &hello.member_id, &key, at);
+    check_signature(&key, &text, &hello.signature)?;
+    let member = membership(broker, &hello.mesh_id, &hello.pubkey).await?;
+    if let Some(session) = &hello.session_pubkey
+        && !broker.ledger.bind_session_key(&hello.mesh_id, session, member.seq, now).await?
+    {
+        return Err(Rejection::because("bad_session_pubkey"));
+    }
+    let mut shown = Map::new();
+    show(&mut shown, "cwd", Some(&hello.cwd));
+    show(&mut shown, "hostname", hello.hostname.as_deref());
+    show(&mut shown, "channel", hello.channel.as_deref());
+    show(&mut shown, "peerType", hello.peer_type.as_deref());
+    let identity = Identity {
+        mesh_id: hello.mesh_id,
+        member: member.seq,
+        member_pubkey: member.pubkey.clone(),
+        routing_key: hello.session_pubkey.unwrap_or_else(|| member.pubkey.clone()),
+        is_session: false,
+        session_id: clean(&hello.session_id),
+        name: name_of(hello.display_name.as_deref(), &member),
+        connected_at: now,
+        shown,
+    };
+    Ok(Greeted { identity, member, groups: clean_groups(hello.groups) })
+}
+
+/// Checks a session's hello, and its member's word for it.
+pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Greeted, Rejection> {
+    if !is_lower_key(&hello.session_pubkey) {
+        return Err(Rejection::because("bad_session_pubkey"));
+    }
+    if !is_lower_key(&hello.parent_member_pubkey) {
+        return Err(Rejection::because("bad_parent_pubkey"));
+    }
+    let word = &hello.parent_attestation;
+    if word.session_pubkey != hello.session_pubkey
+        || word.parent_member_pubkey != hello.parent_member_pubkey
+    {
+        return Err(Rejection::because("attestation_mismatch"));
+    }
+    if broker.hub.is_full(&hello.mesh_id, &hello.session_id) {
+        return Err(Rejection::because("capacity"));
+    }
+    let now = broker.clock.now();
+    if word.expires_at <= now.0 {
+        return Err(Rejection::because("expired"));
+    }
+    if word.expires_at > now.plus(ATTESTATION_MS_MAX).0 {
+        return Err(Rejection::because("ttl_too_long"));
+    }
+    let parent = parse_key(&hello.parent_member_pubkey)?;
+    let session = parse_key(&hello.session_pubkey)?;
+    let text = signed::session_attestation(&parent, &session, Millis(word.expires_at));
+    check_signature(&parent, &text, &word.signature)?;
+    check_skew(hello.timestamp, now)?;
+    let at = Millis(hello.timestamp);
+    let text = signed::session_hello(&hello.mesh_id, &parent, &session, at);
+    check_signature(&session, &text, &hello.signature)?;
+    let member = membership(broker, &hello.mesh_id, &hello.parent_member_pubkey).await?;
+    if member.id != hello.parent_member_id {
+        return Err(Rejection::because("parent_member_id_mismatch"));
+    }
+    let (mesh, key) = (&hello.mesh_id, &hello.session_pubkey);
+    if !broker.ledger.bind_session_key(mesh, key, member.seq, now).await? {
+        return Err(Rejection::because("bad_session_pubkey"));
+    }
+    let mut shown = Map::new();
+    show(&mut shown, "cwd", Some(&hello.cwd));
+    let identity = Identity {
+        mesh_id: hello.mesh_id,
+        member: member.seq,
+        member_pubkey: member.pubkey.clone(),
+        routing_key: hello.session_pubkey,
+        is_session: true,
+        session_id: clean(&hello.session_id),
+        name: name_of(hello.display_name.as_deref(), &member),
+        connected_at: now,
+        shown,
+    };
+    Ok(Greeted { identity, member, groups: clean_groups(hello.groups) })
+}
+
+async fn membership(broker: &Broker, mesh: &str, pubkey: &str) -> Result<Member, Rejection> {
+    match broker.ledger.member(mesh, pubkey).await? {
+        None => Err(Rejection::because("unauthorized")),
+        Some(member) if member.revoked => Err(Rejection::revoked()),
+        Some(member) => Ok(member),
+    }
+}
+
+fn check_skew(timestamp: i64, now: Millis) -> Result<(), Rejection> {
+    if timestamp.abs_diff(now.0) > SKEW_MS_MAX {
+        return Err(Rejection::because("timestamp_skew"));
+    }
+    Ok(())
+}
+
+fn parse_key(text: &str) -> Result<PublicKey, Rejection> {
+    PublicKey::parse(text).map_err(|_| Rejection::because("malformed"))
+}
+
+fn check_signature(key: &PublicKey, text: &str, signature: &str) -> Result<(), Rejection> {
+    let is_hex = signature.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if signature.len() != 2 * SIGNATURE_BYTES || !is_hex {
+        return Err(Rejection::because("malformed"));
+    }
+    if key.verify(text, signature) { Ok(()) } else { Err(Rejection::because("bad_signature")) }
+}
+
+fn is_lower_key(text: &str) -> bool {
+    is_public_key(text) && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Text of a stranger made fit to store and to show: no control characters, not endless.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+}
+
+/// Group names made fit to store; empty ones are dropped.
+pub(crate) fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
+    let cleaned = groups.into_iter().take(GROUPS_MAX).map(|group| Group {
+        name: clean(group.name.trim_start_matches('@')),
+        role: group.role.as_deref().map(clean),
+    });
+    cleaned.filter(|group| !group.name.is_empty()).collect()
+}
+
+fn name_of(wished: Option<&str>, member: &Member) -> String {
+    let wished = wished.map(clean).filter(|name| !name.trim().is_empty());
+    wished.unwrap_or_else(|| member.display_name.clone())
+}
+
+fn show(shown: &mut Map<String, Value>, name: &str, value: Option<&str>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        shown.insert(name.to_owned(), json!(clean(value)));
+    }
+}

@@ -1,0 +1,324 @@
+//! What a client may ask besides sending: the roster, how it shows itself, groups and topics
+//! (protocol §3.11 to §3.13).
+
+use super::Peer;
+use super::features::{self, OFFLINE_ROSTER};
+use super::hello::{clean, clean_groups};
+use crate::broker::ledger::{Member, MemberState, TopicError, TopicKey, TopicRow};
+use crate::broker::route::{ConnectionId, Identity};
+use crate::clock::iso;
+use crate::db;
+use crate::wire::hello::Group;
+use crate::wire::{
+    Ack, BrokerFrame, ClientFrame, Correlated, Peer as PeerRow, PeersList, Topic, TopicCreate,
+    TopicCreated, TopicHistory, TopicListResponse,
+};
+use claudemesh_fsm::negotiate::Concurrent;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+/// The longest profile, as JSON.
+const PROFILE_BYTES_MAX: usize = 16 * 1024;
+/// Everything a verb may fail with: the code of its `error` frame, and a sentence.
+type Failure = (&'static str, String);
+
+/// Answers one request of an authenticated client.
+pub(crate) async fn handle(peer: &Peer, id: ConnectionId, frame: ClientFrame, text: &str) {
+    let Some(who) = peer.broker.hub.identity(id) else { return };
+    let request_id = serde_json::from_str::<Correlated>(text).ok().and_then(|c| c.request_id);
+    let answer = answer(peer, id, &who, frame, request_id.clone()).await;
+    match answer {
+        Ok(Some(frame)) => peer.tell(&frame),
+        Ok(None) => {}
+        Err((code, message)) => peer.error(code, &message, request_id),
+    }
+}
+
+async fn answer(
+    peer: &Peer,
+    id: ConnectionId,
+    who: &Identity,
+    frame: ClientFrame,
+    request_id: Option<String>,
+) -> Result<Option<BrokerFrame>, Failure> {
+    let ledger = &peer.broker.ledger;
+    match frame {
+        ClientFrame::FeatureNegotiationRequest(request) => {
+            if features::asks_for(&request, OFFLINE_ROSTER) {
+                peer.broker.hub.set_wants_offline(id);
+            }
+            let mesh = ledger.mesh(&who.mesh_id).await.map_err(failed)?;
+            let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
+            let response = features::response(&peer.broker, policy.unwrap_or_default(), &request);
+            Ok(Some(BrokerFrame::FeatureNegotiationResponse(response)))
+        }
+        ClientFrame::ListPeers(_) => {
+            let peers = roster(peer, id, who).await.map_err(failed)?;
+            Ok(Some(BrokerFrame::PeersList(PeersList { peers, request_id })))
+        }
+        ClientFrame::SetStatus { status } => {
+            let status = Some(status).filter(|s| ["idle", "working", "dnd"].contains(&s.as_str()));
+            let Some(status) = status else {
+                return Err(("invalid_argument", "status must be idle, working or dnd".to_owned()));
+            };
+            set(peer, who, MemberState { status: Some(status), ..MemberState::default() }).await?;
+            Ok(None)
+        }
+        ClientFrame::SetSummary { summary } => {
+            let summary = Some(clean(&summary));
+            set(peer, who, MemberState { summary, ..MemberState::default() }).await?;
+            Ok(None)
+        }
+        ClientFrame::SetVisible { visible } => {
+            let state = MemberState { visible: Some(visible), ..MemberState::default() };
+            set(peer, who, state).await?;
+            announce_visibility(peer, who, visible);
+            Ok(Some(done(request_id)))
+        }
+        ClientFrame::SetProfile(profile) => {
+            let profile = crate::wire::to_text(&profile);
+            if profile.len() > PROFILE_BYTES_MAX {
+                return Err(("invalid_argument", "profile must be at most 16 KiB".to_owned()));
+            }
+            let state = MemberState { profile: Some(profile), ..MemberState::default() };
+            set(peer, who, state).await?;
+            Ok(Some(done(request_id)))
+        }
+        ClientFrame::JoinGroup { name, role } => {
+            let groups = clean_groups(vec![Group { name, role }]);
+            if groups.is_empty() {
+                return Err(("invalid_name", "a group needs a name".to_owned()));
+            }
+            let joined = ledger.join_groups(&who.mesh_id, who.member, groups, false).await;
+            joined.map(|()| None).map_err(failed)
+        }
+        ClientFrame::LeaveGroup { name } => {
+            let name = clean(name.trim_start_matches('@'));
+            let left = ledger.leave_group(&who.mesh_id, who.member, &name).await;
+            left.map(|()| None).map_err(failed)
+        }
+        other => topics(peer, who, other, request_id).await,
+    }
+}
+
+async fn topics(
+    peer: &Peer,
+    who: &Identity,
+    frame: ClientFrame,
+    request_id: Option<String>,
+) -> Result<Option<BrokerFrame>, Failure> {
+    let ledger = &peer.broker.ledger;
+    let key = |topic: String| TopicKey {
+        mesh_id: who.mesh_id.clone(),
+        member: who.member,
+        topic: topic.trim_start_matches('#').to_owned(),
+    };
+    match frame {
+        ClientFrame::TopicCreate(request) => {
+            let new = new_topic(peer, request)?;
+            let created = ledger.create_topic(&who.mesh_id, who.member, new).await;
+            let (topic, created) = created.map_err(topic_failed)?;
+            let topic = shown_topic(topic);
+            Ok(Some(BrokerFrame::TopicCreated(TopicCreated { topic, created, request_id })))
+        }
+        ClientFrame::TopicList(_) => {
+            let topics = ledger.topics(&who.mesh_id, who.member).await.map_err(failed)?;
+            let topics = topics.into_iter().map(shown_topic).collect();
+            let response = TopicListResponse { topics, request_id };
+            Ok(Some(BrokerFrame::TopicListResponse(response)))
+        }
+        ClientFrame::TopicJoin(topic) => {
+            let joined = ledger.join_topic(key(topic.topic), peer.clock().now()).await;
+            joined.map(|()| None).map_err(topic_failed)
+        }
+        ClientFrame::TopicLeave(topic) => {
+            let left = ledger.leave_topic(key(topic.topic)).await;
+            left.map(|()| None).map_err(topic_failed)
+        }
+        ClientFrame::TopicMembers(topic) => {
+            let (topic, members) =
+                ledger.topic_members(key(topic.topic)).await.map_err(topic_failed)?;
+            let members = members.into_iter().map(|member| {
+                json!({
+                    "memberId": member.member_id,
+                    "pubkey": member.pubkey,
+                    "displayName": member.display_name,
+                    "role": member.role,
+                    "joinedAt": iso(member.joined_at),
+                    "lastReadAt": null,
+                })
+            });
+            let body = body(topic.name, "members", members.collect(), request_id);
+            Ok(Some(BrokerFrame::TopicMembersResponse(body)))
+        }
+        ClientFrame::TopicHistory(request) => {
+            let TopicHistory { topic, limit, before_id, .. } = request;
+            let page = ledger.topic_history(key(topic), limit, before_id).await;
+            let (topic, page) = page.map_err(topic_failed)?;
+            let messages = page.into_iter().map(|message| {
+                json!({
+                    "id": message.id,
+                    "senderPubkey": message.sender_pubkey,
+                    "senderMemberId": message.sender_member_id,
+                    "senderName": message.sender_name,
+                    "nonce": message.nonce,
+                    "ciphertext": message.ciphertext,
+                    "bodyVersion": 1,
+                    "replyToId": message.reply_to_id,
+                    "createdAt": iso(message.created_at),
+                })
+            });
+            let body = body(topic.name, "messages", messages.collect(), request_id);
+            Ok(Some(BrokerFrame::TopicHistoryResponse(body)))
+        }
+        // Types of today's network that this broker does not have are ignored, as there.
+        _ => Ok(None),
+    }
+}
+
+fn new_topic(peer: &Peer, request: TopicCreate) -> Result<TopicRow, Failure> {
+    let name = clean(request.name.trim().trim_start_matches('#'));
+    if name.is_empty() {
+        return Err(("invalid_name", "a topic needs a name".to_owned()));
+    }
+    let visibility = request.visibility.unwrap_or_else(|| "public".to_owned());
+    if !["public", "private", "dm"].contains(&visibility.as_str()) {
+        return Err(("invalid_argument", "visibility must be public, private or dm".to_owned()));
+    }
+    Ok(TopicRow {
+        id: peer.clock().mint_id(),
+        name,
+        description: request.description.as_deref().map(clean),
+        visibility,
+        member_count: 0,
+        created_at: peer.clock().now(),
+    })
+}
+
+fn shown_topic(topic: TopicRow) -> Topic {
+    let rest = json!({
+        "description": topic.description,
+        "visibility": topic.visibility,
+        "memberCount": topic.member_count,
+        "createdAt": iso(topic.created_at),
+    });
+    Topic { id: topic.id, name: topic.name, rest: object(rest) }
+}
+
+fn body(
+    topic: String,
+    name: &str,
+    items: Vec<Value>,
+    request_id: Option<String>,
+) -> Map<String, Value> {
+    let mut body = object(json!({ "topic": topic, name: items }));
+    if let Some(request_id) = request_id {
+        body.insert("_reqId".to_owned(), json!(request_id));
+    }
+    body
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Success of a verb that today's network answers with an ack.
+fn done(request_id: Option<String>) -> BrokerFrame {
+    BrokerFrame::Ack(Box::new(Ack { id: request_id.unwrap_or_default(), ..Ack::default() }))
+}
+
+async fn set(peer: &Peer, who: &Identity, state: MemberState) -> Result<(), Failure> {
+    peer.broker.ledger.set_state(who.member, state).await.map_err(failed)
+}
+
+fn failed(error: db::Error) -> Failure {
+    tracing::warn!(%error, "the ledger could not serve a request");
+    ("unavailable", "the broker's ledger does not answer; try again".to_owned())
+}
+
+fn topic_failed(error: TopicError) -> Failure {
+    match error {
+        TopicError::NotFound => ("topic_not_found", "no such topic".to_owned()),
+        TopicError::Forbidden => ("forbidden", "the topic is not public".to_owned()),
+        TopicError::Failed(error) => failed(error),
+    }
+}
+
+fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {
+    let event = if visible { "peer_visible" } else { "peer_hidden" };
+    let data = json!({"name": who.name, "pubkey": who.routing_key});
+    let (clock, hub) = (peer.clock(), &peer.broker.hub);
+    let frame = super::system_event(clock.mint_id(), &who.mesh_id, event, data, clock.now());
+    hub.broadcast(&who.mesh_id, &frame, |other| other.routing_key != who.routing_key);
+}
+
+/// Every connection, and to those who asked every member without one. Hidden members are shown to
+/// themselves only.
+async fn roster(peer: &Peer, id: ConnectionId, who: &Identity) -> Result<Vec<PeerRow>, db::Error> {
+    let members = peer.broker.ledger.members(&who.mesh_id).await?;
+    let (live, ghosts) = peer.broker.hub.present(&who.mesh_id);
+    let may_see = |member: &Member| !member.revoked && (member.visible || member.seq == who.member);
+    let by_seq: HashMap<i64, &Member> =
+        members.iter().filter(|member| may_see(member)).map(|m| (m.seq, m)).collect();
+    let wants_offline = peer.broker.hub.wants_offline(id);
+    let mut rows: Vec<PeerRow> = Vec::with_capacity(live.len());
+    for (identities, online) in [(live, true), (ghosts, false)] {
+        for identity in identities {
+            let Some(member) = by_seq.get(&identity.member) else { continue };
+            // To clients that cannot tell, a presence lease counts as presence.
+            let online = wants_offline.then_some(online);
+            rows.push(connected_row(identity, member, online));
+        }
+    }
+    if wants_offline {
+        let present: std::collections::HashSet<String> =
+            rows.iter().map(|row| row.member_pubkey.clone()).collect();
+        let absent = members.iter().filter(|m| may_see(m) && !present.contains(&m.pubkey));
+        rows.extend(absent.map(|member| PeerRow {
+            pubkey: member.pubkey.clone(),
+            member_pubkey: member.pubkey.clone(),
+            display_name: member.display_name.clone(),
+            online: Some(false),
+            peer_role: None,
+            rest: shown_member(member),
+        }));
+    }
+    Ok(rows)
+}
+
+fn connected_row(identity: Identity, member: &Member, online: Option<bool>) -> PeerRow {
+    let mut rest = shown_member(member);
+    rest.insert("sessionId".to_owned(), json!(identity.session_id));
+    rest.insert("connectedAt".to_owned(), json!(iso(identity.connected_at)));
+    rest.extend(identity.shown);
+    let role = if identity.is_session { "session" } else { "control-plane" };
+    PeerRow {
+        pubkey: identity.routing_key,
+        member_pubkey: identity.member_pubkey,
+        display_name: identity.name,
+        online,
+        peer_role: Some(role.to_owned()),
+        rest,
+    }
+}
+
+fn shown_member(member: &Member) -> Map<String, Value> {
+    let mut shown = object(json!({
+        "status": member.status,
+        "summary": member.summary,
+        "groups": member.groups,
+        "visible": member.visible,
+        "memberId": member.id,
+    }));
+    let profile = member.profile.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    if let Some(profile @ Value::Object(_)) = profile {
+        shown.insert("profile".to_owned(), profile);
+    }
+    if let Some(at) = member.last_seen_at {
+        shown.insert("lastSeenAt".to_owned(), json!(iso(at)));
+    }
+    shown
+}

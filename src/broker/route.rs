@@ -1,0 +1,302 @@
+//! Who is connected right now, and which connection a message goes to.
+//!
+//! All of it is memory, behind one short lock, and all of it may be lost: the ledger is the truth,
+//! and a connection that comes back reads its queue there. Nothing here waits, reads a clock or
+//! touches a socket; a connection is a bounded queue of frames, and one that does not drain it is
+//! told to go (§17).
+
+mod mail;
+mod presence;
+
+pub(crate) use mail::Parcel;
+pub(crate) use presence::Admission;
+
+use super::counters::Counters;
+use super::ledger::Sender as Author;
+use crate::http::Trigger;
+use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_fsm::id::Millis;
+use mail::Lease;
+use presence::Ghost;
+use smol::channel::{self, Receiver, Sender};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Frames that may wait for one connection's reader.
+pub(crate) const OUTGOING_MAX: usize = 2048;
+/// Pushes a connection may have unacknowledged: what bounds memory at 100,000 waiting messages.
+pub(crate) const UNACKED_MAX: usize = 256;
+
+/// Names one connection of this process.
+pub(crate) type ConnectionId = u64;
+
+/// What a connection's writer is given.
+#[derive(Debug, Clone)]
+pub(crate) enum Outgoing {
+    Frame(Utf8Bytes),
+    /// The last thing it writes.
+    Close(u16, &'static str),
+}
+
+/// The connections, queues in flight and presences of every mesh.
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    /// Wakes the keeper when there is a first deadline to wait for.
+    alarm: Sender<()>,
+    bounds: Bounds,
+    counters: Arc<Counters>,
+}
+
+/// The hub's share of the settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// How long a push may stay unacknowledged.
+    pub(crate) lease: Duration,
+    /// How long a closed connection counts as present.
+    pub(crate) presence_lease: Duration,
+    /// Connections of one mesh.
+    pub(crate) connections_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    last_id: ConnectionId,
+    connections: HashMap<ConnectionId, Connection>,
+    rooms: HashMap<String, Room>,
+    /// By the ledger's number of the member.
+    members: HashMap<i64, Live>,
+    /// When each lease ends, in the order they began: all last equally long.
+    lease_ends: VecDeque<(Duration, i64, i64)>,
+    /// When each ghost goes, likewise.
+    ghost_ends: VecDeque<(Duration, String, u64)>,
+}
+
+/// One mesh.
+#[derive(Default)]
+struct Room {
+    connections: BTreeSet<ConnectionId>,
+    ghosts: Vec<Ghost>,
+}
+
+/// One member that is connected or has pushes in flight.
+#[derive(Default)]
+struct Live {
+    connections: Vec<ConnectionId>,
+    /// By message number.
+    leases: BTreeMap<i64, Lease>,
+}
+
+/// One authenticated connection.
+pub(crate) struct Connection {
+    pub(crate) identity: Identity,
+    pub(crate) offline_roster: bool,
+    lines: Lines,
+    /// Everything up to this message number was read from the ledger or handed over.
+    cursor: i64,
+    progress: Progress,
+    /// Counts rewinds, so that a read that ran meanwhile does not move the cursor past one.
+    rewinds: u64,
+    /// Whether the client is ready for its queue: after hello and negotiation.
+    is_open: bool,
+    unacked: usize,
+    /// Acknowledged, not yet removed from the ledger.
+    acks: Vec<i64>,
+}
+
+/// How far a connection has read its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Something may wait beyond the cursor.
+    Behind,
+    /// A read runs, and nothing came meanwhile.
+    Reading,
+    /// Nothing waits beyond the cursor: a new message may be handed over directly.
+    CaughtUp,
+}
+
+/// Who a connection is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Identity {
+    pub(crate) mesh_id: String,
+    /// The ledger's number of the member.
+    pub(crate) member: i64,
+    pub(crate) member_pubkey: String,
+    /// The session key, or the member key.
+    pub(crate) routing_key: String,
+    pub(crate) is_session: bool,
+    pub(crate) session_id: String,
+    pub(crate) name: String,
+    pub(crate) connected_at: Millis,
+    /// What the roster shows besides: cwd, hostname and the like.
+    pub(crate) shown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The ends of a new connection that the hub holds.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    pub(crate) out: Sender<Outgoing>,
+    /// Wakes the connection's pump.
+    pub(crate) wake: Sender<()>,
+    /// Fires when the connection must end without ceremony.
+    pub(crate) gone: Arc<Trigger>,
+}
+
+impl Hub {
+    /// An empty hub, and what the keeper listens to.
+    pub(crate) fn new(bounds: Bounds, counters: Arc<Counters>) -> (Self, Receiver<()>) {
+        let (alarm, rings) = channel::bounded(1);
+        (Self { state: Mutex::default(), alarm, bounds, counters }, rings)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody in a mesh for whom `audience` holds.
+    pub(crate) fn broadcast(
+        &self,
+        mesh: &str,
+        frame: &Utf8Bytes,
+        audience: impl Fn(&Identity) -> bool,
+    ) {
+        let state = self.lock();
+        let Some(room) = state.rooms.get(mesh) else { return };
+        for connection in room.connections.iter().filter_map(|id| state.connections.get(id)) {
+            if audience(&connection.identity) {
+                connection.send(Outgoing::Frame(frame.clone()));
+            }
+        }
+    }
+
+    /// Who a connection is; `None` once it was replaced.
+    pub(crate) fn identity(&self, id: ConnectionId) -> Option<Identity> {
+        self.lock().connections.get(&id).map(|connection| connection.identity.clone())
+    }
+
+    /// A connection as the author of a message.
+    pub(crate) fn author(&self, id: ConnectionId) -> Option<Author> {
+        let state = self.lock();
+        let own = &state.connections.get(&id)?.identity;
+        Some(Author {
+            mesh_id: own.mesh_id.clone(),
+            member: own.member,
+            member_pubkey: own.member_pubkey.clone(),
+            routing_key: own.routing_key.clone(),
+            name: own.name.clone(),
+            other_connection: state.other_connection(own),
+        })
+    }
+
+    /// Who is connected to a mesh, and who left less than a presence lease ago.
+    pub(crate) fn present(&self, mesh: &str) -> (Vec<Identity>, Vec<Identity>) {
+        let state = self.lock();
+        let Some(room) = state.rooms.get(mesh) else { return Default::default() };
+        let live = room.connections.iter().filter_map(|id| state.connections.get(id));
+        let live = live.map(|connection| connection.identity.clone()).collect();
+        let ghosts = room.ghosts.iter().map(|ghost| ghost.identity.clone()).collect();
+        (live, ghosts)
+    }
+
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().connections.len()
+    }
+
+    /// Whether a connection asked to see offline members.
+    pub(crate) fn wants_offline(&self, id: ConnectionId) -> bool {
+        self.lock().connections.get(&id).is_some_and(|connection| connection.offline_roster)
+    }
+
+    /// Remembers that a connection asked to see offline members.
+    pub(crate) fn set_wants_offline(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.offline_roster = true;
+        }
+    }
+
+    /// Closes every connection, as the broker goes down.
+    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
+        for connection in self.lock().connections.values() {
+            connection.send(Outgoing::Close(code, reason));
+        }
+    }
+
+    /// The next moment at which a lease or a presence ends.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let state = self.lock();
+        let lease = state.lease_ends.front().map(|(at, ..)| *at);
+        let ghost = state.ghost_ends.front().map(|(at, ..)| *at);
+        match (lease, ghost) {
+            (Some(lease), Some(ghost)) => Some(lease.min(ghost)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn ring(&self) {
+        // A full channel means the keeper is about to look anyway.
+        let _ = self.alarm.try_send(());
+    }
+}
+
+impl State {
+    /// The routing key of another live connection of the same member: where a message to oneself
+    /// goes. A session before a member connection, the newest first.
+    fn other_connection(&self, own: &Identity) -> Option<String> {
+        let others = self.members.get(&own.member)?.connections.iter();
+        others
+            .filter_map(|id| self.connections.get(id).map(|found| (id, &found.identity)))
+            .filter(|(_, identity)| identity.routing_key != own.routing_key)
+            .max_by_key(|(id, identity)| (identity.is_session, **id))
+            .map(|(_, identity)| identity.routing_key.clone())
+    }
+}
+
+impl Lines {
+    /// Queues a frame for the connection; see [`Connection::send`].
+    pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
+        let sent = self.out.try_send(outgoing).is_ok();
+        if !sent {
+            self.gone.fire();
+        }
+        sent
+    }
+}
+
+impl Connection {
+    fn new(identity: Identity, lines: Lines) -> Self {
+        Self {
+            identity,
+            offline_roster: false,
+            lines,
+            cursor: 0,
+            progress: Progress::Behind,
+            rewinds: 0,
+            is_open: false,
+            unacked: 0,
+            acks: Vec::new(),
+        }
+    }
+
+    /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
+    /// pushed to it waits in the ledger.
+    fn send(&self, outgoing: Outgoing) -> bool {
+        self.lines.send(outgoing)
+    }
+
+    fn wake(&self) {
+        // A full channel means the pump is about to look anyway.
+        let _ = self.lines.wake.try_send(());
+    }
+
+    /// Reads the queue again from the start: something before the cursor is free again.
+    fn rewind(&mut self, to: i64) {
+        self.cursor = self.cursor.min(to);
+        self.progress = Progress::Behind;
+        self.rewinds += 1;
+        self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests;

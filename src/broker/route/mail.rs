@@ -1,0 +1,306 @@
+//! Leases: which connection holds which message, and until when (§17.1).
+//!
+//! A push is a lease of one delivery to one connection. It ends with the client's acknowledgement,
+//! with the connection, or with time; in the last two cases the message is free for the member's
+//! next connection, which may be the same one. A duplicate push is possible and harmless; a message
+//! that nobody leases and nobody pushes is not possible while its member is connected.
+
+use super::{Connection, ConnectionId, Hub, Outgoing, Progress, State, UNACKED_MAX};
+use crate::broker::ledger::{Mail, Mailbox};
+use crate::wire::ClientAck;
+use async_tungstenite::tungstenite::Utf8Bytes;
+use std::time::Duration;
+
+/// Messages read from the ledger at once: bounds the memory of one read to 64 frames.
+const READ_MAX: usize = 64;
+
+/// A message in somebody's hands.
+pub(super) struct Lease {
+    pub(super) connection: ConnectionId,
+    ends: Duration,
+    message_id: String,
+    client_message_id: Option<String>,
+    /// Acknowledged; the ledger is being told.
+    pub(super) is_acked: bool,
+}
+
+/// A message ready to be handed over.
+pub(crate) struct Parcel {
+    pub(crate) seq: i64,
+    pub(crate) message_id: String,
+    pub(crate) client_message_id: Option<String>,
+    pub(crate) frame: Utf8Bytes,
+}
+
+/// A read of the ledger that a connection's pump should do.
+pub(crate) struct Read {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) after_seq: i64,
+    pub(crate) limit: usize,
+    rewinds: u64,
+}
+
+impl Hub {
+    /// A message was committed: hands it to the connection that takes it if that one has nothing
+    /// older to do, and wakes it otherwise. Called in the order of commits.
+    pub(crate) fn offer(
+        &self,
+        member: i64,
+        only_key: Option<&str>,
+        seq: i64,
+        now: Duration,
+        parcel: impl Fn() -> Parcel,
+    ) {
+        let state = &mut *self.lock();
+        let Some(id) = state.taker(member, only_key) else { return };
+        let Some(connection) = state.connections.get(&id) else { return };
+        if connection.progress != Progress::CaughtUp || connection.unacked >= UNACKED_MAX {
+            state.mark_behind(id);
+            return;
+        }
+        let is_first = state.lease_ends.is_empty();
+        state.hand_over(id, member, parcel(), now + self.bounds.lease);
+        if let Some(connection) = state.connections.get_mut(&id) {
+            connection.cursor = connection.cursor.max(seq);
+        }
+        self.counters.pushes.add(1);
+        if is_first {
+            self.ring();
+        }
+    }
+
+    /// Lets a connection have its queue: after hello and negotiation.
+    pub(crate) fn open(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id)
+            && !connection.is_open
+        {
+            connection.is_open = true;
+            connection.wake();
+        }
+    }
+
+    /// Reads a connection's queue again from the start (a repeated `session_hello`).
+    pub(crate) fn poke(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.rewind(0);
+        }
+    }
+
+    /// What to read next for a connection; `None` while it is caught up, full or not open. From
+    /// now on a new commit counts as "behind", so that none is missed while the read runs.
+    pub(crate) fn next_read(&self, id: ConnectionId) -> Option<Read> {
+        let state = &mut *self.lock();
+        let takes_member_mail = {
+            let member = state.connections.get(&id)?.identity.member;
+            state.taker(member, None) == Some(id)
+        };
+        let connection = state.connections.get_mut(&id)?;
+        let room = UNACKED_MAX.saturating_sub(connection.unacked);
+        if !connection.is_open || connection.progress != Progress::Behind || room == 0 {
+            return None;
+        }
+        connection.progress = Progress::Reading;
+        let mailbox = Mailbox {
+            member: connection.identity.member,
+            routing_key: connection.identity.routing_key.clone(),
+            takes_member_mail,
+        };
+        Some(Read {
+            mailbox,
+            after_seq: connection.cursor,
+            limit: room.min(READ_MAX),
+            rewinds: connection.rewinds,
+        })
+    }
+
+    /// Hands over what a read found.
+    pub(crate) fn deliver(&self, id: ConnectionId, read: &Read, found: Vec<Mail>, now: Duration) {
+        let state = &mut *self.lock();
+        let was_whole = found.len() < read.limit;
+        let member = read.mailbox.member;
+        let had_leases = !state.lease_ends.is_empty();
+        let mut pushed = 0;
+        let mut last = None;
+        for mail in found {
+            last = Some(mail.seq);
+            let is_leased =
+                state.members.get(&member).is_some_and(|live| live.leases.contains_key(&mail.seq));
+            if !is_leased && state.connections.contains_key(&id) {
+                state.hand_over(id, member, Parcel::of(mail), now + self.bounds.lease);
+                pushed += 1;
+            }
+        }
+        // A rewind that came meanwhile stands, and so does a commit.
+        if let Some(connection) = state.connections.get_mut(&id)
+            && connection.rewinds == read.rewinds
+        {
+            connection.cursor = last.unwrap_or(connection.cursor).max(connection.cursor);
+            if connection.progress == Progress::Reading && was_whole {
+                connection.progress = Progress::CaughtUp;
+            } else {
+                connection.progress = Progress::Behind;
+            }
+        }
+        self.counters.pushes.add(pushed);
+        if !had_leases && pushed > 0 {
+            self.ring();
+        }
+    }
+
+    /// The read failed: the connection is as far behind as before.
+    pub(crate) fn read_failed(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.progress = Progress::Behind;
+        }
+    }
+
+    /// A client says it has stored a message. Yields the broker's id when no lease has it: the
+    /// ledger must be asked.
+    pub(crate) fn acknowledge(&self, id: ConnectionId, ack: &ClientAck) -> Option<String> {
+        let state = &mut *self.lock();
+        let member = state.connections.get(&id)?.identity.member;
+        let matches = |lease: &Lease| match (&ack.broker_message_id, &ack.client_message_id) {
+            (Some(broker_id), _) => lease.message_id == *broker_id,
+            // An old client names only the sender's id: it can mean only what it was given.
+            (None, Some(client_id)) => {
+                lease.connection == id && lease.client_message_id.as_ref() == Some(client_id)
+            }
+            (None, None) => false,
+        };
+        let found = state
+            .members
+            .get_mut(&member)
+            .and_then(|live| live.leases.iter_mut().find(|(_, lease)| matches(lease)));
+        let Some((seq, lease)) = found else { return ack.broker_message_id.clone() };
+        if lease.is_acked {
+            return None;
+        }
+        lease.is_acked = true;
+        let (seq, holder) = (*seq, lease.connection);
+        if let Some(holder) = state.connections.get_mut(&holder) {
+            holder.unacked -= 1;
+        }
+        if let Some(connection) = state.connections.get_mut(&id) {
+            connection.acks.push(seq);
+            connection.wake();
+        }
+        None
+    }
+
+    /// The acknowledgements of a connection that the ledger has not been told yet.
+    pub(crate) fn take_acks(&self, id: ConnectionId) -> Vec<i64> {
+        let state = &mut *self.lock();
+        state.connections.get_mut(&id).map(|c| std::mem::take(&mut c.acks)).unwrap_or_default()
+    }
+
+    /// The ledger has removed these deliveries, or could not: then they are free again.
+    pub(crate) fn settle_acks(&self, member: i64, seqs: &[i64], were_removed: bool) {
+        let state = &mut *self.lock();
+        if let Some(live) = state.members.get_mut(&member) {
+            // One that was freed and leased anew meanwhile is another lease.
+            live.leases.retain(|seq, lease| !(lease.is_acked && seqs.contains(seq)));
+            if live.connections.is_empty() && live.leases.is_empty() {
+                state.members.remove(&member);
+            }
+        }
+        if !were_removed && let Some(first) = seqs.iter().min() {
+            state.rewind_member(member, *first - 1);
+        }
+        state.trim_lease_ends();
+    }
+
+    /// Frees the messages whose lease is over by `now`, so that they are pushed again.
+    pub(crate) fn expire_leases(&self, now: Duration) {
+        let state = &mut *self.lock();
+        let mut expired = 0;
+        while let Some((ends, ..)) = state.lease_ends.front()
+            && *ends <= now
+            && let Some((ends, member, seq)) = state.lease_ends.pop_front()
+        {
+            let Some(live) = state.members.get_mut(&member) else { continue };
+            if live.leases.get(&seq).is_none_or(|lease| lease.ends != ends) {
+                continue;
+            }
+            let Some(lease) = live.leases.remove(&seq) else { continue };
+            if let Some(holder) = state.connections.get_mut(&lease.connection)
+                && !lease.is_acked
+            {
+                holder.unacked -= 1;
+            }
+            state.rewind_member(member, seq - 1);
+            expired += 1;
+        }
+        self.counters.leases_expired.add(expired);
+    }
+}
+
+impl Parcel {
+    fn of(mail: Mail) -> Self {
+        let message_id = mail.push.message_id.clone();
+        let client_message_id = mail.push.client_message_id.clone();
+        let frame = crate::wire::BrokerFrame::Push(Box::new(mail.push));
+        let frame = crate::wire::to_text(&frame).into();
+        Self { seq: mail.seq, message_id, client_message_id, frame }
+    }
+}
+
+impl State {
+    /// The connection that takes a member's mail: of a session before one of the member itself
+    /// (§17.3), the newest first; or, for mail to one key, the one with that key.
+    fn taker(&self, member: i64, only_key: Option<&str>) -> Option<ConnectionId> {
+        let live = &self.members.get(&member)?.connections;
+        let found = live.iter().filter_map(|id| self.connections.get(id).map(|c| (*id, c)));
+        found
+            .filter(|(_, connection)| {
+                only_key.is_none_or(|key| connection.identity.routing_key == key)
+            })
+            .max_by_key(|(id, connection)| (connection.identity.is_session, *id))
+            .map(|(id, _)| id)
+    }
+
+    fn mark_behind(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.progress = Progress::Behind;
+            connection.wake();
+        }
+    }
+
+    fn hand_over(&mut self, id: ConnectionId, member: i64, parcel: Parcel, ends: Duration) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.send(Outgoing::Frame(parcel.frame)) {
+            return;
+        }
+        connection.unacked += 1;
+        let lease = Lease {
+            connection: id,
+            ends,
+            message_id: parcel.message_id,
+            client_message_id: parcel.client_message_id,
+            is_acked: false,
+        };
+        let live = self.members.entry(member).or_default();
+        live.leases.insert(parcel.seq, lease);
+        self.lease_ends.push_back((ends, member, parcel.seq));
+    }
+
+    fn rewind_member(&mut self, member: i64, to: i64) {
+        let Some(live) = self.members.get(&member) else { return };
+        for id in &live.connections {
+            if let Some(connection) = self.connections.get_mut(id) {
+                Connection::rewind(connection, to);
+            }
+        }
+    }
+
+    /// Forgets ends of leases that are over already, so that the list stays as short as what is
+    /// really in flight.
+    fn trim_lease_ends(&mut self) {
+        while let Some((ends, member, seq)) = self.lease_ends.front() {
+            let lease = self.members.get(member).and_then(|live| live.leases.get(seq));
+            if lease.is_some_and(|lease| lease.ends == *ends) {
+                return;
+            }
+            self.lease_ends.pop_front();
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Arriving and leaving: replacement, capacity, two installs of one key, and the presence lease
+//! (protocol §3.10, §15.6).
+
+use super::{Connection, ConnectionId, Hub, Identity, Lines, Outgoing, State};
+use claudemesh_fsm::negotiate::Concurrent;
+use std::time::Duration;
+
+/// Close code and reason for a connection whose place another one took.
+const REPLACED: (u16, &str) = (1000, "session_replaced");
+/// §15.6: the older of two installs.
+const REPLACED_BY_NEWER: (u16, &str) = (4003, "replaced_by_newer_connection");
+/// A member that was removed.
+const BANNED: (u16, &str) = (4002, "banned");
+
+/// A presence that outlives its connection for a while, so that a blip is not news.
+pub(super) struct Ghost {
+    serial: u64,
+    pub(super) identity: Identity,
+}
+
+/// A connection let in.
+pub(crate) struct Arrival {
+    pub(crate) id: ConnectionId,
+    /// Whether the peer was present already, so that its coming is not news.
+    pub(crate) was_present: bool,
+    /// Another install of the same key that was closed for this one.
+    pub(crate) replaced_install: Option<String>,
+}
+
+/// What became of a wish to be let in.
+pub(crate) enum Admission {
+    Admitted(Arrival),
+    /// The mesh has as many connections as it may.
+    Full,
+    /// §15.6, `prefer_oldest`.
+    AlreadyConnected,
+}
+
+/// What a connection that ended leaves behind.
+pub(crate) struct Departed {
+    pub(crate) member: i64,
+    /// Acknowledged and not yet removed from the ledger.
+    pub(crate) acks: Vec<i64>,
+}
+
+impl Hub {
+    /// Whether a mesh has no room for another session.
+    pub(crate) fn is_full(&self, mesh: &str, session_id: &str) -> bool {
+        let state = self.lock();
+        let Some(room) = state.rooms.get(mesh) else { return false };
+        room.connections.len() >= self.bounds.connections_max
+            && !room
+                .connections
+                .iter()
+                .filter_map(|id| state.connections.get(id))
+                .any(|connection| connection.identity.session_id == session_id)
+    }
+
+    /// Lets an authenticated connection in, replacing what it replaces.
+    pub(crate) fn admit(
+        &self,
+        identity: Identity,
+        lines: Lines,
+        concurrent: Concurrent,
+    ) -> Admission {
+        let mut state = self.lock();
+        let (same, installs) = state.rivals(&identity);
+        if !installs.is_empty() && concurrent == Concurrent::PreferOldest {
+            return Admission::AlreadyConnected;
+        }
+        let closing = if concurrent == Concurrent::PreferNewest { installs } else { Vec::new() };
+        let room = state.rooms.entry(identity.mesh_id.clone()).or_default();
+        let staying = room.connections.len() - same.len() - closing.len();
+        if staying >= self.bounds.connections_max {
+            return Admission::Full;
+        }
+        let mut was_present = false;
+        for (ids, (code, reason)) in [(&same, REPLACED), (&closing, REPLACED_BY_NEWER)] {
+            for id in ids {
+                if let Some(old) = state.remove(*id) {
+                    was_present |= old.identity.routing_key == identity.routing_key;
+                    old.send(Outgoing::Close(code, reason));
+                }
+            }
+        }
+        let replaced_install = (!closing.is_empty()).then(|| identity.session_id.clone());
+        was_present |= state.lay_ghosts(&identity);
+        let id = state.insert(Connection::new(identity, lines));
+        Admission::Admitted(Arrival { id, was_present, replaced_install })
+    }
+
+    /// A connection ended: its leases are free at once, its presence lasts a while longer. `None`
+    /// when it had been replaced before.
+    pub(crate) fn depart(&self, id: ConnectionId, now: Duration) -> Option<Departed> {
+        let mut state = self.lock();
+        let connection = state.remove(id)?;
+        let until = now + self.bounds.presence_lease;
+        let identity = connection.identity;
+        let departed = Departed { member: identity.member, acks: connection.acks };
+        let mesh_id = identity.mesh_id.clone();
+        state.ghost_ends.push_back((until, mesh_id.clone(), id));
+        state.rooms.entry(mesh_id).or_default().ghosts.push(Ghost { serial: id, identity });
+        drop(state);
+        self.ring();
+        Some(departed)
+    }
+
+    /// Removes the presences whose time is up by `now`, and yields them.
+    pub(crate) fn exorcise(&self, now: Duration) -> Vec<Identity> {
+        let mut state = self.lock();
+        let mut left = Vec::new();
+        while let Some((at, ..)) = state.ghost_ends.front()
+            && *at <= now
+            && let Some((_, mesh, serial)) = state.ghost_ends.pop_front()
+        {
+            let Some(room) = state.rooms.get_mut(&mesh) else { continue };
+            if let Some(index) = room.ghosts.iter().position(|ghost| ghost.serial == serial) {
+                left.push(room.ghosts.swap_remove(index).identity);
+            }
+            if room.ghosts.is_empty() && room.connections.is_empty() {
+                state.rooms.remove(&mesh);
+            }
+        }
+        left
+    }
+
+    /// Closes every connection of a member whose membership ended.
+    pub(crate) fn expel(&self, member: i64) -> usize {
+        let mut state = self.lock();
+        let ids = state.members.get(&member).map(|live| live.connections.clone());
+        let ids = ids.unwrap_or_default();
+        for connection in ids.iter().filter_map(|id| state.remove(*id)) {
+            connection.send(Outgoing::Close(BANNED.0, BANNED.1));
+        }
+        state.members.remove(&member);
+        ids.len()
+    }
+}
+
+impl State {
+    /// The connections a newcomer replaces as the same session, and the other installs of its
+    /// member key.
+    fn rivals(&self, new: &Identity) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
+        let live = self.members.get(&new.member).map_or(&[][..], |live| &live.connections);
+        let found = live.iter().filter_map(|id| self.connections.get(id).map(|c| (*id, c)));
+        let mut rivals = (Vec::new(), Vec::new());
+        for (id, old) in found.filter(|(_, old)| old.identity.is_session == new.is_session) {
+            let old = &old.identity;
+            let is_same_key = new.is_session && old.routing_key == new.routing_key;
+            if is_same_key || old.session_id == new.session_id {
+                rivals.0.push(id);
+            } else if !new.is_session {
+                rivals.1.push(id);
+            }
+        }
+        rivals
+    }
+
+    fn insert(&mut self, connection: Connection) -> ConnectionId {
+        self.last_id += 1;
+        let id = self.last_id;
+        let identity = &connection.identity;
+        self.rooms.entry(identity.mesh_id.clone()).or_default().connections.insert(id);
+        self.members.entry(identity.member).or_default().connections.push(id);
+        self.reconsider(identity.member);
+        self.connections.insert(id, connection);
+        id
+    }
+
+    /// Takes a connection out and frees what was leased to it.
+    fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(&id)?;
+        let identity = &connection.identity;
+        if let Some(room) = self.rooms.get_mut(&identity.mesh_id) {
+            room.connections.remove(&id);
+        }
+        if let Some(live) = self.members.get_mut(&identity.member) {
+            live.connections.retain(|other| *other != id);
+            live.leases.retain(|_, lease| lease.connection != id);
+            if live.connections.is_empty() && live.leases.is_empty() {
+                self.members.remove(&identity.member);
+            }
+        }
+        self.reconsider(identity.member);
+        Some(connection)
+    }
+
+    /// Which connection takes a member's mail may have changed: the others read again from the
+    /// start, skipping what is leased.
+    fn reconsider(&mut self, member: i64) {
+        let Some(live) = self.members.get(&member) else { return };
+        for id in &live.connections {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.rewind(0);
+            }
+        }
+    }
+
+    /// Ends the ghosts of a peer that is back. Says whether there was one.
+    fn lay_ghosts(&mut self, back: &Identity) -> bool {
+        let Some(room) = self.rooms.get_mut(&back.mesh_id) else { return false };
+        let before = room.ghosts.len();
+        room.ghosts.retain(|ghost| {
+            let ghost = &ghost.identity;
+            ghost.member != back.member
+                || (ghost.routing_key != back.routing_key && ghost.session_id != back.session_id)
+        });
+        room.ghosts.len() < before
+    }
+}

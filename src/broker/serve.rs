@@ -1,0 +1,187 @@
+//! HTTP on the broker's port: `/ws`, `/health`, `/metrics` and `/join` (protocol §4.3).
+
+use super::ledger::Joined;
+use super::provision::{self, JoinError};
+use super::{Broker, peer};
+use crate::clock::BoxFuture;
+use crate::http::{self, Body, BodyError, Handler, Peer, empty, full, read_body};
+use crate::wire::join::{JoinRequest, JoinResponse};
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The largest body of any request (protocol §4.3).
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers the broker's port.
+pub(crate) struct Front(pub(crate) Arc<Broker>);
+
+impl Handler for Front {
+    fn handle(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<Response<Body>> {
+        let broker = Arc::clone(&self.0);
+        Box::pin(async move { route(broker, request, peer).await })
+    }
+}
+
+async fn route(broker: Arc<Broker>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let has_query = request.uri().query().is_some();
+    let token = path.strip_prefix("/join/").map(str::to_owned);
+    match (request.method(), path.as_str(), token) {
+        (&Method::GET, "/ws", _) if !has_query => upgrade(&broker, request),
+        (&Method::GET, "/health", _) => health(&broker).await,
+        (&Method::GET, "/metrics", _) => {
+            text(StatusCode::OK, &broker.counters.render(broker.hub.connections()))
+        }
+        (&Method::POST, "/join", _) => join(&broker, request, peer, None).await,
+        (&Method::POST, _, Some(token)) => join(&broker, request, peer, Some(token)).await,
+        (&Method::GET, _, Some(token)) => describe_invite(&broker, &token).await,
+        _ => text(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+/// Answers 101 and serves the WebSocket in a task of its own.
+fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Body> {
+    let headers = request.headers();
+    let asks = says(headers, UPGRADE, "websocket")
+        && says(headers, CONNECTION, "upgrade")
+        && says(headers, SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let (true, Some(accept)) = (asks, key) else {
+        return text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
+    };
+    let Some(slot) = broker.sockets.take() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+    };
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (serving, alive) = (Arc::clone(broker), broker.alive());
+    let task = async move {
+        match http::upgraded(on_upgrade).await {
+            Ok((socket, leftover)) => peer::serve(serving, socket, leftover).await,
+            Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+        }
+        drop((slot, alive));
+    };
+    broker.clock.spawn(task).detach();
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(UPGRADE, "websocket")
+        .header(CONNECTION, "Upgrade")
+        .header(SEC_WEBSOCKET_ACCEPT, accept)
+        .body(empty())
+        .unwrap_or_else(|_| text(StatusCode::BAD_REQUEST, "bad request"))
+}
+
+fn says(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+}
+
+async fn health(broker: &Broker) -> Response<Body> {
+    let db = if broker.ledger.is_up().await { "up" } else { "down" };
+    let uptime = broker.clock.monotonic().saturating_sub(broker.started_at).as_secs();
+    json_answer(
+        StatusCode::OK,
+        &json!({
+            "status": "ok",
+            "db": db,
+            "version": env!("CARGO_PKG_VERSION"),
+            "gitSha": "unknown",
+            "uptime": uptime,
+        }),
+    )
+}
+
+async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
+    match provision::open_token(token) {
+        Ok(invite) => {
+            let mesh = provision::check_invite(&broker.ledger, &invite).await;
+            let Ok(mesh) = mesh else { return text(StatusCode::NOT_FOUND, "not found") };
+            let line = format!(
+                "An invite to the claudemesh mesh {:?}. Join with: claudemesh join {}\n",
+                mesh.slug,
+                provision::link(&broker.authority, token)
+            );
+            text(StatusCode::OK, &line)
+        }
+        Err(_) => text(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+async fn join(
+    broker: &Broker,
+    request: Request<Incoming>,
+    peer: Peer,
+    token: Option<String>,
+) -> Response<Body> {
+    let read = read_body(request.into_body(), BODY_BYTES_MAX, &broker.clock, peer.arrival_deadline);
+    let body = match read.await {
+        Ok(body) => body,
+        Err(BodyError::TooLarge { .. }) => {
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body must be at most 64 KiB");
+        }
+        Err(BodyError::TimedOut) => {
+            return refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+        }
+        Err(BodyError::Broken) => return refuse(StatusCode::BAD_REQUEST, "malformed body"),
+    };
+    let Ok(mut request) = serde_json::from_slice::<JoinRequest>(&body) else {
+        let words = "the body must be JSON with peer_pubkey, display_name and invite_token";
+        return refuse(StatusCode::BAD_REQUEST, words);
+    };
+    request.invite_token = token.or(request.invite_token);
+    match provision::join(&broker.ledger, &broker.clock, &request).await {
+        Ok((mesh, joined)) => {
+            let (member_id, already) = match joined {
+                Joined::New(id) => (id, None),
+                Joined::Already(id) => (id, Some(true)),
+                Joined::Refused(problem) => return refuse(StatusCode::BAD_REQUEST, problem.code()),
+            };
+            let response = JoinResponse {
+                ok: true,
+                member_id,
+                already_member: already,
+                mesh_id: Some(mesh.id),
+                slug: Some(mesh.slug.clone()),
+                name: Some(mesh.slug),
+                broker_url: Some(provision::web_socket_url(&broker.authority)),
+                broker_time: Some(broker.clock.now().0),
+            };
+            json_answer(StatusCode::OK, &serde_json::to_value(&response).unwrap_or_default())
+        }
+        Err(JoinError::Refused(code)) => refuse(StatusCode::BAD_REQUEST, code),
+        Err(JoinError::Failed(error)) => {
+            tracing::error!(%error, "the ledger could not add a member");
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "member_insert_failed")
+        }
+    }
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response<Body> {
+    json_answer(status, &json!({"ok": false, "error": error}))
+}
+
+/// A JSON answer.
+pub(crate) fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
+    answer(status, "application/json", body.to_string())
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Body> {
+    answer(status, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}
