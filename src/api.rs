@@ -5,7 +5,7 @@
 
 mod request;
 
-pub use request::{BodyError, MarkSeenBody, RequeueBody, SendBody};
+pub use request::{BodyError, RequeueBody, SendBody};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -222,13 +222,14 @@ pub struct MeshRoster {
     pub as_of: Option<String>,
 }
 
-/// A candidate of `destination_ambiguous`.
+/// A candidate of `destination_ambiguous`, named as in the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct Candidate {
-    pub name: String,
     pub pubkey: String,
     pub member_pubkey: String,
+    pub display_name: String,
     pub online: bool,
 }
 

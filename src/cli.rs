@@ -16,7 +16,6 @@ mod events;
 mod failure;
 mod help;
 mod inbox;
-mod lock;
 mod mesh;
 mod outbox;
 mod peers;

@@ -1,9 +1,34 @@
 //! The composition root: opens the stores, starts the flows and the edges, and ends them in order.
 
+mod attach;
+mod bind;
+mod local;
+pub mod lock;
+mod signals;
+
+use crate::accept::Accept;
+use crate::clock::Clock;
 use crate::config::Settings;
-use crate::paths::Paths;
+use crate::db::Driver;
+use crate::events::Bus;
+use crate::http::{self, Shutdown, Slots};
+use crate::identity::{IdentityError, SessionKeys, Token};
+use crate::ipc::guard::LocalToken;
+use crate::ipc::{self, App, listen};
+use crate::meshes::{Mesh, Meshes};
+use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
+use crate::recover::{self, Stores};
+use crate::store::{Error as StoreError, Kind};
+use crate::{log, roster};
+use attach::Fleet;
+use claudemesh_fsm::link::LinkState;
+use futures_lite::FutureExt;
+use lock::Lock;
+use signals::{Asked, Signals};
+use smol::{Executor, Task};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
 
 /// How to run, already resolved from flags, environment and files.
 #[derive(Debug)]
@@ -72,6 +97,194 @@ impl std::error::Error for DaemonError {}
 /// # Errors
 /// When it cannot start, or must not go on.
 pub fn run(options: Options) -> Result<(), DaemonError> {
-    let _ = options;
-    Err(DaemonError::Failed("not built yet".to_owned()))
+    ensure_private_dir(&options.paths.daemon_dir)?;
+    check_socket_path(&options.paths.socket())?;
+    let lock = Lock::take(&options.paths)?;
+    log::start(&options.paths.log(), &options.settings.daemon.log_level, options.log_to_stderr)
+        .map_err(|error| failed("open the log", &error))?;
+    log::log_panics();
+    let executor = Arc::new(Executor::new());
+    let clock = Clock::real(executor.clone());
+    let ended = smol::block_on(executor.run(serve(options, clock)));
+    if let Err(error) = &ended {
+        tracing::error!(%error, "the daemon ended");
+    }
+    drop(lock);
+    ended
+}
+
+async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
+    let Options { paths, settings, only_meshes, local_broker, log_to_stderr: _ } = options;
+    for warning in paths.exposed_secrets() {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
+    let (stop, stopped) = Shutdown::new();
+    let (bus, meshes) = (Bus::default(), Meshes::default());
+    let stores = recover::open(&paths, Driver::Threaded, &clock, &bus, &meshes).await?;
+    let broker = match local_broker {
+        None => None,
+        Some(local) => Some(local::start(local, &paths, &settings, &clock, &stopped).await?),
+    };
+    let mut fleet = Fleet {
+        session_keys: SessionKeys::load(&paths)?,
+        rosters: roster::cache::load(&paths),
+        paths: paths.clone(),
+        settings: settings.clone(),
+        only_meshes,
+        stores: stores.clone(),
+        meshes: meshes.clone(),
+        bus: bus.clone(),
+        clock: clock.clone(),
+        stopped: stopped.clone(),
+        tasks: Vec::new(),
+    };
+    fleet.attach_joined()?;
+    let ipc = ipc_on_both(&paths, &settings, &stores, &meshes, &bus, &clock, &stopped).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        socket = %paths.socket().display(),
+        meshes = meshes.all().len(),
+        "the daemon is up"
+    );
+    let ended = run_until_signal(&mut signals, &mut fleet).await;
+    stop.fire();
+    // The order of §14: sends under way finish, links say goodbye, then the stores close.
+    for task in fleet.tasks.into_iter().chain(ipc).chain(broker) {
+        task.await;
+    }
+    let _ = std::fs::remove_file(paths.socket());
+    let _ = std::fs::remove_file(paths.http_port());
+    save_rosters(&paths, &meshes);
+    smol::unblock(move || {
+        stores.outbox.close();
+        stores.inbox.close();
+    })
+    .await;
+    tracing::info!("the daemon has ended");
+    ended
+}
+
+/// Serves until a signal asks to stop, or until every broker has refused us for good.
+async fn run_until_signal(signals: &mut Signals, fleet: &mut Fleet) -> Result<(), DaemonError> {
+    loop {
+        let asked = async { Ok(signals.next().await) };
+        let refused = async { Err(all_refused(&fleet.meshes).await) };
+        match asked.or(refused).await? {
+            Asked::Stop(name) => {
+                tracing::info!(signal = name, "stopping");
+                return Ok(());
+            }
+            Asked::Reload => match fleet.attach_joined() {
+                Ok(added) => tracing::info!(added, "configuration read again"),
+                Err(error) => tracing::error!(%error, "configuration could not be read again"),
+            },
+        }
+    }
+}
+
+/// Completes when there are meshes and none of their brokers will have us.
+async fn all_refused(meshes: &Meshes) -> DaemonError {
+    loop {
+        let changed = meshes.changed();
+        let all = meshes.all();
+        let refused = |mesh: &Mesh| mesh.link().state == LinkState::Refused;
+        if !all.is_empty() && all.iter().all(refused) {
+            let why = all.iter().map(|mesh| {
+                let link = mesh.link();
+                let reason = link.reason.unwrap_or_default();
+                format!("mesh `{}`: {reason}. {}", mesh.slug(), link.remedy.unwrap_or_default())
+            });
+            return DaemonError::Refused(why.collect::<Vec<_>>().join("\n"));
+        }
+        changed.await;
+    }
+}
+
+async fn ipc_on_both(
+    paths: &Paths,
+    settings: &Settings,
+    stores: &Stores,
+    meshes: &Meshes,
+    bus: &Bus,
+    clock: &Clock,
+    stopped: &Shutdown,
+) -> Result<Vec<Task<()>>, DaemonError> {
+    let app = App {
+        accept: Accept {
+            outbox: stores.outbox.clone(),
+            meshes: meshes.clone(),
+            clock: clock.clone(),
+        },
+        outbox: stores.outbox.clone(),
+        inbox: stores.inbox.clone(),
+        meshes: meshes.clone(),
+        bus: bus.clone(),
+        clock: clock.clone(),
+        streams: Slots::new(settings.ipc.streams_max),
+        started_at: clock.monotonic(),
+    };
+    let token = Token::read_or_create(paths, clock)?;
+    let handler = listen::handler(listen::Ipc {
+        app: ipc::routes(app),
+        routes: ipc::methods_of,
+        token: Arc::new(RwLock::new(LocalToken::new(token.as_str()))),
+        public_health: settings.ipc.public_health_check,
+        in_flight: Slots::new(settings.ipc.requests_max),
+        shutdown: stopped.clone(),
+        clock: clock.clone(),
+    });
+    let limits = http::Limits {
+        head_arrival: settings.ipc.head,
+        idle: settings.ipc.idle,
+        request_arrival: settings.ipc.request,
+        write_stall: settings.ipc.stall,
+        slots: Slots::new(settings.ipc.connections_max),
+        ..http::Limits::default()
+    };
+    let mut listeners = vec![bind::unix(&paths.socket())?];
+    if settings.ipc.tcp_enabled {
+        listeners.push(bind::tcp(paths, settings.ipc.http_port).await?);
+    }
+    let serve = |listener| {
+        let (limits, stopped, handler) = (limits.clone(), stopped.clone(), handler.clone());
+        clock.spawn(http::serve(listener, limits, clock.clone(), stopped, handler))
+    };
+    Ok(listeners.into_iter().map(serve).collect())
+}
+
+fn save_rosters(paths: &Paths, meshes: &Meshes) {
+    let all = meshes.all();
+    let rosters = all.iter().map(|mesh| (mesh.slug(), mesh.roster()));
+    if let Err(error) = roster::cache::save(paths, rosters) {
+        tracing::warn!(%error, "the rosters could not be saved");
+    }
+}
+
+fn failed(doing: &str, error: &dyn fmt::Display) -> DaemonError {
+    DaemonError::Failed(format!("cannot {doing}: {error}"))
+}
+
+impl From<PathsError> for DaemonError {
+    fn from(error: PathsError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<IdentityError> for DaemonError {
+    fn from(error: IdentityError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> Self {
+        match error.kind() {
+            Kind::Corrupt => Self::StoreDamaged(format!(
+                "the outbox is damaged: {error}. Nothing was changed; see `claudemesh daemon recover`"
+            )),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
 }

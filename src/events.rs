@@ -84,11 +84,16 @@ pub struct Subscription {
 impl Bus {
     /// Tells every listener.
     pub fn publish(&self, event: Event) {
+        self.publish_with(|| event);
+    }
+
+    /// Tells every listener what `event` makes; it is not even made when nobody listens.
+    pub fn publish_with(&self, event: impl FnOnce() -> Event) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.is_empty() {
             return;
         }
-        let event = Arc::new(event);
+        let event = Arc::new(event());
         listeners.retain(|listener| {
             let Some(listener) = listener.upgrade() else { return false };
             if let Err(TrySendError::Full(_)) = listener.events.try_send(event.clone()) {

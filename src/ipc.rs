@@ -1,9 +1,109 @@
-//! The daemon's HTTP interface (§3): what every request passes through before a route sees it.
+//! The daemon's HTTP interface (§3): a table of routes on tide, behind our own server.
 //!
 //! ```text
 //! http -> listen -> guard (§3.1) -> body within its limit -> tide route -> reply
 //! ```
+//!
+//! A route reads its request, calls one flow or one store, and answers. What a request means is
+//! decided in the flows; what a status code means, in [`reply`].
 
 pub mod guard;
 pub mod listen;
 pub mod reply;
+
+mod events;
+mod inbox;
+mod messages;
+mod outbox;
+mod peers;
+mod query;
+mod send;
+mod status;
+
+use crate::accept::Accept;
+use crate::clock::Clock;
+use crate::events::Bus;
+use crate::http::Slots;
+use crate::meshes::Meshes;
+use crate::store::inbox::Inbox;
+use crate::store::outbox::Outbox;
+use std::time::Duration;
+use tide::http::Method;
+
+/// What every route may use. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// The accept flow.
+    pub accept: Accept,
+    /// What was accepted.
+    pub outbox: Outbox,
+    /// What arrived.
+    pub inbox: Inbox,
+    /// The attached meshes.
+    pub meshes: Meshes,
+    /// What listeners are told.
+    pub bus: Bus,
+    /// Time.
+    pub clock: Clock,
+    /// Places for event streams.
+    pub streams: Slots,
+    /// Monotonic time at start.
+    pub started_at: Duration,
+}
+
+/// Every route: its path, and the methods it takes. `:id` stands for one segment.
+pub const ROUTES: [(&str, &[Method]); 9] = [
+    ("/v1/version", &[Method::Get]),
+    ("/v1/health", &[Method::Get]),
+    ("/v1/send", &[Method::Post]),
+    ("/v1/messages/:id", &[Method::Get]),
+    ("/v1/inbox", &[Method::Get]),
+    ("/v1/outbox", &[Method::Get]),
+    ("/v1/outbox/requeue", &[Method::Post]),
+    ("/v1/events", &[Method::Get]),
+    ("/v1/peers", &[Method::Get]),
+];
+
+/// The methods a path takes, or `None` if it is no route.
+#[must_use]
+pub fn methods_of(path: &str) -> Option<&'static [Method]> {
+    let matches = |pattern: &str| match pattern.strip_suffix(":id") {
+        None => path == pattern,
+        Some(parent) => path
+            .strip_prefix(parent)
+            .is_some_and(|segment| !segment.is_empty() && !segment.contains('/')),
+    };
+    ROUTES.iter().find(|(pattern, _)| matches(pattern)).map(|(_, methods)| *methods)
+}
+
+/// The router.
+#[must_use]
+pub fn routes(app: App) -> tide::Server<App> {
+    let mut server = tide::with_state(app);
+    server.at("/v1/version").get(status::version);
+    server.at("/v1/health").get(status::health);
+    server.at("/v1/send").post(send::send);
+    server.at("/v1/messages/:id").get(messages::status);
+    server.at("/v1/inbox").get(inbox::list);
+    server.at("/v1/outbox").get(outbox::list);
+    server.at("/v1/outbox/requeue").post(outbox::requeue);
+    server.at("/v1/events").get(events::stream);
+    server.at("/v1/peers").get(peers::list);
+    server
+}
+
+type Request = tide::Request<App>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_route_only_if_it_is_in_the_table() {
+        assert_eq!(methods_of("/v1/send"), Some(&[Method::Post][..]));
+        assert_eq!(methods_of("/v1/messages/a%2Fb"), Some(&[Method::Get][..]));
+        for path in ["/v1/messages/", "/v1/messages/a/b", "/v1", "/", "/v1/send/", "/v1/state"] {
+            assert_eq!(methods_of(path), None, "{path}");
+        }
+    }
+}

@@ -79,6 +79,82 @@ pub fn joined(paths: &Paths) -> Result<Vec<Joined>, IdentityError> {
     Ok(config.meshes.iter().map(|mesh| Joined::of(mesh, &config, true)).collect())
 }
 
+/// A membership that the broker has not granted yet: its key exists nowhere else.
+pub struct Candidate {
+    slug: String,
+    display_name: String,
+    secret_key: SecretKey,
+}
+
+/// What [`prepare`] found.
+pub enum Prepared {
+    /// We are in this mesh already.
+    Already(Joined),
+    /// Everything is ready to be let in.
+    New(Candidate),
+}
+
+/// Checks all that can be checked before the broker is asked, and makes a key.
+///
+/// # Errors
+/// When the name or the slug cannot be used, or `config.json` is damaged.
+pub fn prepare(
+    paths: &Paths,
+    clock: &Clock,
+    invite: &Invite,
+    options: &Options,
+) -> Result<Prepared, JoinError> {
+    let slug = options.slug.as_deref().unwrap_or(&invite.mesh_slug);
+    check_name(&options.display_name)?;
+    invite::check_slug(slug)?;
+    let config = Config::load(paths)?;
+    if let Some(mesh) = config.meshes.iter().find(|mesh| mesh.mesh_id == invite.mesh_id) {
+        return Ok(Prepared::Already(Joined::of(mesh, &config, true)));
+    }
+    refuse_taken_slug(&config, slug)?;
+    // A use of the invite is spent on the broker's answer: what can fail here fails before.
+    ensure_private_dir(&paths.config_dir).map_err(IdentityError::from)?;
+    Ok(Prepared::New(Candidate {
+        slug: slug.to_owned(),
+        display_name: options.display_name.clone(),
+        secret_key: SecretKey::from_seed(clock.random()),
+    }))
+}
+
+impl Candidate {
+    /// The key to be let in, hex.
+    #[must_use]
+    pub fn pubkey(&self) -> String {
+        self.secret_key.public().to_hex()
+    }
+
+    /// Writes the mesh into `config.json`, now that the broker knows the key as `member_id`.
+    ///
+    /// # Errors
+    /// When the slug was taken meanwhile, or the file cannot be written.
+    pub fn admitted(
+        self,
+        paths: &Paths,
+        clock: &Clock,
+        invite: &Invite,
+        member_id: String,
+    ) -> Result<Joined, JoinError> {
+        let mesh = JoinedMesh {
+            mesh_id: invite.mesh_id.clone(),
+            member_id,
+            slug: self.slug,
+            name: invite.mesh_slug.clone(),
+            secret_key: self.secret_key,
+            broker_url: invite.broker_url.clone(),
+            joined_at: clock::iso(clock.now()),
+            root_key: Some(invite.mesh_root_key.clone()),
+            invite_version: Some(invite::VERSION),
+            extra: Map::new(),
+        };
+        store(paths, mesh, &self.display_name)
+    }
+}
+
 /// Joins the mesh of `invite`. A mesh we are already in is left as it is.
 ///
 /// # Errors
@@ -89,39 +165,17 @@ pub async fn join(
     invite: &Invite,
     options: &Options,
 ) -> Result<Joined, JoinError> {
-    check_name(&options.display_name)?;
-    let slug = options.slug.as_deref().unwrap_or(&invite.mesh_slug);
-    invite::check_slug(slug)?;
-    let config = Config::load(paths)?;
-    if let Some(mesh) = config.meshes.iter().find(|mesh| mesh.mesh_id == invite.mesh_id) {
-        return Ok(Joined::of(mesh, &config, true));
+    match prepare(paths, clock, invite, options)? {
+        Prepared::Already(joined) => Ok(joined),
+        Prepared::New(candidate) => {
+            let member_id = enrol(clock, invite, &candidate).await?;
+            candidate.admitted(paths, clock, invite, member_id)
+        }
     }
-    refuse_taken_slug(&config, slug)?;
-    // A use of the invite is spent on the broker's answer: what can fail here fails before.
-    ensure_private_dir(&paths.config_dir).map_err(IdentityError::from)?;
-
-    let secret_key = SecretKey::from_seed(clock.random());
-    let member_id = enrol(clock, invite, &secret_key, &options.display_name).await?;
-    let mesh = JoinedMesh {
-        mesh_id: invite.mesh_id.clone(),
-        member_id,
-        slug: slug.to_owned(),
-        name: invite.mesh_slug.clone(),
-        secret_key,
-        broker_url: invite.broker_url.clone(),
-        joined_at: clock::iso(clock.now()),
-        root_key: Some(invite.mesh_root_key.clone()),
-        invite_version: Some(invite::VERSION),
-        extra: Map::new(),
-    };
-    store(paths, mesh, &options.display_name)
 }
 
 /// Writes a new mesh; another command may have joined it in the meantime, and then stays first.
-///
-/// # Errors
-/// When the slug is taken by another mesh, or the file cannot be written.
-pub fn store(paths: &Paths, mesh: JoinedMesh, display_name: &str) -> Result<Joined, JoinError> {
+fn store(paths: &Paths, mesh: JoinedMesh, display_name: &str) -> Result<Joined, JoinError> {
     identity::update(paths, |config| {
         if let Some(first) = config.meshes.iter().find(|first| first.mesh_id == mesh.mesh_id) {
             return Ok(Joined::of(first, config, true));
@@ -153,21 +207,17 @@ fn check_name(name: &str) -> Result<(), JoinError> {
     }
 }
 
-/// Makes `key` a member of the invite's mesh; the member id it got.
-///
-/// # Errors
-/// When the broker cannot be reached or does not want us.
+/// Makes the candidate's key a member of the invite's mesh; the member id it got.
 async fn enrol(
     clock: &Clock,
     invite: &Invite,
-    key: &SecretKey,
-    display_name: &str,
+    candidate: &Candidate,
 ) -> Result<String, JoinError> {
     let body = json!({
         "invite_token": invite.token,
         "invite_payload": invite.payload,
-        "peer_pubkey": key.public().to_hex(),
-        "display_name": display_name,
+        "peer_pubkey": candidate.pubkey(),
+        "display_name": candidate.display_name,
     })
     .to_string();
     let mut attempt = 1;

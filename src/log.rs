@@ -1,1 +1,144 @@
-//! (stub)
+//! Where log lines go: JSON lines in `daemon.log`, which this program rotates itself (§1.1, §10).
+//!
+//! A log that cannot be written never stops the daemon, and never grows without bound.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How large one file may become.
+pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// How many files there are at the most, the current one included.
+pub const FILES_MAX: usize = 5;
+
+/// Sends every log line of this process to `path`, and to standard error too if `also_stderr`.
+/// `level` is `error`, `warn`, `info`, `debug` or `trace`.
+///
+/// A second call in one process changes nothing.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn start(path: &Path, level: &str, also_stderr: bool) -> io::Result<()> {
+    let file = RotatingFile::open(path)?;
+    // Other crates speak up only when something is wrong with them.
+    let filter = EnvFilter::new(format!("warn,claudemesh={level}"));
+    let to_file = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(file);
+    let to_stderr = also_stderr.then(|| {
+        tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_ansi(false)
+    });
+    let started =
+        tracing_subscriber::registry().with(filter).with(to_file).with(to_stderr).try_init();
+    // Only tests start a second daemon in one process; they share the first one's log.
+    drop(started);
+    Ok(())
+}
+
+/// A panic is logged with its backtrace before the process ends (§14).
+pub fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(%panic, %backtrace, "panic");
+        before(panic);
+    }));
+}
+
+/// A file that makes room for itself. Cheap to clone.
+#[derive(Clone)]
+struct RotatingFile(Arc<Mutex<Current>>);
+
+struct Current {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl RotatingFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let (file, bytes) = append_to(path)?;
+        Ok(Self(Arc::new(Mutex::new(Current { path: path.to_path_buf(), file, bytes }))))
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
+}
+
+impl Current {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.bytes > 0 && self.bytes + line.len() as u64 > FILE_BYTES_MAX {
+            self.rotate()?;
+        }
+        self.file.write_all(line)?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// `daemon.log` becomes `daemon.log.1`, and so on; the oldest is overwritten.
+    fn rotate(&mut self) -> io::Result<()> {
+        for age in (1..FILES_MAX).rev() {
+            let from = if age == 1 { self.path.clone() } else { aged(&self.path, age - 1) };
+            if from.exists() {
+                std::fs::rename(from, aged(&self.path, age))?;
+            }
+        }
+        (self.file, self.bytes) = append_to(&self.path)?;
+        Ok(())
+    }
+}
+
+fn aged(path: &Path, age: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{age}"));
+    PathBuf::from(name)
+}
+
+impl<'a> MakeWriter<'a> for RotatingFile {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for RotatingFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        current.write(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_bounded_whatever_is_written() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("daemon.log");
+        let mut log = RotatingFile::open(&path).expect("opens");
+        let line = vec![b'x'; 1024 * 1024];
+        for _ in 0..80 {
+            log.write_all(&line).expect("writes");
+        }
+        let sizes: Vec<u64> = std::fs::read_dir(dir.path())
+            .expect("reads")
+            .map(|entry| entry.expect("an entry").metadata().expect("metadata").len())
+            .collect();
+        assert_eq!(sizes.len(), FILES_MAX);
+        assert!(sizes.iter().all(|size| *size <= FILE_BYTES_MAX), "{sizes:?}");
+    }
+}

@@ -22,13 +22,42 @@ const LATE_ACKS_MAX: usize = 256;
 #[derive(Clone, Default)]
 pub struct Meshes {
     by_slug: Arc<RwLock<BTreeMap<String, Mesh>>>,
+    changed: Arc<Signal>,
 }
 
 impl Meshes {
-    /// Attaches a mesh.
-    pub fn attach(&self, mesh: Mesh) {
+    /// Attaches a mesh whose link has not been tried; `roster` is what the last run remembered.
+    pub fn attach(
+        &self,
+        slug: String,
+        member_key: String,
+        roster: Roster,
+        clock: Clock,
+        bus: Bus,
+    ) -> Mesh {
+        let shared = Shared {
+            slug: slug.clone(),
+            member_key,
+            clock,
+            bus,
+            link: Mutex::new(Link::Down(LinkView::plain(LinkState::Offline))),
+            link_changed: self.changed.clone(),
+            roster: Mutex::new(roster),
+            roster_changed: Signal::new(),
+            drain: smol::channel::bounded(1),
+            late_acks: smol::channel::bounded(LATE_ACKS_MAX),
+        };
+        let mesh = Mesh { shared: Arc::new(shared) };
         let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
-        by_slug.insert(mesh.slug().to_owned(), mesh);
+        by_slug.insert(slug, mesh.clone());
+        self.changed.notify(usize::MAX);
+        mesh
+    }
+
+    /// Completes at the next change of any link, or when a mesh is attached. Ask before looking,
+    /// so that nothing falls between.
+    pub fn changed(&self) -> impl Future<Output = ()> + use<> {
+        self.changed.listen()
     }
 
     /// The mesh of that slug.
@@ -56,7 +85,8 @@ struct Shared {
     clock: Clock,
     bus: Bus,
     link: Mutex<Link>,
-    link_changed: Signal,
+    /// Shared by all meshes.
+    link_changed: Arc<Signal>,
     roster: Mutex<Roster>,
     roster_changed: Signal,
     drain: (Sender<()>, Receiver<()>),
@@ -70,24 +100,6 @@ enum Link {
 }
 
 impl Mesh {
-    /// A mesh whose link has not been tried; `roster` is what the last run remembered.
-    #[must_use]
-    pub fn new(slug: String, member_key: String, roster: Roster, clock: Clock, bus: Bus) -> Self {
-        let shared = Shared {
-            slug,
-            member_key,
-            clock,
-            bus,
-            link: Mutex::new(Link::Down(LinkView::plain(LinkState::Offline))),
-            link_changed: Signal::new(),
-            roster: Mutex::new(roster),
-            roster_changed: Signal::new(),
-            drain: smol::channel::bounded(1),
-            late_acks: smol::channel::bounded(LATE_ACKS_MAX),
-        };
-        Self { shared: Arc::new(shared) }
-    }
-
     /// The mesh's name on this machine.
     #[must_use]
     pub fn slug(&self) -> &str {
@@ -114,17 +126,6 @@ impl Mesh {
             let changed = self.shared.link_changed.listen();
             if let Link::Open(_, courier) = &*self.lock_link() {
                 return courier.clone();
-            }
-            changed.await;
-        }
-    }
-
-    /// Waits until the link's state satisfies `is_enough`.
-    pub async fn link_reached(&self, is_enough: impl Fn(LinkState) -> bool) {
-        loop {
-            let changed = self.shared.link_changed.listen();
-            if is_enough(self.link().state) {
-                return;
             }
             changed.await;
         }

@@ -3,6 +3,8 @@
 //! Connections are grouped by member: one member's several connections are one peer. Known-offline
 //! holders of a name count as matches, so that a newcomer cannot inherit a name.
 
+pub mod cache;
+
 use crate::wire::Peer;
 use claudemesh_fsm::envelope::{Recipient, is_public_key};
 use claudemesh_fsm::id::Millis;
@@ -115,6 +117,30 @@ fn pick(connections: &[&Peer]) -> Option<Match> {
         name: best.display_name.clone(),
         online: connections.iter().any(|peer| is_online(peer)),
     })
+}
+
+/// Where to route to now: the pinned key, or, if that connection is gone and the same member and
+/// name has exactly one other, that one (§3.3).
+#[must_use]
+pub fn routing_key(roster: &Roster, pinned: &Recipient) -> String {
+    let Recipient { routing_key, member_key } = pinned;
+    let is_member_key = routing_key == member_key;
+    let is_there =
+        |key: &str| roster.peers.iter().any(|peer| peer.pubkey == key && is_online(peer));
+    if is_member_key || !roster.is_live || is_there(routing_key) {
+        return routing_key.clone();
+    }
+    let name =
+        roster.peers.iter().find(|peer| &peer.pubkey == routing_key).map(|p| &p.display_name);
+    let mut successors = roster.peers.iter().filter(|peer| {
+        is_online(peer)
+            && &peer.member_pubkey == member_key
+            && name.is_none_or(|name| name == &peer.display_name)
+    });
+    match (successors.next(), successors.next()) {
+        (Some(only), None) => only.pubkey.clone(),
+        _ => routing_key.clone(),
+    }
 }
 
 /// Whether any entry of the roster answers to `to`: which mesh alone knows a target (§3.3).

@@ -7,6 +7,7 @@
 pub mod features;
 pub mod hello;
 pub mod join;
+pub mod parcel;
 
 pub use hello::{Group, Hello, HelloAck, SessionHello};
 

@@ -27,7 +27,6 @@ mod pending;
 mod requeue;
 mod restore;
 
-pub use inflight::Refused;
 pub use pending::Ack;
 pub use requeue::Retire;
 pub use restore::{AnyRow, Corrupt, RowRecord, Standing, StandingRecord, standing};
@@ -134,7 +133,7 @@ mod sealed {
 }
 
 /// A state a row can be in. Sealed: there are five.
-pub trait State: sealed::Sealed + Sized {
+pub trait State: sealed::Sealed + Sized + Send {
     /// The state's name as data.
     const STATUS: Status;
 }

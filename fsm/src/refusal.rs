@@ -3,17 +3,24 @@
 //! Brokers of today's network answer in prose and without a code; ours adds one. Both are read
 //! here, once. Rate limits and offline recipients never kill a row, whatever code they come with.
 
-/// A broker's refusal of one send, by what it asks of us.
+/// A broker's refusal of one send: never, or not now. Match it: the two lead to different states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
+    /// Never, for this message (§4.6, phase C).
+    Final,
+    /// Not now (§4.6, phase B).
+    Passing(Passing),
+}
+
+/// Why a broker cannot take a message just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
     /// Too many messages: slow the whole link down.
     RateLimited,
     /// The recipient has no connection: wait for it.
     RecipientOffline,
     /// The broker cannot just now.
     Busy,
-    /// Never, for this message.
-    Final,
 }
 
 impl Refusal {
@@ -22,25 +29,21 @@ impl Refusal {
     pub fn classify(code: Option<u16>, words: &str) -> Self {
         let says = |needle: &str| contains_ignoring_case(words, needle);
         if code == Some(429) || says("rate limit") || says("rate_limit") {
-            return Self::RateLimited;
+            return Self::Passing(Passing::RateLimited);
         }
         if says("no connected peer") || says("recipient_offline") || says("not online") {
-            return Self::RecipientOffline;
+            return Self::Passing(Passing::RecipientOffline);
         }
         match code {
             Some(400 | 401 | 403 | 404 | 409 | 410 | 413 | 422) => Self::Final,
-            Some(_) => Self::Busy,
+            Some(_) => Self::Passing(Passing::Busy),
             None if says("payload too large") || says("blocked by recipient") => Self::Final,
-            None => Self::Busy,
+            None => Self::Passing(Passing::Busy),
         }
     }
+}
 
-    /// Whether the row is dead.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Final)
-    }
-
+impl Passing {
     /// Whether the attempt counts towards the back-off.
     #[must_use]
     pub const fn costs_an_attempt(self) -> bool {
@@ -59,14 +62,17 @@ mod tests {
     #[test]
     fn the_four_answers_of_todays_network_are_understood() {
         let cases = [
-            ("rate limit: max 60 msg/min (burst 10) — slow down", Refusal::RateLimited),
+            (
+                "rate limit: max 60 msg/min (burst 10) — slow down",
+                Refusal::Passing(Passing::RateLimited),
+            ),
             ("payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536", Refusal::Final),
             (
                 "no connected peer for target (not online, or targetSpec is your own key without another session)",
-                Refusal::RecipientOffline,
+                Refusal::Passing(Passing::RecipientOffline),
             ),
             ("blocked by recipient grants (sender lacks dm capability)", Refusal::Final),
-            ("something nobody has seen before", Refusal::Busy),
+            ("something nobody has seen before", Refusal::Passing(Passing::Busy)),
         ];
         for (words, expected) in cases {
             assert_eq!(Refusal::classify(None, words), expected, "{words}");
@@ -75,9 +81,15 @@ mod tests {
 
     #[test]
     fn a_code_never_makes_a_rate_limit_or_an_offline_recipient_final() {
-        assert_eq!(Refusal::classify(Some(403), "rate limit: slow down"), Refusal::RateLimited);
-        assert_eq!(Refusal::classify(Some(404), "no connected peer"), Refusal::RecipientOffline);
+        assert_eq!(
+            Refusal::classify(Some(403), "rate limit: slow down"),
+            Refusal::Passing(Passing::RateLimited)
+        );
+        assert_eq!(
+            Refusal::classify(Some(404), "no connected peer"),
+            Refusal::Passing(Passing::RecipientOffline)
+        );
         assert_eq!(Refusal::classify(Some(409), "idempotency_key_reused"), Refusal::Final);
-        assert_eq!(Refusal::classify(Some(503), "later"), Refusal::Busy);
+        assert_eq!(Refusal::classify(Some(503), "later"), Refusal::Passing(Passing::Busy));
     }
 }

@@ -7,11 +7,11 @@
 use claudemesh_fsm::accept::{Conflict, Decision, decide, mismatch};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{
-    Ack, AnyRow, Change, Guard, Refused, Retire, Row, RowRecord, Standing, StandingRecord, State,
-    Status, Step, Verdict, standing,
+    Ack, AnyRow, Change, Guard, Retire, Row, RowRecord, Standing, StandingRecord, State, Status,
+    Step, Verdict, standing,
 };
 use claudemesh_fsm::outbox::{Dead, Inflight, Pending};
-use claudemesh_fsm::refusal::Refusal;
+use claudemesh_fsm::refusal::Passing;
 use std::fmt::Debug;
 
 const ATTEMPTS: [i64; 4] = [0, 1, 7, u32::MAX as i64];
@@ -178,20 +178,6 @@ fn retire(force: bool) -> Retire {
     Retire { aborted_at: Millis(9), aborted_by: "me".into(), superseded_by, force }
 }
 
-fn dead(refused: Refused) -> Step<Inflight, Dead> {
-    match refused {
-        Refused::Dead(step) => step,
-        Refused::Deferred(step) => panic!("deferred: {step:?}"),
-    }
-}
-
-fn deferred(refused: Refused) -> Step<Inflight, Pending> {
-    match refused {
-        Refused::Deferred(step) => step,
-        Refused::Dead(step) => panic!("dead: {step:?}"),
-    }
-}
-
 #[test]
 fn a_pending_row_makes_its_moves_and_no_others() {
     each(Status::Pending, |before, attempts, may| {
@@ -209,13 +195,13 @@ fn an_inflight_row_makes_its_moves_and_no_others() {
     const LATER: Millis = Millis(99);
     each(Status::Inflight, |before, attempts, earlier| {
         let uncounted = (attempts - 1).max(0);
-        let refused = |refusal| move |row: Row<Inflight>| row.refused(refusal, "no".into(), LATER);
+        let deferred = |why| move |row: Row<Inflight>| row.deferred(why, "no".into(), LATER);
         walk(before, |row: Row<Inflight>| row.acked(ack()), (attempts, earlier));
-        walk(before, |row| dead(refused(Refusal::Final)(row)), (attempts, earlier));
-        for refusal in [Refusal::Busy, Refusal::RecipientOffline] {
-            walk(before, |row| deferred(refused(refusal)(row)), (attempts, earlier));
+        walk(before, |row| row.refused("no".into()), (attempts, earlier));
+        for why in [Passing::Busy, Passing::RecipientOffline] {
+            walk(before, deferred(why), (attempts, earlier));
         }
-        let limited = |row| deferred(refused(Refusal::RateLimited)(row));
+        let limited = deferred(Passing::RateLimited);
         walk(before, limited, (uncounted, earlier));
         walk(before, |row: Row<Inflight>| row.lost("gone".into(), LATER), (attempts, true));
         walk(before, |row: Row<Inflight>| row.unsent("busy".into(), LATER), (uncounted, earlier));

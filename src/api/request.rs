@@ -166,30 +166,6 @@ impl RequeueBody {
     }
 }
 
-/// `POST /v1/inbox/seen`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MarkSeenBody {
-    /// Inbox ids.
-    pub ids: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct RawMarkSeen<'a> {
-    #[serde(borrow)]
-    ids: Option<&'a RawValue>,
-}
-
-impl MarkSeenBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// Names the field that is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawMarkSeen<'_> = parse(body)?;
-        Ok(Self { ids: required("ids", raw.ids, "a list of inbox ids (strings)")? })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

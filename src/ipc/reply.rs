@@ -5,12 +5,16 @@
 
 use crate::http::{self, Body};
 use hyper::header::{self, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tide::http::Method;
 
-/// What a problem's `type` begins with; the stable code follows.
-const TYPE_PREFIX: &str = "urn:claudemesh:problem:";
+/// RFC 9457: the problem has no more to say than its status and its `error`.
+const TYPE: &str = "about:blank";
+/// RFC 3986's unreserved characters stay as they are.
+const NON_ALPHANUMERIC_OR_MARK: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PROBLEM_JSON: &str = "application/problem+json";
 const JSON: &str = "application/json";
 /// Seconds a refused caller should wait: the bound is what is in flight, and that changes fast.
@@ -178,7 +182,7 @@ impl Problem {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut members = self.extra.clone();
-        members.insert("type".to_owned(), format!("{TYPE_PREFIX}{}", self.error).into());
+        members.insert("type".to_owned(), TYPE.into());
         members.insert("title".to_owned(), self.title.into());
         members.insert("status".to_owned(), self.status.into());
         members.insert("detail".to_owned(), self.detail.clone().into());
@@ -210,6 +214,18 @@ impl From<Problem> for hyper::Response<Body> {
         }
         response
     }
+}
+
+/// An id as one segment of a path, percent-encoded.
+#[must_use]
+pub fn encode_segment(id: &str) -> String {
+    utf8_percent_encode(id, NON_ALPHANUMERIC_OR_MARK).to_string()
+}
+
+/// A path segment as it was meant; `None` if it is not UTF-8.
+#[must_use]
+pub fn decode_segment(segment: &str) -> Option<String> {
+    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
 }
 
 /// 200 with `body` as JSON.
@@ -305,7 +321,7 @@ mod tests {
     fn a_problem_carries_the_rfc_members_and_the_stable_code() {
         let problem = Problem::payload_too_large("too long", 65_536).with("status", "mine");
         let expected = json!({
-            "type": "urn:claudemesh:problem:payload_too_large",
+            "type": "about:blank",
             "title": "Content Too Large",
             "status": 413,
             "detail": "too long",

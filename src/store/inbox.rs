@@ -3,7 +3,7 @@
 mod view;
 
 use super::schema;
-use crate::db::{Columns, Db, Driver, Durability, Error, Param, Tx};
+use crate::db::{Columns, Db, Driver, Durability, Error, Kind, Param, Tx};
 use claudemesh_fsm::id::Millis;
 use std::path::Path;
 
@@ -126,7 +126,7 @@ impl Inbox {
     }
 
     /// Stores messages in order, each unless a copy is known, and commits to stable storage once.
-    /// Only after this may they be acknowledged. A message that cannot be stored fails alone.
+    /// Only after this may they be acknowledged. A message no table will ever take fails alone.
     ///
     /// # Errors
     /// When the commit fails: none is stored, and none may be acknowledged.
@@ -135,11 +135,12 @@ impl Inbox {
         messages: Vec<NewMessage>,
     ) -> Result<Vec<(NewMessage, Result<Stored, Error>)>, Error> {
         let job = move |tx: &Tx<'_>| {
-            let store = |message: NewMessage| {
-                let stored = tx.nested(|tx| store_in(tx, &message));
-                (message, stored)
+            let store = |message: NewMessage| match tx.nested(|tx| store_in(tx, &message)) {
+                // Only what this message itself is at fault for is its own failure.
+                Err(error) if error.kind() != Kind::Constraint => Err(error),
+                stored => Ok((message, stored)),
             };
-            Ok(messages.into_iter().map(store).collect())
+            messages.into_iter().map(store).collect()
         };
         self.db.write(Durability::Synced, job, |_| ()).await
     }

@@ -5,7 +5,7 @@ mod requeue;
 mod view;
 
 pub use query::{ListPage, ListQuery, RowView};
-pub use requeue::{RequeueOutcome, RequeueRequest};
+pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
 use super::schema;
 use crate::db::{Db, Driver, Durability, Error, Param, Tx};
@@ -192,8 +192,8 @@ impl Outbox {
     /// When the commit fails, the row comes back in the state it had, with the reason.
     pub async fn store<S, N>(&self, step: Step<S, N>) -> Result<Option<Row<N>>, (Row<S>, Error)>
     where
-        S: State + Send,
-        N: State + Send,
+        S: State,
+        N: State,
     {
         let (guard, unsettled) = step.split();
         let outcome = self.write_guard(guard).await;
@@ -263,6 +263,21 @@ impl Outbox {
             self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await?;
         self.count().await?;
         Ok(recovered)
+    }
+
+    /// Makes every waiting row of `mesh` due no later than `now`: after the clock jumped, a due
+    /// time means nothing (§4.6).
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn hasten(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
+        let mesh = mesh.to_owned();
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
+                       WHERE mesh = ?2 AND status = 'pending' AND next_attempt_at > ?1";
+            tx.execute(sql, &[now.0.into(), (&mesh).into()])
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
     }
 
     /// One row with everything the API shows of it.

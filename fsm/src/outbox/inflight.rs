@@ -2,18 +2,8 @@
 
 use super::{Ack, Change, Dead, Done, Inflight, Pending, Row, Step};
 use crate::id::Millis;
-use crate::refusal::Refusal;
+use crate::refusal::Passing;
 use alloc::string::String;
-
-/// Where a refusal leads. Match it: the two have different consequences.
-#[derive(Debug)]
-#[must_use = "both outcomes have to be stored"]
-pub enum Refused {
-    /// It will never be accepted (§4.6, phase C).
-    Dead(Step<Inflight, Dead>),
-    /// It is to be tried again (§4.6, phase B).
-    Deferred(Step<Inflight, Pending>),
-}
 
 impl Row<Inflight> {
     /// The broker has the message.
@@ -22,22 +12,23 @@ impl Row<Inflight> {
         self.step(done, change)
     }
 
-    /// The broker said no, in `words`; `next_attempt_at` is used if it may say yes later.
-    pub fn refused(self, refusal: Refusal, words: String, next_attempt_at: Millis) -> Refused {
+    /// The broker will never take it, and said why in `words` (§4.6, phase C).
+    pub fn refused(self, words: String) -> Step<Inflight, Dead> {
         // An answer to this attempt says nothing about an earlier one that was never answered.
         let may_have_been_sent = self.state.earlier_unanswered;
-        if refusal.is_final() {
-            let change = Change::Dead { last_error: words.clone(), may_have_been_sent };
-            return Refused::Dead(
-                self.step(Dead { last_error: words, may_have_been_sent }, change),
-            );
-        }
-        Refused::Deferred(self.returned(
-            next_attempt_at,
-            words,
-            may_have_been_sent,
-            refusal.costs_an_attempt(),
-        ))
+        let change = Change::Dead { last_error: words.clone(), may_have_been_sent };
+        self.step(Dead { last_error: words, may_have_been_sent }, change)
+    }
+
+    /// The broker cannot take it now, and said why in `words` (§4.6, phase B).
+    pub fn deferred(
+        self,
+        why: Passing,
+        words: String,
+        next_attempt_at: Millis,
+    ) -> Step<Inflight, Pending> {
+        let may_have_been_sent = self.state.earlier_unanswered;
+        self.returned(next_attempt_at, words, may_have_been_sent, why.costs_an_attempt())
     }
 
     /// Nobody answered in time, or the connection went away: the broker may have it (§4.5.3).

@@ -4,12 +4,16 @@
 use super::{Moved, NewRow, apply, insert, look_up, query};
 use crate::db::{Error, Tx};
 use claudemesh_fsm::envelope::Envelope;
-use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{AnyRow, Retire, Status};
 
-/// Recomputes an envelope's fingerprint after its payload was replaced.
-pub(super) type Refingerprint =
-    Box<dyn FnOnce(&Envelope) -> claudemesh_fsm::id::Fingerprint + Send>;
+/// A payload to put in place of the old one.
+pub struct Patch {
+    /// The new payload.
+    pub payload: Vec<u8>,
+    /// Fingerprints the patched envelope: what binds the new id to it (§4.4).
+    pub fingerprint: fn(&Envelope) -> Fingerprint,
+}
 
 /// What an operator asks for.
 pub struct RequeueRequest {
@@ -19,8 +23,8 @@ pub struct RequeueRequest {
     pub new_id: RowId,
     /// The successor's `client_message_id`.
     pub new_client_message_id: ClientMessageId,
-    /// A payload to put in place of the old one, and how to fingerprint the result.
-    pub patch: Option<(Vec<u8>, Refingerprint)>,
+    /// A payload to put in place of the old one.
+    pub patch: Option<Patch>,
     /// For the audit column.
     pub aborted_by: String,
     /// Now.
@@ -88,9 +92,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
     if look_up(tx, &request.new_client_message_id)?.is_some() {
         return Ok(Done::nothing(RequeueOutcome::NewIdTaken));
     }
-    if let Some((payload, refingerprint)) = request.patch {
-        envelope.payload = payload;
-        envelope.fingerprint = refingerprint(&envelope);
+    if let Some(patch) = request.patch {
+        envelope.payload = patch.payload;
+        envelope.fingerprint = (patch.fingerprint)(&envelope);
     }
     let successor = Moved {
         from: None,

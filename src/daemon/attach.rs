@@ -1,0 +1,179 @@
+//! Attaching meshes: for each, a link, a drain and a receive flow of its own (§1).
+
+use super::{DaemonError, save_rosters};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::drain::{Drain, Limits};
+use crate::events::Bus;
+use crate::http::Shutdown;
+use crate::identity::{Config, JoinedMesh, SessionKeys};
+use crate::link::{self, LinkConfig, TlsRoots};
+use crate::meshes::{Mesh, Meshes};
+use crate::paths::Paths;
+use crate::receive::Receive;
+use crate::recover::Stores;
+use crate::roster::Roster;
+use claudemesh_fsm::link::Timers;
+use claudemesh_fsm::negotiate::Policy;
+use futures_lite::FutureExt;
+use smol::Task;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many pushes may wait for the receive flow; beyond it the link stops reading.
+const INBOUND_MAX: usize = 256;
+/// How long changes of the roster are gathered before they are written.
+const ROSTER_SAVE_AFTER: Duration = Duration::from_secs(2);
+
+/// Every attached mesh and what runs for it.
+pub(super) struct Fleet {
+    pub(super) session_keys: SessionKeys,
+    pub(super) rosters: BTreeMap<String, Roster>,
+    pub(super) paths: Paths,
+    pub(super) settings: Settings,
+    pub(super) only_meshes: Vec<String>,
+    pub(super) stores: Stores,
+    pub(super) meshes: Meshes,
+    pub(super) bus: Bus,
+    pub(super) clock: Clock,
+    pub(super) stopped: Shutdown,
+    pub(super) tasks: Vec<Task<()>>,
+}
+
+impl Fleet {
+    /// Attaches every joined mesh that is not attached yet; says how many were.
+    pub(super) fn attach_joined(&mut self) -> Result<usize, DaemonError> {
+        let config = Config::load(&self.paths)?;
+        self.check_only_meshes(&config)?;
+        let mut added = 0;
+        for joined in config.meshes {
+            let wanted = self.only_meshes.is_empty() || self.only_meshes.contains(&joined.slug);
+            if wanted && self.meshes.get(&joined.slug).is_none() {
+                self.attach(joined, config.display_name.clone())?;
+                added += 1;
+            }
+        }
+        Ok(added)
+    }
+
+    fn check_only_meshes(&self, config: &Config) -> Result<(), DaemonError> {
+        match self.only_meshes.iter().find(|slug| config.mesh(slug).is_none()) {
+            None => Ok(()),
+            Some(slug) => {
+                let joined: Vec<&str> =
+                    config.meshes.iter().map(|mesh| mesh.slug.as_str()).collect();
+                let joined = joined.join(", ");
+                Err(DaemonError::Failed(format!(
+                    "--mesh {slug}: no such mesh was joined; joined are: {joined}"
+                )))
+            }
+        }
+    }
+
+    fn attach(&mut self, joined: JoinedMesh, name: Option<String>) -> Result<(), DaemonError> {
+        let slug = joined.slug.clone();
+        let roster = self.rosters.remove(&slug).unwrap_or_default();
+        let (clock, bus) = (self.clock.clone(), self.bus.clone());
+        let mesh = self.meshes.attach(slug, joined.pubkey().to_hex(), roster, clock, bus);
+        let config = self.link_config(joined, name)?;
+        let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
+        let receive = Receive::new(
+            mesh.clone(),
+            self.stores.inbox.clone(),
+            self.bus.clone(),
+            self.clock.clone(),
+        );
+        let limits = Limits {
+            inflight_max: self.settings.link.inflight_max,
+            backoff_cap_ms: self.settings.outbox.backoff_cap_ms,
+        };
+        let drain =
+            Drain::new(mesh.clone(), self.stores.outbox.clone(), self.clock.clone(), limits);
+        // The link outlives the drain: what is under way at shutdown is still answered.
+        let (drained, link_may_end) = Shutdown::new();
+        let stopped = self.stopped.clone();
+        let drain = async move {
+            drain.run(stopped).await;
+            drop(drained);
+        };
+        let end = Box::pin(async move { link_may_end.wait().await });
+        // Nobody re-dials by hand yet; the channel stays open so that its end means nothing.
+        let (redial, redials) = smol::channel::bounded(1);
+        let (clock, observer) = (self.clock.clone(), Arc::new(mesh.clone()));
+        let link = async move {
+            link::run(config, clock, observer, to_receive, end, redials).await;
+            drop(redial);
+        };
+        let tasks = [
+            self.clock.spawn(link),
+            self.clock.spawn(drain),
+            self.clock.spawn(receive.run(pushes)),
+            self.clock.spawn(keep_roster(
+                mesh,
+                self.paths.clone(),
+                self.meshes.clone(),
+                self.clock.clone(),
+                self.stopped.clone(),
+            )),
+        ];
+        self.tasks.extend(tasks);
+        Ok(())
+    }
+
+    fn link_config(
+        &mut self,
+        joined: JoinedMesh,
+        display_name: Option<String>,
+    ) -> Result<LinkConfig, DaemonError> {
+        let session = self.session_keys.ensure(&joined.slug, &self.clock)?;
+        let settings = &self.settings;
+        let link = &settings.link;
+        let display_name = settings.daemon.display_name.clone().or(display_name);
+        Ok(LinkConfig {
+            policy: Policy {
+                require: settings.features.require.clone(),
+                optional: settings.features.optional.clone(),
+                allow_legacy: settings.features.allow_legacy_broker.allows(&joined.slug),
+            },
+            broker_url: joined.broker_url,
+            mesh_id: joined.mesh_id,
+            member_id: joined.member_id,
+            secret: joined.secret_key,
+            session_id: session.session_id,
+            display_name,
+            hostname: Some(hostname()),
+            cwd: self.paths.home.display().to_string(),
+            pid: std::process::id(),
+            timers: Timers {
+                hello_max: link.hello,
+                negotiation_max: link.negotiation,
+                ping_every: link.ping,
+                dead_after: link.dead,
+                stable_after: link.stable,
+                cap_ms: link.backoff_cap_ms,
+            },
+            ack_max: link.ack,
+            inflight_max: link.inflight_max,
+            max_age_override_hours: settings.outbox.max_age_hours,
+            tls_roots: TlsRoots::default(),
+        })
+    }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Writes the rosters a while after they change, and once more at the end.
+async fn keep_roster(mesh: Mesh, paths: Paths, meshes: Meshes, clock: Clock, stopped: Shutdown) {
+    let keep = async {
+        loop {
+            mesh.roster_changed().await;
+            clock.sleep(ROSTER_SAVE_AFTER).await;
+            let (paths, meshes) = (paths.clone(), meshes.clone());
+            smol::unblock(move || save_rosters(&paths, &meshes)).await;
+        }
+    };
+    keep.or(stopped.wait()).await;
+}

@@ -1,0 +1,83 @@
+//! `GET /v1/inbox` (§3.4). It mutates only when `mark_seen=true` says so.
+
+use super::outbox::store_problem;
+use super::query::{Query, encode_cursor};
+use super::reply::{self, Problem};
+use super::{App, Request};
+use crate::api::{InboxMessage, Page};
+use crate::store::Error;
+use crate::store::inbox;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+/// A page ends once its bodies weigh this much.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const PARAMETERS: [&str; 8] =
+    ["mesh", "topic", "from", "since", "unread_only", "limit", "cursor", "mark_seen"];
+
+pub(super) async fn list(request: Request) -> tide::Result {
+    let read = Query::read(&request, &PARAMETERS);
+    let (query, mark_seen) =
+        match read.and_then(|query| Ok((query_of(&query)?, query.flag("mark_seen")?))) {
+            Ok(read) => read,
+            Err(problem) => return Ok(problem.into()),
+        };
+    Ok(match page(request.state(), query, mark_seen).await {
+        Ok(page) => {
+            let next = page.next_cursor.clone();
+            let mut response = reply::ok(&page);
+            if let Some(cursor) = next {
+                response.insert_header(
+                    "link",
+                    format!("<{}>; rel=\"next\"", next_url(&request, &cursor)),
+                );
+            }
+            response
+        }
+        Err(error) => store_problem(&error).into(),
+    })
+}
+
+fn query_of(query: &Query) -> Result<inbox::Query, Problem> {
+    Ok(inbox::Query {
+        mesh: query.text("mesh"),
+        topic: query.text("topic"),
+        from: query.text("from").map(|key| key.to_ascii_lowercase()),
+        since: query.instant("since")?,
+        unread_only: query.flag("unread_only")?,
+        before_seq: query.cursor()?,
+        limit: query.limit(LIMIT_DEFAULT, LIMIT_MAX)?,
+        bytes_max: PAGE_BYTES_MAX,
+    })
+}
+
+async fn page(
+    app: &App,
+    query: inbox::Query,
+    mark_seen: bool,
+) -> Result<Page<InboxMessage>, Error> {
+    let page = app.inbox.list(query).await?;
+    let marked_seen = if mark_seen {
+        let seqs = page.messages.iter().map(|message| message.seq).collect();
+        Some(app.inbox.mark_seen(seqs, app.clock.now()).await?)
+    } else {
+        None
+    };
+    Ok(Page {
+        items: page.messages.into_iter().map(InboxMessage::from).collect(),
+        next_cursor: page.next_before_seq.map(encode_cursor),
+        marked_seen,
+    })
+}
+
+/// This request's path and filters, with the next page's cursor.
+fn next_url(request: &Request, cursor: &str) -> String {
+    let mut url = request.url().clone();
+    let kept: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(name, _)| name != "cursor")
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    url.query_pairs_mut().clear().extend_pairs(kept).append_pair("cursor", cursor);
+    format!("{}?{}", url.path(), url.query().unwrap_or_default())
+}

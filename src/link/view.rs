@@ -1,0 +1,117 @@
+//! What a link says about itself: its view for `status`, and its log lines.
+
+use crate::courier::LinkView;
+use crate::wire::features::{Feature as WireFeature, Response};
+use claudemesh_fsm::link::{Cause, LinkState, Refused, Waiting};
+use claudemesh_fsm::negotiate::{Feature, Negotiated, Offer, Param};
+use serde_json::Value;
+
+/// The view of a link that is tried again; `close_code` is what led here.
+pub(super) fn waiting(waiting: &Waiting, close_code: Option<u16>) -> LinkView {
+    LinkView {
+        reason: Some(waiting.reason().to_owned()),
+        remedy: waiting.remedy().map(str::to_owned),
+        close_code,
+        ..LinkView::plain(LinkState::Waiting)
+    }
+}
+
+/// The view of a link that stays down; `feature` is the one that a negotiation failed on.
+pub(super) fn refused(refused: &Refused, feature: Option<String>) -> LinkView {
+    LinkView {
+        reason: Some(refused.reason().to_owned()),
+        remedy: Some(refused.remedy().to_owned()),
+        close_code: refused.close_code(),
+        feature,
+        ..LinkView::plain(LinkState::Refused)
+    }
+}
+
+/// The view of an open link.
+pub(super) fn open(negotiated: &Negotiated) -> LinkView {
+    LinkView {
+        // The one note a person must see in `status` (§15).
+        reason: if negotiated.legacy { negotiated.notes.first().cloned() } else { None },
+        features: negotiated.features.clone(),
+        legacy_broker: negotiated.legacy,
+        frame_bytes_max: negotiated.max_frame_bytes,
+        ..LinkView::plain(LinkState::Open)
+    }
+}
+
+/// A broker's answer, as the decision takes it.
+pub(super) fn offer(response: Response) -> Offer {
+    let feature = |(name, feature): (String, WireFeature)| Feature {
+        name,
+        params: feature.params.into_iter().map(|(name, value)| (name, param(value))).collect(),
+    };
+    Offer {
+        features: response.supported.into_iter().map(feature).collect(),
+        missing_required: response.missing_required,
+    }
+}
+
+fn param(value: Value) -> Param {
+    match value {
+        Value::Bool(flag) => Param::Bool(flag),
+        Value::String(text) => Param::Text(text),
+        // `30.5` days are not a whole number, and nothing rounds them.
+        Value::Number(number) => number.as_i64().map_or(Param::Other, Param::Int),
+        Value::Null | Value::Array(_) | Value::Object(_) => Param::Other,
+    }
+}
+
+/// Says a condition once, and counts it from then on.
+#[derive(Default)]
+pub(super) struct Trouble {
+    said: Option<Cause>,
+    times: u32,
+}
+
+impl Trouble {
+    /// The link is down again.
+    pub(super) fn down(&mut self, mesh: &str, waiting: &Waiting) {
+        self.times = self.times.saturating_add(1);
+        let (reason, retry_ms) = (waiting.reason(), waiting.delay_ms());
+        if self.said == Some(waiting.cause()) {
+            tracing::debug!(mesh, reason, retry_ms, times = self.times, "link still down");
+        } else {
+            let remedy = waiting.remedy();
+            tracing::warn!(mesh, reason, remedy, retry_ms, "link down");
+            self.said = Some(waiting.cause());
+        }
+    }
+
+    /// It is open.
+    pub(super) fn over(&mut self, mesh: &str, negotiated: &Negotiated) {
+        let Negotiated { features, retention, concurrent, notes, legacy, .. } = negotiated;
+        let down_times = self.times;
+        tracing::info!(
+            mesh,
+            down_times,
+            ?features,
+            ?retention,
+            ?concurrent,
+            ?notes,
+            legacy,
+            "link open"
+        );
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_are_whole_numbers() {
+        let of = |json: &str| param(serde_json::from_str(json).expect("json"));
+        assert_eq!(of("365"), Param::Int(365));
+        assert_eq!(of("true"), Param::Bool(true));
+        assert_eq!(of("\"permanent\""), Param::Text("permanent".into()));
+        for other in ["365.0", "1e3", "18446744073709551615", "null", "[]", "{}"] {
+            assert_eq!(of(other), Param::Other, "{other}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Opening a push: which key, which box, and what that makes of it.
+
+use crate::courier::Inbound;
+use crate::message::seal::open_plain;
+use crate::message::{Extension, PublicKey, SharedBox};
+use crate::wire::Push;
+use claudemesh_fsm::envelope::Destination;
+use claudemesh_fsm::receive::{self, Encryption, Opened, TargetKind, Verdict};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many shared secrets are kept; beyond it the cache starts over.
+const BOXES_MAX: usize = 1024;
+
+/// What a push turned out to be.
+pub(super) struct Read {
+    pub(super) verdict: Verdict,
+    /// The text, if there is any.
+    pub(super) body: Option<String>,
+    /// What travelled beside it; empty if nothing did, or if it does not open.
+    pub(super) extension: Extension,
+}
+
+/// The shared secrets between our keys and the senders', kept because making one is slow.
+#[derive(Default)]
+pub(super) struct Openers {
+    boxes: Mutex<HashMap<(PublicKey, PublicKey), Arc<SharedBox>>>,
+}
+
+impl Openers {
+    pub(super) fn read(&self, inbound: &Inbound) -> Read {
+        let push = &inbound.push;
+        let opened = self.open(inbound);
+        let plain = open_plain(&push.ciphertext);
+        let own_keys: Vec<String> =
+            inbound.secrets.iter().map(|secret| secret.public().to_hex()).collect();
+        let own_keys: Vec<&str> = own_keys.iter().map(String::as_str).collect();
+        let connection_key = inbound.connection_key.to_hex();
+        let verdict = receive::verdict(&receive::Push {
+            subtype: push.subtype.as_deref(),
+            target: target_kind(push),
+            has_topic: push.topic.is_some(),
+            sender_key: &push.sender_pubkey,
+            has_sender_member_key: push.sender_member_pubkey.is_some(),
+            connection_key: &connection_key,
+            own_keys: &own_keys,
+            opened: match &opened {
+                None => Opened::NotForUs,
+                Some((_, Some(_))) => Opened::Text,
+                Some((_, None)) => Opened::NotText,
+            },
+            plain_is_text: plain.is_some(),
+        });
+        match verdict {
+            Verdict::Store { encryption: Encryption::None, .. } => {
+                Read { verdict, body: plain, extension: plain_extension(push) }
+            }
+            _ => {
+                let (shared, body) =
+                    opened.map_or((None, None), |(shared, body)| (Some(shared), body));
+                let extension = shared.map(|shared| sealed_extension(push, &shared));
+                Read { verdict, body, extension: extension.unwrap_or_default() }
+            }
+        }
+    }
+
+    /// The box that opens it, and its text if it is text.
+    fn open(&self, inbound: &Inbound) -> Option<(Arc<SharedBox>, Option<String>)> {
+        let push = &inbound.push;
+        let sender = PublicKey::parse(&push.sender_pubkey).ok()?;
+        inbound.secrets.iter().find_map(|secret| {
+            let shared =
+                self.shared_box((secret.public(), sender), || SharedBox::between(secret, &sender));
+            let bytes = shared.open(&push.nonce, &push.ciphertext)?;
+            Some((shared, String::from_utf8(bytes).ok()))
+        })
+    }
+
+    fn shared_box(
+        &self,
+        keys: (PublicKey, PublicKey),
+        make: impl FnOnce() -> SharedBox,
+    ) -> Arc<SharedBox> {
+        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if boxes.len() >= BOXES_MAX {
+            boxes.clear();
+        }
+        boxes.entry(keys).or_insert_with(|| Arc::new(make())).clone()
+    }
+}
+
+/// What the broker says it was sent to; brokers of today's network do not say.
+fn target_kind(push: &Push) -> Option<TargetKind> {
+    match Destination::parse(push.target_spec.as_deref()?).ok()? {
+        Destination::Member(_) => Some(TargetKind::Direct),
+        Destination::Group(_) => Some(TargetKind::Group),
+        Destination::Topic(_) => Some(TargetKind::Topic),
+        Destination::Everyone => Some(TargetKind::Everyone),
+    }
+}
+
+fn sealed_extension(push: &Push, shared: &SharedBox) -> Extension {
+    let (Some(nonce), Some(ciphertext)) = (&push.ext_nonce, &push.ext_ciphertext) else {
+        return Extension::default();
+    };
+    shared.open_extension(nonce, ciphertext).unwrap_or_else(|error| unreadable(&error))
+}
+
+fn plain_extension(push: &Push) -> Extension {
+    let Some(json) = push.ext_ciphertext.as_deref().and_then(open_plain) else {
+        return Extension::default();
+    };
+    Extension::parse(json.as_bytes()).unwrap_or_else(|error| unreadable(&error))
+}
+
+/// The body is worth having without what stood beside it.
+fn unreadable(error: &dyn std::fmt::Display) -> Extension {
+    tracing::debug!(%error, "the second box of a message was left out");
+    Extension::default()
+}

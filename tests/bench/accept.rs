@@ -1,0 +1,240 @@
+//! How many durable accepts a daemon makes, next to what SQLite alone can do on the same disk.
+//!
+//! `cargo bench --bench accept` starts a real daemon whose broker is out of reach and sends over its
+//! Unix socket with keep-alive, at 1, 8 and 64 connections. In the same run it measures raw synced
+//! commits of rows of the same weight, one and 64 to a commit. Only the ratios travel from machine
+//! to machine.
+
+use claudemesh::clock::Clock;
+use claudemesh::identity::{Config, JoinedMesh, update};
+use claudemesh::message::SecretKey;
+use claudemesh::paths::Paths;
+use smol::Executor;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::unix::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const BODY_BYTES: usize = 256;
+const ROUND: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 3;
+
+fn main() {
+    // `cargo test --benches` and `cargo bench -- --list` only want to know that it builds.
+    if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("cmb").tempdir_in(target_dir()).expect("a temp dir");
+    let home = dir.path().join("h");
+    std::fs::create_dir(&home).expect("creates");
+    join_an_unreachable_mesh(&home);
+    let daemon = Daemon::start(&home);
+    println!("{BODY_BYTES}-byte bodies, median of {ROUNDS} rounds of {} s", ROUND.as_secs());
+    println!("{:<34} {:>10} {:>10} {:>10}", "", "per second", "p50 µs", "p99 µs");
+    let mut figures = Vec::new();
+    for batch in [1, 64] {
+        let raw = median(|round| raw_commits(dir.path(), batch, round));
+        raw.print(&format!("raw SQLite, {batch} to a commit"));
+        figures.push((batch, raw));
+    }
+    let (raw_1, raw_64) = (figures[0].1, figures[1].1);
+    for connections in [1, 8, 64] {
+        let accepts = median(|_| durable_accepts(&daemon.socket, connections));
+        accepts.print(&format!("accepts, {connections} connections"));
+        if connections == 1 {
+            println!("  p50 / raw commit p50: {:.2}", accepts.p50_us / raw_1.p50_us);
+        }
+        if connections == 64 {
+            println!("  accepts / raw rows at batch 64: {:.2}", accepts.per_second / raw_64.per_second);
+        }
+    }
+}
+
+fn target_dir() -> &'static str {
+    env!("CARGO_TARGET_TMPDIR")
+}
+
+#[derive(Clone, Copy)]
+struct Figure {
+    per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+impl Figure {
+    fn of(mut latencies_us: Vec<f64>, count: u64, elapsed: Duration) -> Self {
+        latencies_us.sort_by(f64::total_cmp);
+        let at = |share: f64| latencies_us[((latencies_us.len() - 1) as f64 * share) as usize];
+        let per_second = count as f64 / elapsed.as_secs_f64();
+        Self { per_second, p50_us: at(0.50), p99_us: at(0.99) }
+    }
+
+    fn print(&self, name: &str) {
+        let Self { per_second, p50_us, p99_us } = self;
+        println!("{name:<34} {per_second:>10.0} {p50_us:>10.0} {p99_us:>10.0}");
+    }
+}
+
+fn median(mut measure: impl FnMut(usize) -> Figure) -> Figure {
+    let mut rounds: Vec<Figure> = (0..ROUNDS).map(&mut measure).collect();
+    rounds.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    rounds[ROUNDS / 2]
+}
+
+/// Rows of an outbox's weight, `batch` to a synced commit, on one connection.
+fn raw_commits(dir: &Path, batch: usize, round: usize) -> Figure {
+    let connection = sqlite::open(dir.join(format!("raw-{batch}-{round}.db"))).expect("opens");
+    let setup = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE row (seq INTEGER \
+                 PRIMARY KEY, id TEXT UNIQUE, client_message_id TEXT UNIQUE, fingerprint BLOB, \
+                 payload BLOB, mesh TEXT, priority TEXT, status TEXT, due INTEGER); \
+                 CREATE INDEX due ON row (mesh, priority, due) WHERE status = 'pending';";
+    connection.execute(setup).expect("sets up");
+    let sql = "INSERT INTO row (id, client_message_id, fingerprint, payload, mesh, priority, \
+               status, due) VALUES (?, ?, ?, ?, 'bench', 'next', 'pending', 1)";
+    let mut insert = connection.prepare(sql).expect("prepares");
+    let mut begin = connection.prepare("BEGIN IMMEDIATE").expect("prepares");
+    let mut commit = connection.prepare("COMMIT").expect("prepares");
+    let (fingerprint, payload) = (vec![7_u8; 32], vec![b'x'; BODY_BYTES]);
+    let mut latencies_us = Vec::new();
+    let (mut rows, started) = (0_u64, Instant::now());
+    while started.elapsed() < ROUND {
+        let commit_started = Instant::now();
+        let mut run = |statement: &mut sqlite::Statement<'_>| {
+            statement.next().expect("runs");
+            statement.reset().expect("resets");
+        };
+        run(&mut begin);
+        for _ in 0..batch {
+            rows += 1;
+            let id = format!("01JD8Q4M6Z{rows:016}");
+            let scattered = format!("{:016x}", rows.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            insert.bind((1, id.as_str())).expect("binds");
+            insert.bind((2, scattered.as_str())).expect("binds");
+            insert.bind((3, fingerprint.as_slice())).expect("binds");
+            insert.bind((4, payload.as_slice())).expect("binds");
+            run(&mut insert);
+        }
+        run(&mut commit);
+        latencies_us.push(commit_started.elapsed().as_secs_f64() * 1e6);
+    }
+    Figure::of(latencies_us, rows, started.elapsed())
+}
+
+/// Sends with a fresh id each, `connections` at a time, each waiting for its 202.
+fn durable_accepts(socket: &Path, connections: usize) -> Figure {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let executor = Executor::new();
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| {
+            executor.spawn(async move {
+                let mut stream = UnixStream::connect(socket).await.expect("connects");
+                let mut latencies_us = Vec::new();
+                let started = Instant::now();
+                while started.elapsed() < ROUND {
+                    let request = request(NEXT.fetch_add(1, Ordering::Relaxed));
+                    let sent = Instant::now();
+                    stream.write_all(request.as_bytes()).await.expect("writes");
+                    read_202(&mut stream).await;
+                    latencies_us.push(sent.elapsed().as_secs_f64() * 1e6);
+                }
+                latencies_us
+            })
+        })
+        .collect();
+    let started = Instant::now();
+    let latencies_us = smol::block_on(executor.run(async {
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await);
+        }
+        all
+    }));
+    let count = latencies_us.len() as u64;
+    Figure::of(latencies_us, count, started.elapsed())
+}
+
+fn request(n: u64) -> String {
+    let key = SecretKey::from_seed([9; 32]).public().to_hex();
+    let scattered = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let text = "x".repeat(BODY_BYTES);
+    let body = format!(
+        r#"{{"to":"{key}","message":"{text}","client_message_id":"bench-{scattered:016x}-{n}"}}"#
+    );
+    format!(
+        "POST /v1/send HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len(),
+    )
+}
+
+async fn read_202(stream: &mut UnixStream) {
+    let mut buffer = [0_u8; 2048];
+    let mut filled = 0;
+    loop {
+        let read = stream.read(&mut buffer[filled..]).await.expect("reads");
+        assert!(read > 0, "the daemon closed the connection");
+        filled += read;
+        let text = std::str::from_utf8(&buffer[..filled]).expect("is text");
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        assert!(head.starts_with("HTTP/1.1 202"), "{text}");
+        let length = head.lines().find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+        });
+        if body.len() >= length.unwrap_or(0) {
+            return;
+        }
+    }
+}
+
+fn join_an_unreachable_mesh(home: &Path) {
+    let paths = Paths::under(home).expect("paths");
+    let joined = JoinedMesh {
+        mesh_id: "bench".into(),
+        member_id: "bench".into(),
+        slug: "bench".into(),
+        name: "bench".into(),
+        secret_key: SecretKey::from_seed(Clock::real(Arc::new(Executor::new())).random()),
+        // Port 9 of the loopback: nobody answers.
+        broker_url: "ws://127.0.0.1:9/ws".into(),
+        joined_at: "2026-01-01T00:00:00.000Z".into(),
+        root_key: None,
+        invite_version: None,
+        extra: serde_json::Map::new(),
+    };
+    update(&paths, |config: &mut Config| config.put_mesh(joined)).expect("joins");
+}
+
+struct Daemon {
+    child: Child,
+    socket: std::path::PathBuf,
+}
+
+impl Daemon {
+    fn start(home: &Path) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_claudemesh"))
+            .args(["daemon", "up", "--foreground", "--persistent", "--no-tcp", "--home"])
+            .arg(home)
+            .env_clear()
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("starts");
+        let socket = home.join("daemon/daemon.sock");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "the daemon does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, socket }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
