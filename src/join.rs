@@ -79,6 +79,14 @@ pub fn joined(paths: &Paths) -> Result<Vec<Joined>, IdentityError> {
     Ok(config.meshes.iter().map(|mesh| Joined::of(mesh, &config, true)).collect())
 }
 
+/// The name that `config.json` gives us in every mesh, if it does.
+///
+/// # Errors
+/// When the file is damaged.
+pub fn display_name(paths: &Paths) -> Result<Option<String>, IdentityError> {
+    Ok(Config::load(paths)?.display_name)
+}
+
 /// A membership that the broker has not granted yet: its key exists nowhere else.
 pub struct Candidate {
     slug: String,
@@ -208,11 +216,7 @@ fn check_name(name: &str) -> Result<(), JoinError> {
 }
 
 /// Makes the candidate's key a member of the invite's mesh; the member id it got.
-async fn enrol(
-    clock: &Clock,
-    invite: &Invite,
-    candidate: &Candidate,
-) -> Result<String, JoinError> {
+async fn enrol(clock: &Clock, invite: &Invite, candidate: &Candidate) -> Result<String, JoinError> {
     let body = json!({
         "invite_token": invite.token,
         "invite_payload": invite.payload,
@@ -257,10 +261,9 @@ fn read_answer(invite: &Invite, answer: &Response) -> Result<String, JoinError> 
     }
     match body["error"].as_str() {
         Some(code) => Err(JoinError::refused(code, &invite.mesh_slug)),
-        None => Err(JoinError::NotABroker {
-            broker: invite.broker_url.clone(),
-            status: answer.status,
-        }),
+        None => {
+            Err(JoinError::NotABroker { broker: invite.broker_url.clone(), status: answer.status })
+        }
     }
 }
 

@@ -53,6 +53,11 @@ impl Parsed {
         of_flag.filter_map(|(_, value)| value.as_deref()).collect()
     }
 
+    /// Every flag as it was given, to be said again.
+    pub(super) fn flags(&self) -> &[(&'static str, Option<String>)] {
+        &self.flags
+    }
+
     /// A flag's value as something else.
     pub(super) fn parsed<T>(
         &self,
@@ -184,7 +189,8 @@ impl Line {
             let failure = Failure::usage(format!("`{group}` needs a subcommand"));
             return Err(failure.hint(format!("see `claudemesh help {group}`")));
         };
-        if let Some(missing) = command.operands.iter().skip(self.operands.len()).find(|o| o.required)
+        if let Some(missing) =
+            command.operands.iter().skip(self.operands.len()).find(|o| o.required)
         {
             let failure = Failure::usage(format!("<{}> is missing", missing.name));
             return Err(failure.hint(self.see_help()));
@@ -208,9 +214,9 @@ impl Line {
         let line = self.words.join(" ");
         let all = COMMANDS.iter().filter(|command| !command.is_hidden);
         // Compared up to where we are: `daemon statsu` with `daemon status`, `sned` with `send`.
-        let names = all.flat_map(Command::names).map(|name| {
-            name.iter().take(self.words.len()).copied().collect::<Vec<_>>().join(" ")
-        });
+        let names = all
+            .flat_map(Command::names)
+            .map(|name| name.iter().take(self.words.len()).copied().collect::<Vec<_>>().join(" "));
         let failure = Failure::usage(format!("unknown command {line:?}"));
         match nearest(&line, names) {
             Some(name) => failure.hint(format!("did you mean `{name}`?")),

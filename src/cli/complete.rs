@@ -13,10 +13,14 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let script = match parsed.operands[0].as_str() {
         "bash" => bash(),
         // zsh runs bash completions once it is told to.
-        "zsh" => format!("#compdef claudemesh\nautoload -U +X bashcompinit && bashcompinit\n{}", bash()),
+        "zsh" => {
+            format!("#compdef claudemesh\nautoload -U +X bashcompinit && bashcompinit\n{}", bash())
+        }
         "fish" => fish(),
         other => {
-            return Err(Failure::usage(format!("<shell> is {other:?}; expected bash, zsh or fish")));
+            return Err(Failure::usage(format!(
+                "<shell> is {other:?}; expected bash, zsh or fish"
+            )));
         }
     };
     context.print.text(&script)?;

@@ -108,7 +108,10 @@ impl Printer {
 
 /// Somebody's text on one line, without what a terminal would obey.
 pub(super) fn inline(text: &str) -> String {
-    text.chars().map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).filter(|c| is_shown(*c)).collect()
+    text.chars()
+        .map(|c| if c == '\n' || c == '\t' { ' ' } else { c })
+        .filter(|c| is_shown(*c))
+        .collect()
 }
 
 /// Somebody's text with its lines kept, the further ones set in.
@@ -122,7 +125,7 @@ fn lines(text: &str) -> String {
 }
 
 /// Not a control character, nor one that turns the direction of what follows.
-const fn is_shown(c: char) -> bool {
+fn is_shown(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -167,7 +170,10 @@ mod tests {
 
     #[test]
     fn a_message_cannot_pass_for_a_line_of_ours() {
-        assert_eq!(block("one\ndaemon stopped\r\n\x1b[1mtwo"), "one\n    daemon stopped\n    [1mtwo");
+        assert_eq!(
+            block("one\ndaemon stopped\r\n\x1b[1mtwo"),
+            "one\n    daemon stopped\n    [1mtwo"
+        );
         assert_eq!(inline("one\ntwo"), "one two");
         assert_eq!(block(""), "");
     }

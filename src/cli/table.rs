@@ -314,8 +314,19 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         about: "run a broker",
         details: "Stays until SIGTERM or Ctrl-C. One broker can carry many meshes.",
-        examples: &["claudemesh broker", "claudemesh broker --listen 0.0.0.0:7900 --data /srv/mesh"],
+        examples: &[
+            "claudemesh broker",
+            "claudemesh broker --listen 0.0.0.0:7900 --data /srv/mesh",
+        ],
         run: broker::run,
+        ..PLAIN
+    },
+    // To build it: `run: demo::run`, and no `is_hidden`.
+    Command {
+        words: &["demo"],
+        about: "two hosts and a broker on this machine, exchanging a message",
+        is_hidden: true,
+        run: super::run_later,
         ..PLAIN
     },
     Command { words: &["version"], about: "print the version", ..PLAIN },

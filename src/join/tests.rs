@@ -54,7 +54,8 @@ fn every_form_of_a_link_yields_the_same_invite() {
 
 #[test]
 fn what_is_no_link_is_refused_with_what_a_link_is() {
-    for link in ["", "nonsense here", "ftp://h/join/x", "http://h/", "ic://other/x", "http://h/join/"]
+    for link in
+        ["", "nonsense here", "ftp://h/join/x", "http://h/", "ic://other/x", "http://h/join/"]
     {
         assert!(read(link).expect_err(link).contains("not an invite link"), "{link}");
     }

@@ -115,7 +115,10 @@ fn an_id_is_accepted_once_and_known_ever_after() {
     else {
         panic!("is a mismatch")
     };
-    assert_eq!((broker_message_id.as_str(), broker_fingerprint_prefix.as_str()), ("b-a", "0101010101010101"));
+    assert_eq!(
+        (broker_message_id.as_str(), broker_fingerprint_prefix.as_str()),
+        ("b-a", "0101010101010101")
+    );
     // Another sender's same id is another message.
     let theirs = Letter { id: "b-y".into(), ..letter("a", 2, Target::Key(key(0))) };
     assert_eq!(recipients(broker.send(1, theirs)).len(), 1);
@@ -133,10 +136,8 @@ fn a_known_id_is_answered_before_anything_else_is_looked_at() {
         seen.fetch_add(1, Ordering::Relaxed);
         false
     };
-    let bad = Letter {
-        checked: Err(Refusal::Invalid("x".into())),
-        ..letter("a", 1, Target::Everyone)
-    };
+    let bad =
+        Letter { checked: Err(Refusal::Invalid("x".into())), ..letter("a", 1, Target::Everyone) };
     let answer = block_on(broker.ledger.accept(broker.sender(0), bad, may_send, |_| ()));
     assert!(matches!(answer, Ok(Accepted::Duplicate(_))));
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the rate limit is not touched");
