@@ -32,13 +32,20 @@ const LOG_LINES_SHOWN: usize = 5;
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
 const PRIVATE_FILE_MODE: u32 = 0o600;
 
-/// Starts `claudemesh <args>` unless a daemon runs, and reports.
-pub(super) fn start(context: &Context, args: &[OsString]) -> Result<u8, Failure> {
+/// Starts `claudemesh <args>` unless a daemon runs, and reports; `choice` is said when it starts.
+pub(super) fn start(
+    context: &Context,
+    args: &[OsString],
+    choice: Option<&str>,
+) -> Result<u8, Failure> {
     if lock::running(&context.paths).map_err(Failure::failed)?.is_some() {
         return report_running(context);
     }
     ensure_private_dir(&context.paths.daemon_dir)?;
     check_socket_path(&context.paths.socket())?;
+    if let Some(choice) = choice {
+        context.print.note(choice);
+    }
     let mut child = spawn(&context.paths, args)?;
     let health = context.block_on(wait(context, &mut child))?;
     let pid = health.pid;

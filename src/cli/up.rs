@@ -16,10 +16,13 @@ const TCP: &str = "ipc.tcp_enabled";
 /// `daemon up`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let host = detect::detect(&|name| std::env::var_os(name), &|path| path.exists());
-    let options = options(context, parsed, host)?;
+    let (options, choice) = options(context, parsed, host)?;
     if !parsed.has("foreground") {
         // What is wrong with flags and files was said here; the child reads them again.
-        return detach::start(context, &child_args(context, parsed));
+        return detach::start(context, &child_args(context, parsed), choice.as_deref());
+    }
+    if let Some(choice) = choice {
+        context.print.note(&choice);
     }
     match daemon::run(options) {
         Ok(()) => Ok(exit::OK),
@@ -37,15 +40,14 @@ const fn code_of(error: &DaemonError) -> &'static str {
     }
 }
 
+/// The daemon's options, and what to say about a choice that nobody made.
 fn options(
     context: &Context,
     parsed: &Parsed,
     host: Option<Host>,
-) -> Result<daemon::Options, Failure> {
+) -> Result<(daemon::Options, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
-    if let Some(choice) = choose_tcp(&mut settings, parsed, host)? {
-        context.print.note(&choice);
-    }
+    let choice = choose_tcp(&mut settings, parsed, host)?;
     if let Some(name) = parsed.value("name") {
         settings.set("daemon.display_name", name, Origin::Flag)?;
     }
@@ -62,13 +64,14 @@ fn options(
         let failure = Failure::usage("--listen is for the embedded broker");
         return Err(failure.hint("add --local, or run `claudemesh broker --listen …`"));
     }
-    Ok(daemon::Options {
+    let options = daemon::Options {
         paths: context.paths.clone(),
         settings,
         only_meshes: only_meshes(context, parsed)?,
         local_broker: parsed.has("local").then_some(LocalBroker { listen }),
         log_to_stderr: parsed.has("foreground"),
-    })
+    };
+    Ok((options, choice))
 }
 
 /// Decides on TCP: a flag, else `config.toml`, else what kind of host this is. Yields what to say
