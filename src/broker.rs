@@ -218,6 +218,9 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
     let admin_path = dir.join(admin::SOCKET_NAME);
     let admin = files::bind_admin(&admin_path)?;
     files::store_port(&dir, bound.port())?;
+    if bound.ip().is_unspecified() && public_authority.is_none() {
+        tracing::warn!("invites will name 127.0.0.1: name the address others reach this broker at");
+    }
     let counters = Arc::new(Counters::default());
     let bounds = Bounds {
         lease: Duration::from_millis(settings.lease_ms),

@@ -43,6 +43,8 @@ pub const INFLIGHT_MAX: usize = 256;
 pub const CLIENT_ACKS_MAX: usize = 256;
 /// The feature that lists members who are not connected; asked for, never required.
 pub const OFFLINE_ROSTER: &str = "offline_roster";
+/// The most characters of a broker's words that are kept; the rest says nothing new.
+pub const WORDS_CHARS_MAX: usize = 512;
 
 /// One mesh's link.
 #[derive(Debug, Clone)]
@@ -67,6 +69,8 @@ pub struct LinkConfig {
     pub pid: u32,
     /// The timers of §15.5.
     pub timers: Timers,
+    /// See [`CONNECT_MAX`].
+    pub connect_max: Duration,
     /// See [`ACK_MAX`].
     pub ack_max: Duration,
     /// See [`INFLIGHT_MAX`]; at least 1.

@@ -99,6 +99,21 @@ impl Admin {
         }
     }
 
+    /// Sets what two installs of one member key of a mesh do to each other (§15.6):
+    /// `prefer_newest`, `prefer_oldest` or `allow_concurrent`. Holds from the next hello on.
+    ///
+    /// # Errors
+    /// When the mesh or the policy is unknown.
+    pub async fn set_connection_policy(&self, mesh: &str, policy: &str) -> Result<(), BrokerError> {
+        match &self.way {
+            Way::Running(socket) => {
+                let body = json!({"mesh": mesh, "policy": policy});
+                self.post::<Value>(socket, "/mesh/policy", body).await.map(drop)
+            }
+            Way::Alone(ledger, _) => provision::set_policy(ledger, mesh, policy).await,
+        }
+    }
+
     /// Every mesh.
     ///
     /// # Errors

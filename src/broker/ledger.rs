@@ -6,6 +6,7 @@
 
 mod accept;
 mod delivery;
+mod fanout;
 mod members;
 mod meshes;
 mod retention;

@@ -11,29 +11,29 @@
 mod features;
 mod hello;
 mod parse;
+mod pump;
 mod verbs;
+mod welcome;
+mod write;
 
 pub(crate) use hello::clean;
 
 use super::Broker;
 use super::ledger::Sender as Author;
-use super::route::{Admission, ConnectionId, Lines, OUTGOING_MAX, Outgoing};
+use super::route::{ConnectionId, Lines, OUTGOING_MAX, Outgoing};
 use super::send::{send, system_event, unreadable};
 use crate::clock::Clock;
 use crate::http::{Shutdown, Socket};
-use crate::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, HelloAck, to_text};
-use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
+use crate::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_text};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
-use async_tungstenite::{WebSocketReceiver, WebSocketSender, WebSocketStream};
+use async_tungstenite::{WebSocketReceiver, WebSocketStream};
 use bytes::Bytes;
-use claudemesh_fsm::negotiate::Concurrent;
 use futures_lite::future::or;
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{SinkExt, StreamExt};
-use hello::{Greeted, Rejection};
+use hello::Rejection;
 use parse::Parsed;
-use serde_json::json;
 use smol::channel::{self, Receiver};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,23 +47,16 @@ const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HELLO_MAX: Duration = Duration::from_secs(10);
 /// How long a client that does not negotiate waits for its queue.
 const NEGOTIATION_GRACE: Duration = Duration::from_millis(250);
-/// How often a ping goes out.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// Silence after which a connection is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
-/// How long a write may make no progress.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the other side gets to answer a close.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Sends of one connection that may wait for their commit.
 const SENDS_IN_FLIGHT_MAX: usize = 256;
 /// Nothing more is read while this many frames wait for the writer.
 const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
-/// How long a pump waits after the ledger failed.
-const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// Frames read before other connections get their turn.
+const READ_AT_ONCE_MAX: u32 = 16;
 
 type Stream = WebSocketReceiver<Socket>;
-type Sink = WebSocketSender<Socket>;
 
 /// A connection from upgrade to end.
 struct Peer {
@@ -129,7 +122,13 @@ impl Peer {
     async fn read(&self, stream: &mut Stream) {
         let mut sends = FuturesUnordered::new();
         let mut negotiating = None;
+        let mut read: u32 = 0;
         loop {
+            read = read.wrapping_add(1);
+            if read.is_multiple_of(READ_AT_ONCE_MAX) {
+                // A client that always has more to say must not keep the executor to itself.
+                smol::future::yield_now().await;
+            }
             while self.lines.out.len() >= OUTGOING_PAUSE {
                 let _ = self.drained.recv().await;
             }
@@ -294,87 +293,6 @@ impl Peer {
         }
     }
 
-    /// Lets a greeted peer in: hello_ack first, then the news to the others.
-    async fn welcome(&self, greeted: Greeted) -> Result<(), Rejection> {
-        let Greeted { identity, member, groups } = greeted;
-        let broker = &self.broker;
-        let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
-        let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
-        let admitted =
-            broker.hub.admit(identity.clone(), self.lines.clone(), policy.unwrap_or_default());
-        let arrival = match admitted {
-            Admission::Admitted(arrival) => arrival,
-            Admission::Full => return Err(Rejection::because("capacity")),
-            Admission::AlreadyConnected => {
-                tracing::warn!(member = %member.id, mesh = %member.mesh_id, "audit: refused a second install of a member key");
-                let reason = "member_already_connected";
-                return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
-            }
-        };
-        if let Some(session_id) = &arrival.replaced_install {
-            tracing::warn!(member = %member.id, mesh = %member.mesh_id, by = %session_id, "audit: closed an older install of a member key (prefer_newest)");
-        }
-        self.session.store(arrival.id, Ordering::Relaxed);
-        if !groups.is_empty() {
-            let replace = !identity.is_session;
-            broker.ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await?;
-        }
-        let groups = broker.ledger.groups(member.seq).await?;
-        let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
-        let ack = HelloAck {
-            presence_id: arrival.id.to_string(),
-            member_display_name: member.display_name.clone(),
-            broker_time: Some(self.clock().now().0),
-            rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
-        };
-        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
-        let _ = self.greeted.try_send(arrival.id);
-        broker.ledger.touch_member(member.seq, self.clock().now()).await?;
-        if !arrival.was_present && member.visible {
-            let data =
-                json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});
-            let event = system_event(
-                self.clock().mint_id(),
-                &identity.mesh_id,
-                "peer_joined",
-                data,
-                self.clock().now(),
-            );
-            broker.hub.broadcast(&identity.mesh_id, &event, |other| {
-                let is_itself = other.routing_key == identity.routing_key;
-                !is_itself && (identity.is_session || other.member != identity.member)
-            });
-        }
-        Ok(())
-    }
-
-    /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
-    /// is how today's clients poke it (protocol §3.3).
-    async fn greet_again(&self, id: ConnectionId, hello: crate::wire::SessionHello) -> Handled {
-        let same = self
-            .broker
-            .hub
-            .identity(id)
-            .filter(|known| known.is_session && known.routing_key == hello.session_pubkey);
-        let verified = match &same {
-            Some(_) => hello::session(&self.broker, hello).await.is_ok(),
-            None => false,
-        };
-        let Some(identity) = same.filter(|_| verified) else {
-            self.lines.send(Outgoing::Close(1000, "session_replaced"));
-            return Handled::Refused;
-        };
-        let ack = HelloAck {
-            presence_id: id.to_string(),
-            member_display_name: identity.name,
-            broker_time: Some(self.clock().now().0),
-            rest: serde_json::Map::new(),
-        };
-        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
-        self.broker.hub.poke(id);
-        Handled::Done
-    }
-
     async fn acknowledge(&self, id: ConnectionId, ack: &ClientAck) {
         self.broker.counters.client_acks.add(1);
         if let Some(message_id) = self.broker.hub.acknowledge(id, ack)
@@ -389,91 +307,6 @@ impl Peer {
     fn open(&self) {
         if let Some(id) = self.session() {
             self.broker.hub.open(id);
-        }
-    }
-
-    /// Writes what is queued until the connection ends. `true` when we closed it ourselves.
-    async fn write(
-        &self,
-        mut sink: Sink,
-        outgoing: Receiver<Outgoing>,
-        drains: channel::Sender<()>,
-    ) -> bool {
-        let mut ping_at = self.clock().monotonic() + PING_EVERY;
-        loop {
-            let dead_at = self.heard_at() + SILENCE_MAX;
-            let timer = async {
-                self.clock().sleep_until(ping_at.min(dead_at)).await;
-                None
-            };
-            let next = or(async { outgoing.recv().await.ok() }, timer).await;
-            if next.is_none() {
-                let now = self.clock().monotonic();
-                if now >= self.heard_at() + SILENCE_MAX {
-                    return false;
-                }
-                if now < ping_at {
-                    continue;
-                }
-                ping_at = now + PING_EVERY;
-            }
-            let writing = async {
-                match next {
-                    Some(first) => write_all(&mut sink, first, &outgoing).await,
-                    None => sink.send(Message::Ping(Bytes::new())).await.map(|()| Written::More),
-                }
-            };
-            match self.clock().timeout(WRITE_STALL_MAX, writing).await {
-                Some(Ok(Written::More)) => {}
-                Some(Ok(Written::Closed)) => return true,
-                Some(Err(_)) | None => return false,
-            }
-            let _ = drains.try_send(());
-        }
-    }
-
-    /// Moves acknowledgements into the ledger and waiting messages out of it.
-    async fn pump(&self, session: &Receiver<ConnectionId>, woken: &Receiver<()>) {
-        let Ok(id) = session.recv().await else { return };
-        let Some(identity) = self.broker.hub.identity(id) else { return };
-        let (hub, ledger) = (&self.broker.hub, &self.broker.ledger);
-        loop {
-            let acks = hub.take_acks(id);
-            if !acks.is_empty() {
-                let done = ledger.acknowledge(identity.member, acks.clone()).await;
-                hub.settle_acks(identity.member, &acks, done.is_ok());
-                self.pause_after(done.err()).await;
-            } else if let Some(read) = hub.next_read(id) {
-                let found = ledger.waiting(read.mailbox.clone(), read.after_seq, read.limit).await;
-                match found {
-                    Ok(found) => hub.deliver(id, &read, found, self.clock().monotonic()),
-                    Err(error) => {
-                        hub.read_failed(id);
-                        self.pause_after(Some(error)).await;
-                    }
-                }
-            } else if woken.recv().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn pause_after(&self, error: Option<crate::db::Error>) {
-        if let Some(error) = error {
-            tracing::warn!(%error, "the ledger does not answer a connection; trying again");
-            self.clock().sleep(LEDGER_PAUSE).await;
-        }
-    }
-
-    /// The end: leases are free at once, what was acknowledged is still stored.
-    async fn depart(&self) {
-        let Some(id) = self.session() else { return };
-        let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
-        let ledger = &self.broker.ledger;
-        let stored = ledger.acknowledge(departed.member, departed.acks).await;
-        let touched = ledger.touch_member(departed.member, self.clock().now()).await;
-        if let Err(error) = stored.and(touched) {
-            tracing::debug!(%error, "the last words of a connection were not stored");
         }
     }
 
@@ -527,32 +360,4 @@ enum Handled {
     Done,
     Send(Author, Box<crate::wire::Send>),
     Refused,
-}
-
-enum Written {
-    More,
-    Closed,
-}
-
-/// Writes a frame and everything that waits behind it, with one flush.
-async fn write_all(
-    sink: &mut Sink,
-    first: Outgoing,
-    outgoing: &Receiver<Outgoing>,
-) -> tungstenite::Result<Written> {
-    let mut next = Some(first);
-    while let Some(frame) = next {
-        match frame {
-            Outgoing::Frame(text) => sink.feed(Message::Text(text)).await?,
-            Outgoing::Close(code, reason) => {
-                let reason = Utf8Bytes::from_static(reason);
-                let frame = CloseFrame { code: CloseCode::from(code), reason };
-                sink.send(Message::Close(Some(frame))).await?;
-                return Ok(Written::Closed);
-            }
-        }
-        next = outgoing.try_recv().ok();
-    }
-    sink.flush().await?;
-    Ok(Written::More)
 }

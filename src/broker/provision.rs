@@ -153,6 +153,18 @@ pub(crate) async fn create_mesh(
     Ok(info)
 }
 
+/// Sets what two installs of one member key do to each other (§15.6).
+pub(crate) async fn set_policy(
+    ledger: &Ledger,
+    mesh: &str,
+    policy: &str,
+) -> Result<(), BrokerError> {
+    let words = "policy must be prefer_newest, prefer_oldest or allow_concurrent";
+    let policy = Concurrent::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
+    let mesh = mesh_by_slug(ledger, mesh).await?;
+    Ok(ledger.set_connection_policy(&mesh.id, policy).await?)
+}
+
 /// Every mesh.
 pub(crate) async fn meshes(ledger: &Ledger) -> Result<Vec<MeshInfo>, BrokerError> {
     let meshes = ledger.meshes().await?.into_iter().map(|mesh| MeshInfo {

@@ -257,7 +257,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
             counters.refusals.add(1);
             if *refusal == Refusal::RateLimited {
                 counters.rate_limit_rejections.add(1);
-            } else if broker.limiter.is_some() {
+            } else if broker.limiter.is_some() && is_b2(refusal) {
                 counters.rate_limit_consumed_then_b2_rejected.add(1);
             }
             refused(refusal)
@@ -269,6 +269,19 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
             let words = "the broker cannot store messages just now; try again".to_owned();
             Ack { error: Some(words), code: Some(503), permanent: Some(false), ..Ack::default() }
         }
+    }
+}
+
+/// Whether a refusal came after the rate limit was asked.
+fn is_b2(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Invalid(_) | Refusal::TooLarge { .. } | Refusal::RateLimited => false,
+        Refusal::NotAMember
+        | Refusal::UnknownRecipient
+        | Refusal::UnknownTopic(_)
+        | Refusal::MayNotWrite(_)
+        | Refusal::OnlyYourself
+        | Refusal::QueueFull => true,
     }
 }
 

@@ -153,6 +153,7 @@ impl Fleet {
                 stable_after: link.stable,
                 cap_ms: link.backoff_cap_ms,
             },
+            connect_max: link::CONNECT_MAX,
             ack_max: link.ack,
             inflight_max: link.inflight_max,
             max_age_override_hours: settings.outbox.max_age_hours,

@@ -33,10 +33,11 @@ pub enum Check {
 /// Opens the read-write connection with the pragmas of the writer.
 pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
+    // The timeout comes first: a reader that is just opening holds the file for a moment.
     // `fullfsync` matters on macOS alone, where a plain fsync does not reach the platter (§4.7).
     connection.execute(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; \
-         PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=5000;",
+        "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
+         PRAGMA fullfsync=ON; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;",
     )?;
     Ok(connection)
 }
@@ -44,7 +45,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
 /// Opens a connection that can only read.
 pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(path, OpenFlags::new().with_read_only())?;
-    connection.execute("PRAGMA query_only=ON; PRAGMA busy_timeout=5000;")?;
+    connection.execute("PRAGMA busy_timeout=5000; PRAGMA query_only=ON;")?;
     Ok(connection)
 }
 

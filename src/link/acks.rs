@@ -4,6 +4,7 @@
 //! Knows no socket. Every send that enters here leaves with exactly one [`Delivery`], also when the
 //! link's end is dropped in the middle.
 
+use super::WORDS_CHARS_MAX;
 use crate::clock::{BoxFuture, Clock};
 use crate::courier::{Courier, Delivery, LateAck};
 use crate::message::SecretKey;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// The status by which a frame that the mesh does not take is refused here (§3.6).
 const TOO_LARGE: u16 = 413;
+/// The most bytes of a broker's id that are believed.
+const ID_BYTES_MAX: usize = 256;
 /// The status of an id that was used for another message (§4.5b).
 const CONFLICT: u16 = 409;
 
@@ -182,19 +185,20 @@ impl Drop for Desk {
 fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
     let code = ack.code;
     if let Some(words) = ack.error {
+        let words = words.chars().take(WORDS_CHARS_MAX).collect();
         return Some(Delivery::Refused { code, words });
     }
     if code == Some(CONFLICT) {
-        let words = ack.conflict.unwrap_or_else(|| "idempotency_key_reused".to_owned());
+        let words = "idempotency_key_reused".to_owned();
         return Some(Delivery::Refused { code, words });
     }
     let named = ack.broker_message_id.filter(|id| !id.is_empty()).unwrap_or(ack.message_id);
-    if named.is_empty() {
+    if named.is_empty() || named.len() > ID_BYTES_MAX {
         return None;
     }
     Some(Delivery::Acked(Ack {
         broker_message_id: BrokerMessageId::trusted(named),
-        history_id: ack.history_id,
+        history_id: ack.history_id.filter(|id| id.len() <= ID_BYTES_MAX),
         delivered_at: at,
     }))
 }

@@ -150,7 +150,7 @@ impl Connection {
             if closed.reason.is_empty() { "the connection went away" } else { &closed.reason };
         self.desk.close(why);
         if closed.code.is_some() {
-            self.socket.farewell(&self.clock).await;
+            self.socket.farewell().await;
         }
     }
 

@@ -7,8 +7,9 @@ use super::connection::{Connection, Event};
 use super::roster::RosterAsk;
 use super::signals::{Signal, Signals};
 use super::socket::Socket;
+use super::tls::Tls;
 use super::view::{self, Trouble};
-use super::{LinkConfig, OFFLINE_ROSTER};
+use super::{LinkConfig, OFFLINE_ROSTER, WORDS_CHARS_MAX};
 use crate::clock::Clock;
 use crate::courier::{Inbound, LinkObserver, LinkView};
 use crate::message::{SecretKey, signed};
@@ -37,6 +38,7 @@ pub(super) struct Driver {
     inbound: Sender<Inbound>,
     secrets: Arc<[SecretKey]>,
     signals: Signals,
+    tls: Tls,
     trouble: Trouble,
     /// The close code that the last connection ended with.
     close_code: Option<u16>,
@@ -81,6 +83,7 @@ impl Driver {
         signals: Signals,
     ) -> Self {
         let secrets = Arc::from([config.secret.clone()]);
+        let tls = Tls::new(config.tls_roots.clone());
         let (trouble, close_code, feature) = (Trouble::default(), None, None);
         Self {
             config,
@@ -89,6 +92,7 @@ impl Driver {
             inbound,
             secrets,
             signals,
+            tls,
             trouble,
             close_code,
             feature,
@@ -133,7 +137,8 @@ impl Driver {
         (self.close_code, self.feature) = (None, None);
         self.signals.forget_redials();
         self.observer.down(LinkView::plain(LinkState::Dialing));
-        let dial = Socket::dial(&self.config.broker_url, &self.config.tls_roots, &self.clock);
+        let (url, limit) = (&self.config.broker_url, self.config.connect_max);
+        let dial = Socket::dial(url, &mut self.tls, &self.clock, limit);
         let socket = match self.signals.unless_stopped(dial).await {
             None => return Err(Over::Asked(Signal::Stop)),
             Some(Err(why)) => {
@@ -184,7 +189,8 @@ impl Driver {
                 Event::Frame(BrokerFrame::HelloAck(_)) => break,
                 Event::Frame(BrokerFrame::Error(error)) => {
                     greeting.socket_mut().goodbye(NORMAL, "hello rejected").await;
-                    let (error, jitter) = (HelloError { code: error.code }, self.clock.jitter());
+                    let code = error.code.chars().take(WORDS_CHARS_MAX).collect();
+                    let (error, jitter) = (HelloError { code }, self.clock.jitter());
                     return Err(greeting.rejected(&error, jitter).into());
                 }
                 Event::Closed(closed) => {
@@ -264,21 +270,10 @@ impl Driver {
         }
     }
 
-    /// Hands the courier out and works until the link closes.
+    /// Hands the courier out, and works until the link closes.
     async fn stay_open(&mut self, mut open: Open<Connection>) -> Over {
+        self.hand_out(&mut open);
         let opened_at = open.opened_at();
-        let view = view::open(open.negotiated());
-        let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        self.trouble.over(&self.config.mesh_id, open.negotiated());
-        let connection = open.socket_mut();
-        connection.allow_sends();
-        let courier = connection.desk.courier(
-            self.config.secret.clone(),
-            self.max_age_ms,
-            frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
-            self.clock.clone(),
-        );
-        self.observer.open(view, Arc::new(courier));
         let mut roster = RosterAsk::new(self.config.ack_max);
         roster.changed();
         let mut last_ping = opened_at;
@@ -318,12 +313,32 @@ impl Driver {
                 Event::Stalled => return self.dead(open).await,
                 Event::Revoked(event) => {
                     tracing::warn!(mesh = %self.config.mesh_id, event, "our membership was revoked");
+                    self.observer.down(LinkView::plain(LinkState::Offline));
                     connection.goodbye(NORMAL, "revoked").await;
                     return open.revoked(&event).into();
                 }
-                Event::Signal(signal) => return asked(connection, signal).await,
+                Event::Signal(signal) => {
+                    // Not open from here on, however long the goodbye takes.
+                    self.observer.down(LinkView::plain(LinkState::Offline));
+                    return asked(connection, signal).await;
+                }
             }
         }
+    }
+
+    fn hand_out(&mut self, open: &mut Open<Connection>) {
+        let view = view::open(open.negotiated());
+        let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        self.trouble.over(&self.config.mesh_id, open.negotiated());
+        let connection = open.socket_mut();
+        connection.allow_sends();
+        let courier = connection.desk.courier(
+            self.config.secret.clone(),
+            self.max_age_ms,
+            frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
+            self.clock.clone(),
+        );
+        self.observer.open(view, Arc::new(courier));
     }
 
     async fn dead(&mut self, mut open: Open<Connection>) -> Over {

@@ -3,7 +3,7 @@
 //! The only file of the link that names WebSocket types. It decides nothing: what a frame or a
 //! close code means is for others, and so is the time.
 
-use super::tls::{self, TlsError, TlsRoots};
+use super::tls::{Tls, TlsError};
 use crate::clock::Clock;
 use crate::wire::BrokerFrame;
 use async_tungstenite::tungstenite::client::IntoClientRequest;
@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
-/// How long name resolution, TCP, TLS and the WebSocket handshake may take together.
+/// How long name resolution, TCP, TLS and the WebSocket handshake may take together, by default.
 pub const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a broker may take to answer our close frame.
 pub const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ pub(super) enum DialError {
     /// The other side does not speak WebSocket to us.
     Handshake(Box<Error>),
     /// All of it together took too long.
-    TooSlow,
+    TooSlow(Duration),
 }
 
 impl fmt::Display for DialError {
@@ -63,7 +63,7 @@ impl fmt::Display for DialError {
             Self::Tls(error) => error.fmt(f),
             Self::TlsHandshake(error) => write!(f, "TLS: {error}"),
             Self::Handshake(error) => write!(f, "WebSocket: {error}"),
-            Self::TooSlow => write!(f, "no WebSocket within {} s", CONNECT_MAX.as_secs()),
+            Self::TooSlow(limit) => write!(f, "no WebSocket within {limit:?}"),
         }
     }
 }
@@ -92,14 +92,15 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects to `url`, within [`CONNECT_MAX`].
+    /// Connects to `url` within `limit`.
     pub(super) async fn dial(
         url: &str,
-        roots: &TlsRoots,
+        tls: &mut Tls,
         clock: &Clock,
+        limit: Duration,
     ) -> Result<Self, DialError> {
-        let dialled = clock.timeout(CONNECT_MAX, Box::pin(connect(url, roots))).await;
-        dialled.unwrap_or(Err(DialError::TooSlow))
+        let dialled = clock.timeout(limit, Box::pin(connect(url, tls))).await;
+        dialled.unwrap_or(Err(DialError::TooSlow(limit)))
     }
 
     /// The next thing heard.
@@ -143,27 +144,20 @@ impl Socket {
         let said = async {
             poll_fn(|cx| self.poll_room(cx)).await?;
             self.start(Message::Close(Some(frame)))?;
-            self.drained().await
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            // What else arrives is nobody's any more.
+            while !matches!(poll_fn(|cx| self.poll_heard(cx)).await, Heard::Closed(_)) {}
+            Ok::<(), Closed>(())
         };
         if clock.timeout(CLOSE_MAX, said).await.is_none() {
             tracing::debug!(code, "the broker did not answer our close frame in time");
         }
     }
 
-    /// Answers the broker's own close frame, for [`CLOSE_MAX`] at most.
-    pub(super) async fn farewell(&mut self, clock: &Clock) {
-        // Whether the broker got our answer changes nothing: the connection is over.
-        let _ = clock.timeout(CLOSE_MAX, self.drained()).await;
-    }
-
-    /// Writes everything, then reads to the end.
-    async fn drained(&mut self) -> Result<(), Closed> {
-        poll_fn(|cx| self.poll_flush(cx)).await?;
-        let next = |stream: &mut WebSocketStream<Box<dyn Io>>, cx: &mut Context<'_>| {
-            Pin::new(stream).poll_next(cx)
-        };
-        while let Some(Ok(_)) = poll_fn(|cx| next(&mut self.stream, cx)).await {}
-        Ok(())
+    /// Answers the broker's own close frame, if that costs no waiting: the connection is over
+    /// whether the answer arrives or not.
+    pub(super) async fn farewell(&mut self) {
+        let _ = poll_fn(|cx| Poll::Ready(self.poll_flush(cx))).await;
     }
 
     fn start(&mut self, message: Message) -> Result<(), Closed> {
@@ -171,16 +165,16 @@ impl Socket {
     }
 }
 
-async fn connect(url: &str, roots: &TlsRoots) -> Result<Socket, DialError> {
+async fn connect(url: &str, tls: &mut Tls) -> Result<Socket, DialError> {
     let request =
         url.into_client_request().map_err(|_| DialError::BadUrl("is not a WebSocket address"))?;
-    let (tls, host, port) = address(&request)?;
+    let (secure, host, port) = address(&request)?;
     let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(DialError::Connect)?;
     // Frames are gathered here already; a delay on top would only be a delay.
     tcp.set_nodelay(true).map_err(DialError::Connect)?;
-    let io: Box<dyn Io> = if tls {
+    let io: Box<dyn Io> = if secure {
         let name = ServerName::try_from(host).map_err(|_| DialError::BadUrl("has a bad host"))?;
-        let connector = tls::connector(roots).await.map_err(DialError::Tls)?;
+        let connector = tls.connector().await.map_err(DialError::Tls)?;
         Box::new(connector.connect(name, tcp).await.map_err(DialError::TlsHandshake)?)
     } else {
         Box::new(tcp)
@@ -193,14 +187,14 @@ async fn connect(url: &str, roots: &TlsRoots) -> Result<Socket, DialError> {
 /// Whether to use TLS, and where to.
 fn address(request: &Request) -> Result<(bool, String, u16), DialError> {
     let uri = request.uri();
-    let tls = match uri.scheme_str() {
+    let secure = match uri.scheme_str() {
         Some("ws") => false,
         Some("wss") => true,
         _ => return Err(DialError::BadUrl("is not a WebSocket address")),
     };
     let host = uri.host().ok_or(DialError::BadUrl("has no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok((tls, host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 })))
+    Ok((secure, host, uri.port_u16().unwrap_or(if secure { 443 } else { 80 })))
 }
 
 fn limits() -> WebSocketConfig {

@@ -4,6 +4,7 @@ mod broken;
 mod delivery;
 mod refusals;
 mod rig;
+mod tls;
 
 use rig::{Rig, Saw, hello_ack, negotiated, rig};
 use serde_json::json;

@@ -40,11 +40,43 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// The TLS client for `roots`. Reading the host's store blocks, so it happens on another thread.
-///
-/// # Errors
-/// When a root of [`TlsRoots::Only`] is no certificate.
-pub(super) async fn connector(roots: &TlsRoots) -> Result<TlsConnector, TlsError> {
+/// The TLS client of one link, made when it is first needed.
+pub(super) struct Tls {
+    roots: TlsRoots,
+    connector: Option<TlsConnector>,
+}
+
+impl Tls {
+    pub(super) fn new(roots: TlsRoots) -> Self {
+        Self { roots, connector: None }
+    }
+
+    /// The client. Reading the host's store takes long, so another thread does it, once.
+    ///
+    /// # Errors
+    /// When a root of [`TlsRoots::Only`] is no certificate.
+    pub(super) async fn connector(&mut self) -> Result<&TlsConnector, TlsError> {
+        let made = match self.connector.take() {
+            Some(made) => made,
+            None => {
+                let roots = self.roots.clone();
+                smol::unblock(move || connector(&roots)).await?
+            }
+        };
+        Ok(self.connector.insert(made))
+    }
+}
+
+fn connector(roots: &TlsRoots) -> Result<TlsConnector, TlsError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::NoVersion(error.to_string()))?
+        .with_root_certificates(store(roots)?)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn store(roots: &TlsRoots) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     match roots {
         TlsRoots::Only(certificates) => {
@@ -57,15 +89,10 @@ pub(super) async fn connector(roots: &TlsRoots) -> Result<TlsConnector, TlsError
         TlsRoots::Platform => {
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             // A host without a store, or with a broken certificate in it, still has Mozilla's.
-            let native = smol::unblock(rustls_native_certs::load_native_certs).await;
+            let native = rustls_native_certs::load_native_certs();
             let (added, ignored) = store.add_parsable_certificates(native.certs);
             tracing::debug!(added, ignored, errors = native.errors.len(), "native TLS roots");
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::NoVersion(error.to_string()))?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(store)
 }

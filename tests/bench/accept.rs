@@ -105,7 +105,7 @@ fn raw_commits(dir: &Path, batch: usize, round: usize) -> Figure {
     let (mut rows, started) = (0_u64, Instant::now());
     while started.elapsed() < ROUND {
         let commit_started = Instant::now();
-        let mut run = |statement: &mut sqlite::Statement<'_>| {
+        let run = |statement: &mut sqlite::Statement<'_>| {
             statement.next().expect("runs");
             statement.reset().expect("resets");
         };

@@ -24,6 +24,12 @@ struct NewMesh {
 }
 
 #[derive(Deserialize)]
+struct Policy {
+    mesh: String,
+    policy: String,
+}
+
+#[derive(Deserialize)]
 struct NewMember {
     mesh: String,
     pubkey: String,
@@ -78,6 +84,11 @@ async fn answer(
             let NewMesh { slug } = parse(body)?;
             let made = provision::create_mesh(ledger, &broker.dir, clock, &slug).await?;
             Ok(shown_mesh(&made))
+        }
+        (&Method::POST, "/mesh/policy", _) => {
+            let Policy { mesh, policy } = parse(body)?;
+            provision::set_policy(ledger, &mesh, &policy).await?;
+            Ok(json!({"policy": policy}))
         }
         (&Method::POST, "/invite", _) => {
             let wish: InviteWish = parse(body)?;

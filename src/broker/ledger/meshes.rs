@@ -3,6 +3,7 @@
 use super::Ledger;
 use crate::db::{Columns, Error, Tx};
 use claudemesh_fsm::id::Millis;
+use claudemesh_fsm::negotiate::Concurrent;
 
 /// One mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,20 @@ impl Ledger {
     pub(crate) async fn mesh_by_slug(&self, slug: &str) -> Result<Option<Mesh>, Error> {
         let slug = slug.to_owned();
         Ok(self.meshes().await?.into_iter().find(|mesh| mesh.slug == slug))
+    }
+
+    /// Changes what two installs of one member key do to each other (§15.6).
+    pub(crate) async fn set_connection_policy(
+        &self,
+        mesh: &str,
+        policy: Concurrent,
+    ) -> Result<(), Error> {
+        let mesh = mesh.to_owned();
+        self.synced(move |tx| {
+            let sql = "UPDATE mesh SET connection_policy = ? WHERE id = ?";
+            tx.execute(sql, &[policy.as_str().into(), (&mesh).into()]).map(drop)
+        })
+        .await
     }
 
     /// Stores an invite.

@@ -1,1 +1,210 @@
+//! The hub's promises, with the time and the ledger's answers played by hand.
 
+use super::*;
+use crate::broker::ledger::Mail;
+use crate::http::Shutdown;
+use crate::wire::{ClientAck, Push};
+use claudemesh_fsm::negotiate::Concurrent;
+
+const LEASE: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(1000);
+
+struct Wire {
+    id: ConnectionId,
+    outgoing: Receiver<Outgoing>,
+    gone: Shutdown,
+    _woken: Receiver<()>,
+}
+
+impl Wire {
+    /// The ids of the pushes since the last look.
+    fn pushed(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        while let Ok(Outgoing::Frame(text)) = self.outgoing.try_recv() {
+            ids.push(text.to_string());
+        }
+        ids
+    }
+
+    fn closed_with(&self) -> Option<u16> {
+        while let Ok(outgoing) = self.outgoing.try_recv() {
+            if let Outgoing::Close(code, _) = outgoing {
+                return Some(code);
+            }
+        }
+        None
+    }
+}
+
+fn hub() -> Hub {
+    let bounds =
+        Bounds { lease: LEASE, presence_lease: Duration::from_secs(90), connections_max: 8 };
+    Hub::new(bounds, Arc::default()).0
+}
+
+fn identity(member: i64, session_id: &str) -> Identity {
+    Identity {
+        mesh_id: "m".into(),
+        member,
+        member_pubkey: format!("key{member}"),
+        routing_key: format!("key{member}"),
+        session_id: session_id.into(),
+        ..Identity::default()
+    }
+}
+
+fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, Admission> {
+    let (out, outgoing) = channel::bounded(OUTGOING_MAX);
+    let (wake, _woken) = channel::bounded(1);
+    let (trigger, gone) = Shutdown::new();
+    let lines = Lines { out, wake, gone: Arc::new(trigger) };
+    match hub.admit(identity, lines, policy) {
+        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, outgoing, gone, _woken }),
+        other => Err(other),
+    }
+}
+
+/// A connection that is open and caught up.
+fn connect(hub: &Hub, identity: Identity) -> Wire {
+    let Ok(wire) = try_admit(hub, identity, Concurrent::PreferNewest) else {
+        panic!("is admitted")
+    };
+    hub.open(wire.id);
+    read(hub, &wire, &[]);
+    wire
+}
+
+/// Plays the pump: reads what the ledger is said to have.
+fn read(hub: &Hub, wire: &Wire, stored: &[i64]) {
+    while let Some(read) = hub.next_read(wire.id) {
+        let found = stored.iter().filter(|seq| **seq > read.after_seq).take(read.limit);
+        let mails = found.map(|seq| mail(*seq)).collect();
+        hub.deliver(wire.id, &read, mails, START);
+    }
+}
+
+fn mail(seq: i64) -> Mail {
+    Mail { seq, push: Push { message_id: seq.to_string(), ..Push::default() } }
+}
+
+fn offer(hub: &Hub, member: i64, seq: i64) {
+    hub.offer(member, None, seq, START, || Parcel {
+        seq,
+        message_id: seq.to_string(),
+        client_message_id: None,
+        frame: seq.to_string().into(),
+    });
+}
+
+fn ack(seq: i64) -> ClientAck {
+    ClientAck { broker_message_id: Some(seq.to_string()), client_message_id: None }
+}
+
+#[test]
+fn a_message_committed_during_a_read_is_neither_lost_nor_pushed_before_older_ones() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    assert_eq!(wire.pushed(), ["1"], "caught up: handed over at once");
+    hub.poke(wire.id);
+    let running = hub.next_read(wire.id).expect("a read");
+    offer(&hub, 1, 2);
+    hub.deliver(wire.id, &running, vec![mail(1)], START);
+    assert!(wire.pushed().is_empty(), "1 is leased already, 2 was not in the read");
+    read(&hub, &wire, &[1, 2]);
+    assert_eq!(wire.pushed().len(), 1);
+    offer(&hub, 1, 3);
+    assert_eq!(wire.pushed(), ["3"]);
+}
+
+#[test]
+fn a_lease_that_ends_makes_its_message_free_and_an_acknowledged_one_stays_gone() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    offer(&hub, 1, 2);
+    assert_eq!(hub.next_deadline(), Some(START + LEASE));
+    assert_eq!(hub.acknowledge(wire.id, &ack(1)), None);
+    let acks = hub.take_acks(wire.id);
+    hub.settle_acks(1, &acks, true);
+    wire.pushed();
+    hub.expire_leases(START + LEASE);
+    assert_eq!(hub.next_deadline(), None, "nothing leased, nothing to wait for");
+    read(&hub, &wire, &[2]);
+    assert_eq!(wire.pushed().len(), 1);
+    assert_eq!(hub.acknowledge(wire.id, &ack(7)), Some("7".into()), "the ledger may know it");
+}
+
+#[test]
+fn what_one_connection_held_goes_to_the_next_as_soon_as_it_ends() {
+    let hub = hub();
+    let member = connect(&hub, identity(1, "s"));
+    let session = Identity { is_session: true, routing_key: "session".into(), ..identity(1, "t") };
+    let session = connect(&hub, session);
+    read(&hub, &member, &[]);
+    offer(&hub, 1, 1);
+    assert_eq!((session.pushed().len(), member.pushed().len()), (1, 0));
+    assert!(hub.depart(session.id, START).is_some());
+    read(&hub, &member, &[1]);
+    assert_eq!(member.pushed().len(), 1);
+    assert!(hub.depart(session.id, START).is_none(), "once");
+}
+
+#[test]
+fn never_more_than_so_many_are_unacknowledged() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    hub.poke(wire.id);
+    let stored: Vec<i64> = (1..=1000).collect();
+    read(&hub, &wire, &stored);
+    assert_eq!(wire.pushed().len(), UNACKED_MAX);
+    offer(&hub, 1, 1001);
+    assert!(wire.pushed().is_empty());
+    for seq in 1..=10 {
+        hub.acknowledge(wire.id, &ack(seq));
+    }
+    hub.settle_acks(1, &hub.take_acks(wire.id), true);
+    read(&hub, &wire, &stored);
+    assert_eq!(wire.pushed().len(), 10);
+}
+
+#[test]
+fn one_who_does_not_read_is_let_go_and_holds_nobody_up() {
+    let hub = hub();
+    let (deaf, fine) = (connect(&hub, identity(1, "a")), connect(&hub, identity(2, "b")));
+    for _ in 0..=OUTGOING_MAX {
+        hub.broadcast("m", &"news".into(), |_| true);
+        fine.pushed();
+    }
+    assert!(deaf.gone.has_fired());
+    assert!(!fine.gone.has_fired());
+}
+
+#[test]
+fn two_installs_of_one_key_are_told_apart_by_policy() {
+    let outcomes = [
+        (Concurrent::PreferNewest, true, Some(4003)),
+        (Concurrent::PreferOldest, false, None),
+        (Concurrent::Allow, true, None),
+    ];
+    for (policy, admitted, closed) in outcomes {
+        let hub = hub();
+        let first = connect(&hub, identity(1, "install-1"));
+        let second = try_admit(&hub, identity(1, "install-2"), policy);
+        assert_eq!(second.is_ok(), admitted, "{policy:?}");
+        assert_eq!(first.closed_with(), closed, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_comes_back_in_time_never_left() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    hub.depart(wire.id, START);
+    assert_eq!(hub.present("m").1.len(), 1);
+    let again = connect(&hub, identity(1, "s"));
+    assert!(hub.exorcise(START + Duration::from_secs(91)).is_empty());
+    hub.depart(again.id, START);
+    assert!(hub.exorcise(START + Duration::from_secs(89)).is_empty());
+    assert_eq!(hub.exorcise(START + Duration::from_secs(90)).len(), 1);
+}

@@ -37,6 +37,22 @@ fn a_broker_that_greets_nobody_is_left_and_the_second_hello_opens() {
 }
 
 #[test]
+fn a_broker_that_accepts_and_never_speaks_is_left_with_the_reason() {
+    let impatient = Rig::config(|config| {
+        config.connect_max = Duration::from_millis(50);
+        config.timers.hello_max = Duration::from_millis(50);
+    });
+    with(impatient, |rig| async move {
+        let _mute = rig.accept_tcp().await;
+        let reason = rig.waiting().await.reason.expect("reason");
+        assert!(reason.contains("no WebSocket within 50ms"), "{reason}");
+        let _mute = rig.accept().await;
+        let reason = rig.waiting().await.reason.expect("reason");
+        assert!(reason.contains("not answered in time"), "{reason}");
+    });
+}
+
+#[test]
 fn waiting_is_waiting_and_not_spinning() {
     let slow = Rig::config(|config| {
         config.timers.hello_max = Duration::from_millis(20);
@@ -143,7 +159,7 @@ fn an_address_that_is_none_waits_with_a_remedy() {
     for url in ["", "http://localhost/ws", "ws://", "not a url", "ws://127.0.0.1:1/ws"] {
         let mut config = Rig::config(|_| ());
         config.timers.cap_ms = 60_000;
-        super::rig::with_url(config, url, |mut rig| async move {
+        super::rig::rig_at(config, url, |mut rig| async move {
             let view = rig.waiting().await;
             assert!(view.reason.expect("reason").starts_with("cannot connect"), "{url}");
             rig.stop();

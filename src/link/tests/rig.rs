@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::courier::{Courier, Inbound, LateAck, LinkObserver, LinkView};
-use crate::link::{ACK_MAX, LinkConfig, TlsRoots, run};
+use crate::link::{ACK_MAX, CONNECT_MAX, LinkConfig, TlsRoots, run};
 use crate::message::{PublicKey, SecretKey};
 use crate::wire;
 use async_tungstenite::tungstenite::Message;
@@ -10,6 +10,7 @@ use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::{WebSocketStream, accept_async};
 use claudemesh_fsm::link::{LinkState, Timers};
 use claudemesh_fsm::negotiate::Policy;
+use futures_lite::{AsyncRead, AsyncWrite};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
@@ -66,11 +67,11 @@ pub(super) fn rig<F: Future<Output = ()>>(test: impl FnOnce(Rig) -> F) {
 }
 
 pub(super) fn with<F: Future<Output = ()>>(config: LinkConfig, test: impl FnOnce(Rig) -> F) {
-    with_url(config, "ws://127.0.0.1:PORT/ws", test);
+    rig_at(config, "ws://127.0.0.1:PORT/ws", test);
 }
 
 /// As [`with`], but dialling `url`; `PORT` in it is the script's.
-pub(super) fn with_url<F: Future<Output = ()>>(
+pub(super) fn rig_at<F: Future<Output = ()>>(
     mut config: LinkConfig,
     url: &str,
     test: impl FnOnce(Rig) -> F,
@@ -112,6 +113,7 @@ impl Rig {
             cwd: "/".into(),
             pid: 1,
             timers: Timers { cap_ms: 5, ..Timers::default() },
+            connect_max: CONNECT_MAX,
             ack_max: ACK_MAX,
             inflight_max: 256,
             policy: Policy::default(),
@@ -137,8 +139,7 @@ impl Rig {
     /// Accepts, greets and negotiates.
     pub(super) async fn open(&self) -> Peer {
         let mut peer = self.accept().await;
-        peer.greet().await;
-        peer.send(&negotiated()).await;
+        peer.open().await;
         peer
     }
 
@@ -206,9 +207,15 @@ impl Rig {
 }
 
 /// The broker's end of one connection.
-pub(super) struct Peer(pub(super) WebSocketStream<TcpStream>);
+pub(super) struct Peer<S = TcpStream>(pub(super) WebSocketStream<S>);
 
-impl Peer {
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// Greets and negotiates.
+    pub(super) async fn open(&mut self) {
+        self.greet().await;
+        self.send(&negotiated()).await;
+    }
+
     pub(super) async fn recv(&mut self) -> Value {
         loop {
             match self.0.next().await.expect("open").expect("a message") {

@@ -1,0 +1,93 @@
+//! Letting a greeted peer in, and telling the others (protocol §3.4, §3.10, §15.6).
+
+use super::hello::{self, Greeted, Rejection};
+use super::{Handled, Peer};
+use crate::broker::route::{Admission, ConnectionId, Outgoing};
+use crate::broker::send::system_event;
+use crate::wire::{BrokerFrame, HelloAck, SessionHello};
+use claudemesh_fsm::negotiate::Concurrent;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+impl Peer {
+    /// Lets a greeted peer in: hello_ack first, then the news to the others.
+    pub(super) async fn welcome(&self, greeted: Greeted) -> Result<(), Rejection> {
+        let Greeted { identity, member, groups } = greeted;
+        let broker = &self.broker;
+        let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
+        let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
+        let admitted =
+            broker.hub.admit(identity.clone(), self.lines.clone(), policy.unwrap_or_default());
+        let arrival = match admitted {
+            Admission::Admitted(arrival) => arrival,
+            Admission::Full => return Err(Rejection::because("capacity")),
+            Admission::AlreadyConnected => {
+                tracing::warn!(member = %member.id, mesh = %member.mesh_id, "audit: refused a second install of a member key");
+                let reason = "member_already_connected";
+                return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
+            }
+        };
+        if let Some(session_id) = &arrival.replaced_install {
+            tracing::warn!(member = %member.id, mesh = %member.mesh_id, by = %session_id, "audit: closed an older install of a member key (prefer_newest)");
+        }
+        self.session.store(arrival.id, Ordering::Relaxed);
+        if !groups.is_empty() {
+            let replace = !identity.is_session;
+            broker.ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await?;
+        }
+        let groups = broker.ledger.groups(member.seq).await?;
+        let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
+        let ack = HelloAck {
+            presence_id: arrival.id.to_string(),
+            member_display_name: member.display_name.clone(),
+            broker_time: Some(self.clock().now().0),
+            rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
+        };
+        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        let _ = self.greeted.try_send(arrival.id);
+        broker.ledger.touch_member(member.seq, self.clock().now()).await?;
+        if !arrival.was_present && member.visible {
+            let data =
+                json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});
+            let event = system_event(
+                self.clock().mint_id(),
+                &identity.mesh_id,
+                "peer_joined",
+                data,
+                self.clock().now(),
+            );
+            broker.hub.broadcast(&identity.mesh_id, &event, |other| {
+                let is_itself = other.routing_key == identity.routing_key;
+                !is_itself && (identity.is_session || other.member != identity.member)
+            });
+        }
+        Ok(())
+    }
+
+    /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
+    /// is how today's clients poke it (protocol §3.3).
+    pub(super) async fn greet_again(&self, id: ConnectionId, hello: SessionHello) -> Handled {
+        let same = self
+            .broker
+            .hub
+            .identity(id)
+            .filter(|known| known.is_session && known.routing_key == hello.session_pubkey);
+        let verified = match &same {
+            Some(_) => hello::session(&self.broker, hello).await.is_ok(),
+            None => false,
+        };
+        let Some(identity) = same.filter(|_| verified) else {
+            self.lines.send(Outgoing::Close(1000, "session_replaced"));
+            return Handled::Refused;
+        };
+        let ack = HelloAck {
+            presence_id: id.to_string(),
+            member_display_name: identity.name,
+            broker_time: Some(self.clock().now().0),
+            rest: serde_json::Map::new(),
+        };
+        self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        self.broker.hub.poke(id);
+        Handled::Done
+    }
+}

@@ -1,0 +1,97 @@
+//! The writer of a connection: what is queued, a ping now and then, and the verdict that nobody is
+//! there any more (protocol §3.9).
+
+use super::Peer;
+use crate::broker::route::Outgoing;
+use crate::http::Socket;
+use async_tungstenite::WebSocketSender;
+use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
+use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+use bytes::Bytes;
+use futures_lite::future::or;
+use futures_util::SinkExt;
+use smol::channel::{self, Receiver};
+use std::time::Duration;
+
+/// How often a ping goes out.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Silence after which a connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long a write may make no progress.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// Frames written with one flush: bounds how long a ping may wait behind them.
+const WRITTEN_AT_ONCE_MAX: usize = 64;
+
+type Sink = WebSocketSender<Socket>;
+
+enum Written {
+    More,
+    Closed,
+}
+
+impl Peer {
+    /// Writes what is queued until the connection ends. `true` when we closed it ourselves.
+    pub(super) async fn write(
+        &self,
+        mut sink: Sink,
+        outgoing: Receiver<Outgoing>,
+        drains: channel::Sender<()>,
+    ) -> bool {
+        let mut ping_at = self.clock().monotonic() + PING_EVERY;
+        loop {
+            let dead_at = self.heard_at() + SILENCE_MAX;
+            let timer = async {
+                self.clock().sleep_until(ping_at.min(dead_at)).await;
+                None
+            };
+            let next = or(async { outgoing.recv().await.ok() }, timer).await;
+            if next.is_none() {
+                let now = self.clock().monotonic();
+                if now >= self.heard_at() + SILENCE_MAX {
+                    return false;
+                }
+                if now < ping_at {
+                    continue;
+                }
+                ping_at = now + PING_EVERY;
+            }
+            let writing = async {
+                match next {
+                    Some(first) => write_all(&mut sink, first, &outgoing).await,
+                    None => sink.send(Message::Ping(Bytes::new())).await.map(|()| Written::More),
+                }
+            };
+            match self.clock().timeout(WRITE_STALL_MAX, writing).await {
+                Some(Ok(Written::More)) => {}
+                Some(Ok(Written::Closed)) => return true,
+                Some(Err(_)) | None => return false,
+            }
+            let _ = drains.try_send(());
+        }
+    }
+}
+
+/// Writes a frame and what waits behind it, with one flush.
+async fn write_all(
+    sink: &mut Sink,
+    first: Outgoing,
+    outgoing: &Receiver<Outgoing>,
+) -> tungstenite::Result<Written> {
+    let mut next = Some(first);
+    let mut written = 0;
+    while let Some(frame) = next {
+        match frame {
+            Outgoing::Frame(text) => sink.feed(Message::Text(text)).await?,
+            Outgoing::Close(code, reason) => {
+                let reason = Utf8Bytes::from_static(reason);
+                let frame = CloseFrame { code: CloseCode::from(code), reason };
+                sink.send(Message::Close(Some(frame))).await?;
+                return Ok(Written::Closed);
+            }
+        }
+        written += 1;
+        next = if written < WRITTEN_AT_ONCE_MAX { outgoing.try_recv().ok() } else { None };
+    }
+    sink.flush().await?;
+    Ok(Written::More)
+}
