@@ -230,7 +230,8 @@ impl Line {
             return failure.hint("flags of a command come after it; see `claudemesh help`");
         };
         let words = command.words.join(" ");
-        let known = command.flags.iter().chain(GLOBAL_FLAGS).map(|flag| format!("--{}", flag.long));
+        let known =
+            command.shown_flags().chain(GLOBAL_FLAGS).map(|flag| format!("--{}", flag.long));
         let failure = Failure::usage(format!("`{words}` has no flag {flag}"));
         match nearest(flag, known) {
             Some(name) => failure.hint(format!("did you mean `{name}`?")),

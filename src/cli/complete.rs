@@ -40,7 +40,7 @@ fn followers() -> BTreeMap<String, BTreeSet<String>> {
                 let before = name[..length].join(" ");
                 after.entry(before).or_default().insert(name[length].to_owned());
             }
-            let flags = command.flags.iter().chain(GLOBAL_FLAGS);
+            let flags = command.shown_flags().chain(GLOBAL_FLAGS);
             let flags = flags.map(|flag| format!("--{}", flag.long));
             after.entry(name.join(" ")).or_default().extend(flags);
         }
@@ -86,7 +86,7 @@ fn fish() -> String {
                 if before.is_empty() { "__fish_use_subcommand".to_owned() } else { seen(before) };
             let about = command.about.replace('\'', "\\'");
             line(format!("complete -c claudemesh -n '{condition}' -a {last} -d '{about}'"));
-            for flag in command.flags {
+            for flag in command.shown_flags() {
                 let about = flag.about.replace('\'', "\\'");
                 let (condition, long) = (seen(name), flag.long);
                 line(format!("complete -c claudemesh -n '{condition}' -l {long} -d '{about}'"));

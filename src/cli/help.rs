@@ -48,7 +48,7 @@ fn of_command(command: &Command) -> String {
     }
     if !command.flags.is_empty() {
         page.push_str("\nFlags:\n");
-        columns(&mut page, command.flags.iter().map(|flag| (spelling(flag), flag.about)));
+        columns(&mut page, command.shown_flags().map(|flag| (spelling(flag), flag.about)));
     }
     page.push_str("\nFlags of every command:\n");
     columns(&mut page, GLOBAL_FLAGS.iter().map(|flag| (spelling(flag), flag.about)));
@@ -77,7 +77,7 @@ fn spelling(flag: &Flag) -> String {
     match flag.takes {
         Takes::Nothing => format!("--{}", flag.long),
         Takes::One(value) | Takes::Many(value) => format!("--{} <{value}>", flag.long),
-        Takes::Maybe(value) => format!("--{}[=<{value}>]", flag.long),
+        Takes::Maybe(value) => format!("--{}[={value}]", flag.long),
     }
 }
 

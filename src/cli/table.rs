@@ -42,6 +42,7 @@ pub(super) struct Operand {
 pub(super) struct Flag {
     pub(super) long: &'static str,
     pub(super) takes: Takes,
+    /// What it does; empty for one that is understood and not shown.
     pub(super) about: &'static str,
 }
 
@@ -63,6 +64,11 @@ impl Command {
     /// Its name and its aliases.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static [&'static str]> + use<> {
         std::iter::once(self.words).chain(self.aliases.iter().copied())
+    }
+
+    /// The flags that are shown.
+    pub(super) fn shown_flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().filter(|flag| !flag.about.is_empty())
     }
 
     pub(super) fn is_called(&self, words: &[String]) -> bool {
@@ -119,6 +125,7 @@ pub(super) const COMMANDS: &[Command] = &[
         aliases: &[&["daemon", "start"]],
         flags: &[
             flag("foreground", Nothing, "stay, and write the log to standard error (services)"),
+            flag("detached", Nothing, ""),
             flag("local", Nothing, "also run the embedded broker, with a mesh `local`"),
             flag("listen", One("addr"), "where the embedded broker listens (with --local)"),
             flag("mesh", Many("slug"), "serve only this mesh; may be repeated"),

@@ -21,7 +21,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         // What is wrong with flags and files was said here; the child reads them again.
         return detach::start(context, &child_args(context, parsed), choice.as_deref());
     }
-    if let Some(choice) = choice {
+    if let Some(choice) = choice.filter(|_| !parsed.has("detached")) {
         context.print.note(&choice);
     }
     match daemon::run(options) {
@@ -69,7 +69,8 @@ fn options(
         settings,
         only_meshes: only_meshes(context, parsed)?,
         local_broker: parsed.has("local").then_some(LocalBroker { listen }),
-        log_to_stderr: parsed.has("foreground"),
+        // In the background standard error is a file that nobody rotates.
+        log_to_stderr: !parsed.has("detached"),
     };
     Ok((options, choice))
 }
@@ -120,7 +121,8 @@ fn only_meshes(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Failur
 
 /// The command line of the daemon in the background.
 fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
-    let mut args: Vec<std::ffi::OsString> = ["daemon", "up", "--foreground"].map(Into::into).into();
+    let start = ["daemon", "up", "--foreground", "--detached"];
+    let mut args: Vec<std::ffi::OsString> = start.map(Into::into).into();
     if let Some(home) = &context.home {
         args.extend(["--home".into(), home.into()]);
     }
