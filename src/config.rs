@@ -10,6 +10,7 @@ pub mod keys;
 mod settings;
 
 pub use error::ConfigError;
+pub(crate) use error::distance;
 pub use settings::{
     Broker, CloneCheck, ClonePolicy, Daemon, Disk, Features, Inbox, Ipc, LegacyBrokers, Link,
     Outbox,

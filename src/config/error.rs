@@ -105,7 +105,7 @@ fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static st
 }
 
 /// Levenshtein's distance: how many letters to add, drop or change.
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (nth, letter) in one.chars().enumerate() {

@@ -48,7 +48,10 @@ fn main() {
             println!("  p50 / raw commit p50: {:.2}", accepts.p50_us / raw_1.p50_us);
         }
         if connections == 64 {
-            println!("  accepts / raw rows at batch 64: {:.2}", accepts.per_second / raw_64.per_second);
+            println!(
+                "  accepts / raw rows at batch 64: {:.2}",
+                accepts.per_second / raw_64.per_second
+            );
         }
     }
 }

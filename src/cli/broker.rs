@@ -1,0 +1,89 @@
+//! `broker`: the embedded broker in the foreground.
+
+use super::args::Parsed;
+use super::context::Context;
+use super::exit;
+use super::failure::Failure;
+use crate::broker::{self, BrokerError};
+use crate::config::Settings;
+use crate::http::Shutdown;
+use async_signal::{Signal, Signals};
+use claudemesh_fsm::retry::Retention;
+use futures_lite::{StreamExt, future};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `broker`
+pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let settings = Settings::load(&context.paths.config_toml())?;
+    let listen = parsed.parsed("listen", "an address like 127.0.0.1:7900", |text| {
+        text.parse::<SocketAddr>().ok()
+    })?;
+    let print = context.print.clone();
+    let data_dir = data_dir(context, parsed);
+    let shown_dir = data_dir.display().to_string();
+    let options = broker::Options {
+        listen: listen.unwrap_or(settings.broker.listen),
+        data_dir,
+        public_authority: None,
+        settings: settings_of(&settings.broker),
+        on_ready: Some(Box::new(move |bound| {
+            let url = format!("ws://{bound}/ws");
+            let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
+            // Whoever started us may have gone; the broker's work has not.
+            let _ = print.answer(&value, || format!("broker at {url}, data in {shown_dir}"));
+        })),
+    };
+    let mut signals = Signals::new([Signal::Term, Signal::Int])
+        .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let (trigger, shutdown) = Shutdown::new();
+    context.run(async {
+        let stopping = async {
+            signals.next().await;
+            trigger.fire();
+            future::pending().await
+        };
+        let running = Box::pin(broker::run(options, context.clock.clone(), shutdown));
+        future::or(running, stopping).await.map_err(Failure::from)
+    })?;
+    Ok(exit::OK)
+}
+
+/// `--data`, or the daemon's own broker directory.
+pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
+    parsed.value("data").map_or_else(|| context.paths.broker_dir(), PathBuf::from)
+}
+
+fn settings_of(settings: &crate::config::Broker) -> broker::Settings {
+    broker::Settings {
+        lease_ms: settings.lease_ms,
+        presence_lease_ms: settings.presence_lease_ms,
+        rate: (settings.rate_burst > 0).then(|| broker::Rate {
+            burst: settings.rate_burst,
+            per_second: f64::from(settings.rate_per_s),
+        }),
+        dedupe_retention_days: match settings.retention {
+            Retention::Permanent => None,
+            Retention::Days(days) => Some(u32::try_from(days).unwrap_or(u32::MAX)),
+        },
+        undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
+        connections_per_mesh_max: settings.connections_max,
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let (exit, code) = match &error {
+            BrokerError::AlreadyRunning(_) => (exit::CONFLICT, "broker_already_running"),
+            BrokerError::AddressTaken(_) => (exit::CONFLICT, "address_taken"),
+            BrokerError::Conflict(_) => (exit::CONFLICT, "conflict"),
+            BrokerError::Ledger(_) => (exit::CONFLICT, "ledger"),
+            BrokerError::Invalid(_) => (exit::USAGE, "invalid"),
+            BrokerError::NotFound(_) => (exit::FAILED, "not_found"),
+            BrokerError::Unreachable(_) => (exit::FAILED, "broker_unreachable"),
+            BrokerError::Io(_) => (exit::FAILED, "io"),
+        };
+        Self::new(exit, code, error)
+    }
+}

@@ -1,0 +1,106 @@
+//! What every command works with: where everything is, how to print, a clock, and a way to wait
+//! that Ctrl-C ends.
+
+use super::args::Globals;
+use super::failure::Failure;
+use super::print::Printer;
+use crate::client::{self, Client};
+use crate::clock::Clock;
+use crate::join;
+use crate::paths::{Inputs, Paths};
+use async_signal::{Signal, Signals};
+use futures_lite::{StreamExt, future};
+use smol::Executor;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One command's surroundings.
+pub(super) struct Context {
+    pub(super) paths: Paths,
+    pub(super) print: Printer,
+    pub(super) clock: Clock,
+    /// As given on the command line.
+    pub(super) home: Option<PathBuf>,
+    executor: Arc<Executor<'static>>,
+}
+
+impl Context {
+    pub(super) fn new(print: Printer, globals: Globals) -> Result<Self, Failure> {
+        let (paths, warnings) = Paths::resolve(&Inputs::from_process(globals.home.clone()))?;
+        for warning in warnings {
+            print.note(&format!("warning: {warning}"));
+        }
+        let executor = Arc::new(Executor::new());
+        let clock = Clock::real(Arc::clone(&executor));
+        Ok(Self { paths, print, clock, home: globals.home, executor })
+    }
+
+    /// Runs `work` to its end, or until Ctrl-C.
+    pub(super) fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let interrupts = Signals::new([Signal::Int])
+            .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")));
+        let mut interrupts = interrupts?;
+        let interrupted = async {
+            interrupts.next().await;
+            Err(Failure::interrupted())
+        };
+        self.run(future::or(work, interrupted))
+    }
+
+    /// Runs `work` to its end; it listens for signals itself.
+    pub(super) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        smol::block_on(self.executor.run(work))
+    }
+
+    /// The daemon's client, unchecked.
+    pub(super) fn client(&self) -> Client {
+        Client::new(&self.paths, &self.clock)
+    }
+
+    /// The daemon's client, once the daemon is known to run and to speak with our keys (§1): a
+    /// command never speaks through a daemon that is somebody else there.
+    pub(super) async fn daemon(&self) -> Result<Client, Failure> {
+        let client = self.client();
+        let version = client.version().await.map_err(|error| self.explain(error))?;
+        for ours in join::joined(&self.paths)? {
+            let theirs = version.meshes.iter().find(|mesh| mesh.mesh == ours.slug);
+            if theirs.is_some_and(|theirs| theirs.member_pubkey != ours.pubkey) {
+                let failure = Failure::failed(format!(
+                    "the running daemon speaks in mesh `{}` with another member key than {}",
+                    ours.slug,
+                    self.paths.config_json().display()
+                ));
+                return Err(
+                    failure.hint("restart it: claudemesh daemon down && claudemesh daemon up")
+                );
+            }
+        }
+        Ok(client)
+    }
+
+    /// A client's error, with the command that starts this very daemon.
+    pub(super) fn explain(&self, error: client::Error) -> Failure {
+        match error {
+            client::Error::NotRunning => Failure::not_running(self.command("daemon up")),
+            other => other.into(),
+        }
+    }
+
+    /// A command line of ours for a person to copy.
+    pub(super) fn command(&self, words: &str) -> String {
+        match &self.home {
+            Some(home) => format!("claudemesh {words} --home {}", home.display()),
+            None => format!("claudemesh {words}"),
+        }
+    }
+
+    /// The name peers are to see when nobody chose one.
+    pub(super) fn default_name() -> String {
+        let named = |variable| std::env::var(variable).ok().filter(|name| !name.trim().is_empty());
+        named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "peer".to_owned())
+    }
+}

@@ -1,0 +1,206 @@
+//! Starts the daemon in the background and waits for its first words (§8).
+//!
+//! The child is this same program with `--foreground`, in a process group of its own, so that
+//! Ctrl-C in this terminal does not reach it. What it says before its log is open goes to a file
+//! beside the log, and is shown here when the start fails.
+
+use super::context::Context;
+use super::failure::Failure;
+use super::print::{Tone, age};
+use super::{daemon as status, exit};
+use crate::api::Health;
+use crate::clock;
+use crate::daemon::lock;
+use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
+use claudemesh_fsm::id::Millis;
+use serde_json::json;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// For the socket to answer and every link to have its first verdict.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at a daemon that starts or stops.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Of the log, when the start fails.
+const LOG_LINES_SHOWN: usize = 5;
+/// The end of the log that is read for them, in bytes.
+const LOG_TAIL_BYTES: u64 = 16 * 1024;
+const PRIVATE_FILE_MODE: u32 = 0o600;
+
+/// Starts `claudemesh <args>` unless a daemon runs, and reports; `choice` is said when it starts.
+pub(super) fn start(
+    context: &Context,
+    args: &[OsString],
+    choice: Option<&str>,
+) -> Result<u8, Failure> {
+    if lock::running(&context.paths).map_err(Failure::failed)?.is_some() {
+        return report_running(context);
+    }
+    ensure_private_dir(&context.paths.daemon_dir)?;
+    check_socket_path(&context.paths.socket())?;
+    if let Some(choice) = choice {
+        context.print.note(choice);
+    }
+    let mut child = spawn(&context.paths, args)?;
+    let health = context.block_on(wait(context, &mut child))?;
+    let pid = health.pid;
+    let links: Vec<_> = health.meshes.iter().map(|mesh| json!(mesh)).collect();
+    let value =
+        json!({ "ok": true, "running": true, "started": true, "pid": pid, "meshes": links });
+    context.print.answer(&value, || {
+        let text = context.print.paint(Tone::Good, &format!("daemon up, pid {pid}"));
+        match health.meshes.is_empty() {
+            true => format!("{text}\n{}", status::NO_MESH),
+            false => format!("{text}\n{}", status::link_lines(&health)),
+        }
+    })?;
+    Ok(exit::OK)
+}
+
+/// Says who runs already; that is no failure.
+pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
+    let health = context.block_on(async {
+        // It may have taken the lock a moment ago.
+        let deadline = context.clock.monotonic() + START_TIMEOUT;
+        loop {
+            match context.client().health().await {
+                Ok(health) => return Ok(health),
+                Err(error) if context.clock.monotonic() >= deadline => {
+                    let failure = Failure::failed(format!(
+                        "a daemon holds {} and does not answer: {error}",
+                        context.paths.lock().display()
+                    ));
+                    return Err(failure.hint("see `claudemesh daemon status`"));
+                }
+                Err(_) => context.clock.sleep(LOOK_PAUSE).await,
+            }
+        }
+    })?;
+    let since = since(context, &health);
+    let pid = health.pid;
+    let value =
+        json!({ "ok": true, "running": true, "started": false, "pid": pid, "since": since });
+    context.print.answer(&value, || format!("daemon already running, pid {pid}, since {since}"))?;
+    Ok(exit::OK)
+}
+
+fn since(context: &Context, health: &Health) -> String {
+    let uptime_ms = i64::try_from(health.uptime_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+    clock::iso(Millis(context.clock.now().0.saturating_sub(uptime_ms)))
+}
+
+/// What the child says outside its log.
+fn stderr_file(paths: &Paths) -> PathBuf {
+    paths.log().with_extension("stderr")
+}
+
+fn spawn(paths: &Paths, args: &[OsString]) -> Result<Child, Failure> {
+    let file = stderr_file(paths);
+    let stderr = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(PRIVATE_FILE_MODE)
+        .open(&file)
+        .map_err(|error| PathsError::io("write", &file, error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
+    Command::new(&program)
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| Failure::failed(format!("cannot run {}: {error}", program.display())))
+}
+
+/// Until every link has its first verdict; a link that is still silent at the end is only reported.
+async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
+    let client = context.client();
+    let deadline = context.clock.monotonic() + START_TIMEOUT;
+    loop {
+        let health = client.health().await;
+        let is_over = context.clock.monotonic() >= deadline;
+        match health {
+            Ok(health) if is_over || health.meshes.iter().all(|mesh| has_verdict(&mesh.link)) => {
+                return Ok(health);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                if let Some(ended) = child.try_wait().map_err(Failure::failed)? {
+                    return gone(context, ended.code()).await;
+                }
+                if is_over {
+                    let seconds = START_TIMEOUT.as_secs();
+                    let message = format!("the daemon did not answer within {seconds} s");
+                    return Err(with_last_words(context, Failure::failed(message)));
+                }
+            }
+        }
+        context.clock.sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// The child ended. Another daemon may have been first, which is as good.
+async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
+    match code {
+        Some(0) => Ok(context.client().health().await.map_err(|error| context.explain(error))?),
+        code => {
+            let exit = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED);
+            let failure = Failure::new(exit, "daemon_did_not_start", "the daemon did not start");
+            Err(with_last_words(context, failure))
+        }
+    }
+}
+
+fn has_verdict(link: &str) -> bool {
+    !matches!(link, "offline" | "dialing" | "greeting" | "negotiating")
+}
+
+/// Adds what the child said, and the end of its log.
+fn with_last_words(context: &Context, mut failure: Failure) -> Failure {
+    let said = last_lines(&stderr_file(&context.paths));
+    // `error: ` is printed in front of the whole; its own would repeat it.
+    let said: Vec<_> = said
+        .iter()
+        .filter(|line| !line.starts_with('{'))
+        .map(|l| l.trim_start_matches("error: "))
+        .collect();
+    if said.is_empty() {
+        let log = last_lines(&context.paths.log());
+        if !log.is_empty() {
+            failure.message += &format!("; its log ends with\n{}", log.join("\n"));
+        }
+    } else {
+        failure.message += &format!(":\n{}", said.join("\n"));
+    }
+    failure.hint(format!("the log is {}", context.paths.log().display()))
+}
+
+fn last_lines(file: &std::path::Path) -> Vec<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(file)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(LOG_TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // Without a file there is nothing to show.
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].to_vec()
+}
+
+/// An uptime for people.
+pub(super) fn uptime(health: &Health) -> String {
+    format!("up {}", age(health.uptime_seconds))
+}

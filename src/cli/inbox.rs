@@ -1,0 +1,189 @@
+//! `inbox`: what arrived, and with `--follow` what arrives.
+
+use super::args::Parsed;
+use super::context::Context;
+use super::failure::Failure;
+use super::print::{Tone, block, inline};
+use super::{events, exit, peers};
+use crate::api::{Encryption, InboxMessage, MessageEvent};
+use crate::client::{Client, InboxQuery};
+use crate::clock::{iso, parse_iso};
+use claudemesh_fsm::id::Millis;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// `--limit` when nothing is said.
+const LIMIT_DEFAULT: usize = 100;
+/// The most that one command shows.
+const LIMIT_MAX: usize = 1_000_000;
+/// The most that the daemon answers at once.
+const PAGE_MAX: usize = 1000;
+
+/// `inbox`
+pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let limit = parsed.count("limit", LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+    let own = |flag| parsed.value(flag).map(str::to_owned);
+    let mut query = InboxQuery {
+        mesh: own("mesh"),
+        topic: own("topic"),
+        from: own("from"),
+        since: since(parsed, context.clock.now())?,
+        unread_only: parsed.has("unread"),
+        mark_seen: parsed.has("mark-seen"),
+        ..InboxQuery::default()
+    };
+    context.block_on(async {
+        let client = context.daemon().await?;
+        if let Some(who) = &query.from {
+            let mesh = query.mesh.as_deref();
+            query.from = Some(peers::key_of(context, &client, mesh, who).await?);
+        }
+        if parsed.has("follow") {
+            follow(context, &client, &query, limit).await?;
+        } else {
+            let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
+            print(context, messages, next_cursor)?;
+        }
+        Ok(exit::OK)
+    })
+}
+
+/// A time, or how long ago.
+fn since(parsed: &Parsed, now: Millis) -> Result<Option<String>, Failure> {
+    parsed.parsed("since", "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
+        if let Some(at) = parse_iso(text) {
+            return Some(iso(at));
+        }
+        let age = humantime::parse_duration(text).ok()?;
+        Some(iso(Millis(now.0 - i64::try_from(age.as_millis()).ok()?)))
+    })
+}
+
+/// The newest `limit` messages, newest first, and where more are.
+async fn pages(
+    context: &Context,
+    client: &Client,
+    query: &InboxQuery,
+    limit: usize,
+) -> Result<(Vec<InboxMessage>, Option<String>), Failure> {
+    let mut query = query.clone();
+    let mut messages = Vec::new();
+    loop {
+        query.limit = Some((limit - messages.len()).min(PAGE_MAX));
+        let page = client.inbox(&query).await.map_err(|error| context.explain(error))?;
+        messages.extend(page.items);
+        match page.next_cursor {
+            Some(cursor) if messages.len() < limit => query.cursor = Some(cursor),
+            cursor => return Ok((messages, cursor)),
+        }
+    }
+}
+
+fn print(
+    context: &Context,
+    messages: Vec<InboxMessage>,
+    next_cursor: Option<String>,
+) -> Result<(), Failure> {
+    let value = json!({ "items": messages, "next_cursor": next_cursor });
+    context.print.answer(&value, || {
+        if messages.is_empty() {
+            return "nothing".to_owned();
+        }
+        // As it was said: the newest stands last, where the reader looks.
+        messages.iter().rev().map(|message| line(context, message)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// One message for a person. Nothing of it is trusted.
+pub(super) fn line(context: &Context, message: &InboxMessage) -> String {
+    let at = context.print.paint(Tone::Quiet, &inline(&message.received_at));
+    let topic = message.topic.as_deref().unwrap_or_default();
+    let place = match topic {
+        "" => inline(&message.mesh),
+        topic => format!("{}#{}", inline(&message.mesh), inline(topic.trim_start_matches('#'))),
+    };
+    let key: String = inline(&message.sender_pubkey).chars().take(8).collect();
+    let sender = message.sender_name.as_deref().map_or_else(|| key.clone(), inline);
+    let unread = if message.seen_at.is_none() { "*" } else { " " };
+    let open = if message.encryption == Encryption::None { " [not encrypted]" } else { "" };
+    let body = match &message.body {
+        Some(body) => block(body),
+        None => context.print.paint(Tone::Bad, "[cannot be decrypted]"),
+    };
+    let id = message.client_message_id.as_deref().unwrap_or(&message.broker_message_id);
+    let id = context.print.paint(Tone::Quiet, &format!("({})", inline(id)));
+    format!("{unread} {at}  {place}  {sender}:{open} {body}  {id}")
+}
+
+/// What is there, oldest first, and then what comes. The stream is opened before the list is read,
+/// so that nothing falls between them; what stands in both is shown once.
+async fn follow(
+    context: &Context,
+    client: &Client,
+    query: &InboxQuery,
+    limit: usize,
+) -> Result<(), Failure> {
+    let types = ["message".to_owned()];
+    let stream = client.events(&types, None).await.map_err(|error| context.explain(error))?;
+    let (messages, _) = pages(context, client, query, limit).await?;
+    let mut shown = HashSet::new();
+    for message in messages.iter().rev() {
+        context.print.answer(&json!(message), || line(context, message))?;
+        shown.insert(message.id.clone());
+    }
+    events::follow(context, client, stream, &types, async |event| {
+        let Ok(MessageEvent { message, .. }) = serde_json::from_str(&event.data) else {
+            return Ok(());
+        };
+        // Repeats come from around the seam alone, and only the list can be repeated.
+        if shown.remove(&message.id) || !is_wanted(query, &message) {
+            return Ok(());
+        }
+        context.print.answer(&as_listed(&event.data), || line(context, &message))?;
+        if query.mark_seen {
+            let ids = [message.id.clone()];
+            client.mark_seen(&ids).await.map_err(|error| context.explain(error))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// An event's message as it stands in the list, without what only the event has.
+fn as_listed(data: &str) -> Value {
+    let mut value: Value = serde_json::from_str(data).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        members.remove("ts");
+    }
+    value
+}
+
+fn is_wanted(query: &InboxQuery, message: &InboxMessage) -> bool {
+    let is = |wanted: &Option<String>, found: Option<&str>| {
+        wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+    };
+    let topic = |text: &str| text.trim_start_matches('#').to_owned();
+    let from = &query.from;
+    is(&query.mesh, Some(&message.mesh))
+        && is(&query.topic.as_deref().map(topic), message.topic.as_deref().map(topic).as_deref())
+        && (is(from, Some(&message.sender_pubkey))
+            || is(from, message.sender_member_pubkey.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Invocation, parse};
+
+    #[test]
+    fn since_is_an_age_or_a_time() {
+        let read = |text: &str| {
+            let args = ["inbox", "--since", text].map(Into::into).into();
+            let Ok(Invocation::Run { parsed, .. }) = parse(args) else { panic!("{text}") };
+            since(&parsed, Millis(1_750_000_000_123)).map_err(|failure| failure.message)
+        };
+        assert_eq!(read("2h"), Ok(Some("2025-06-15T13:06:40.123Z".into())));
+        assert_eq!(read("2025-06-15T15:06:40Z"), Ok(Some("2025-06-15T15:06:40.000Z".into())));
+        assert!(read("yesterday").expect_err("no time").contains("--since"));
+    }
+}

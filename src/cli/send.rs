@@ -1,0 +1,320 @@
+//! `send`: hands a message to the daemon, and says truthfully what became of it.
+//!
+//! The id is made here when nobody gave one, so that a request whose answer was lost is sent again
+//! as the same message and never as a second one.
+
+use super::args::Parsed;
+use super::context::Context;
+use super::exit;
+use super::failure::Failure;
+use super::print::{Tone, inline};
+use crate::api::{Encryption, MessageStatus, Sent};
+use crate::client::{Client, Error, Send};
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::time::Duration;
+
+/// The longest message that is read, in bytes: a daemon takes no longer request (§1.2).
+pub(super) const MESSAGE_BYTES_MAX: u64 = 256 * 1024;
+/// How often one message is offered to the daemon.
+const ATTEMPTS_MAX: u32 = 3;
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// `--wait` without a time.
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+/// Between two looks at a message: short at first, for a broker that is near.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+const PRIORITIES: [&str; 3] = ["now", "next", "low"];
+
+/// `send <to> <message>`
+pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let message = message(parsed, || context.clock.mint_id())?;
+    let wait = match (parsed.has("wait"), parsed.duration("wait")?) {
+        (false, _) => None,
+        (true, wait) => Some(wait.unwrap_or(WAIT_DEFAULT)),
+    };
+    context.block_on(async {
+        let client = context.daemon().await?;
+        let sent = send(context, &client, &message).await?;
+        match wait {
+            None => report(context, &message.to, &sent),
+            Some(wait) => wait_for(context, &client, &message.to, sent, wait).await,
+        }
+    })
+}
+
+fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Failure> {
+    let (to, words) = parsed.operands.split_first().expect("<to> is required by the table");
+    let text = match words {
+        [dash] if dash == "-" => read_whole(std::io::stdin().lock(), "standard input")?,
+        words => words.join(" "),
+    };
+    if text.is_empty() {
+        return Err(Failure::usage("<message> is empty"));
+    }
+    let expected = "now, next or low";
+    let priority = parsed
+        .parsed("priority", expected, |text| PRIORITIES.contains(&text).then(|| text.to_owned()))?;
+    let own = |flag| parsed.value(flag).map(str::to_owned);
+    Ok(Send {
+        to: to.clone(),
+        message: text,
+        mesh: own("mesh"),
+        priority,
+        meta: meta(&parsed.values("meta"))?,
+        reply_to_id: own("reply-to"),
+        client_message_id: own("id").unwrap_or_else(mint_id),
+    })
+}
+
+/// Text from a file or standard input, at most [`MESSAGE_BYTES_MAX`].
+pub(super) fn read_whole(from: impl Read, name: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    from.take(MESSAGE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+    if bytes.len() as u64 > MESSAGE_BYTES_MAX {
+        let message = format!("{name} is longer than {MESSAGE_BYTES_MAX} bytes");
+        return Err(Failure::usage(message).hint("send a link, or several messages"));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name} is not UTF-8 text")))
+}
+
+fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
+    let mut meta = Map::new();
+    for pair in pairs {
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| Failure::usage(format!("--meta is {pair:?}; expected name=value")))?;
+        if meta.insert(name.to_owned(), value.into()).is_some() {
+            return Err(Failure::usage(format!("--meta names {name:?} twice")));
+        }
+    }
+    Ok((!meta.is_empty()).then_some(meta))
+}
+
+/// Offers the message until the daemon answers. What was written and not answered is offered again
+/// here, with the same id, and nowhere else (§8).
+async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent, Failure> {
+    let mut may_be_taken = false;
+    let mut attempt = 1;
+    loop {
+        let error = match client.send(message).await {
+            Ok(sent) => return Ok(sent),
+            Err(error) => error,
+        };
+        let is_worth_another = match &error {
+            Error::Unanswered(_) => {
+                may_be_taken = true;
+                true
+            }
+            Error::NotWritten(_) => true,
+            Error::Problem(problem) => problem.error == "daemon_busy",
+            // A daemon that took it may be restarting; one that did not is simply not there.
+            Error::NotRunning | Error::Unreachable(_) => may_be_taken,
+            Error::BadAnswer(_) => false,
+        };
+        if !is_worth_another || attempt == ATTEMPTS_MAX {
+            let is_answer = matches!(error, Error::Problem(_));
+            return Err(if may_be_taken && !is_answer {
+                unknown(message, &error)
+            } else {
+                context.explain(error)
+            });
+        }
+        attempt += 1;
+        context.clock.sleep(RETRY_PAUSE).await;
+    }
+}
+
+fn unknown(message: &Send, error: &Error) -> Failure {
+    let id = &message.client_message_id;
+    let words = format!("it is unknown whether the daemon has message {id}: {error}");
+    Failure::new(exit::FAILED, "outcome_unknown", words)
+        .with("client_message_id", id.as_str())
+        .hint(format!("repeat the command with --id {id}: it cannot be sent twice"))
+}
+
+/// What the answer says, and no more.
+fn report(context: &Context, to: &str, sent: &Sent) -> Result<u8, Failure> {
+    let mut value = json!(sent);
+    value["ok"] = true.into();
+    value["via"] = "daemon".into();
+    context.print.answer(&value, || {
+        let again = sent.duplicate == Some(true);
+        let state = match (sent.status.as_str(), again) {
+            ("done", _) => context.print.paint(Tone::Good, "delivered to the broker"),
+            ("queued", false) => "queued".to_owned(),
+            (status, _) => format!("already accepted ({})", inline(status)),
+        };
+        line(&state, to, &sent.mesh, &sent.client_message_id, sent.encryption)
+    })?;
+    Ok(exit::OK)
+}
+
+fn line(state: &str, to: &str, mesh: &str, id: &str, encryption: Encryption) -> String {
+    let (to, mesh, id) = (inline(to), inline(mesh), inline(id));
+    let sealed = match encryption {
+        Encryption::Direct => "",
+        Encryption::None => ", not encrypted",
+    };
+    format!("{state} for {to} in {mesh} ({id}, via daemon{sealed})")
+}
+
+/// Looks until the message came to an end, or time did.
+async fn wait_for(
+    context: &Context,
+    client: &Client,
+    to: &str,
+    sent: Sent,
+    wait: Duration,
+) -> Result<u8, Failure> {
+    if sent.status == "done" {
+        return report(context, to, &sent);
+    }
+    let seconds = humantime::format_duration(wait);
+    let state = format!("queued, waiting up to {seconds},");
+    let id = &sent.client_message_id;
+    context.print.progress(&line(&state, to, &sent.mesh, id, sent.encryption));
+    let deadline = context.clock.monotonic() + wait;
+    let mut pause = LOOK_PAUSE_MIN;
+    loop {
+        let looked = client.message(id).await;
+        match &looked {
+            Ok(message) if message.status == "done" => {
+                return delivered(context, to, message, &sent);
+            }
+            Ok(message) if message.status == "dead" || message.status == "aborted" => {
+                return Err(never(message));
+            }
+            // It runs again soon, or time ends.
+            Ok(_) | Err(Error::NotRunning | Error::NotWritten(_) | Error::Unanswered(_)) => {}
+            Err(_) => {}
+        }
+        let left = deadline.saturating_sub(context.clock.monotonic());
+        if left.is_zero() {
+            return Err(late(context, client, id, &looked, &sent.mesh).await);
+        }
+        context.clock.sleep(pause.min(left)).await;
+        pause = (pause * 2).min(LOOK_PAUSE_MAX);
+    }
+}
+
+fn delivered(
+    context: &Context,
+    to: &str,
+    message: &MessageStatus,
+    sent: &Sent,
+) -> Result<u8, Failure> {
+    let done = Sent {
+        status: message.status.clone(),
+        broker_message_id: message.broker_message_id.clone(),
+        history_id: message.history_id.clone(),
+        ..sent.clone()
+    };
+    report(context, to, &done)
+}
+
+fn never(message: &MessageStatus) -> Failure {
+    let id = &message.client_message_id;
+    let why = message.last_error.as_deref().unwrap_or("no reason given");
+    let (code, words, hint) = match &message.superseded_by {
+        Some(other) => (
+            "aborted",
+            format!("message {id} was requeued as {other}"),
+            format!("follow that one: claudemesh outbox list (row {other})"),
+        ),
+        None if message.status == "aborted" => (
+            "aborted",
+            format!("message {id} was given up"),
+            "send it anew, without --id".to_owned(),
+        ),
+        None => (
+            "dead",
+            format!("the broker will not take message {id}: {why}"),
+            "see `claudemesh outbox list --failed`; requeue it once the cause is gone".to_owned(),
+        ),
+    };
+    Failure::new(exit::FAILED, code, words)
+        .hint(hint)
+        .with("message", json!(message))
+        .with("client_message_id", id.as_str())
+}
+
+/// Time is over: says where the message is and what it waits for.
+async fn late(
+    context: &Context,
+    client: &Client,
+    id: &str,
+    looked: &Result<MessageStatus, Error>,
+    mesh: &str,
+) -> Failure {
+    let (status, value) = match looked {
+        Ok(message) => (message.status.clone(), json!(message)),
+        Err(error) => (format!("of unknown state ({error})"), Value::Null),
+    };
+    let mut words = format!("message {id} is still {status}");
+    if let Ok(health) = client.health().await
+        && let Some(link) = health.meshes.iter().find(|link| link.mesh == mesh)
+        && link.link != "open"
+    {
+        words += &format!("; the link of mesh `{mesh}` is {}", link.link);
+        for why in [&link.reason, &link.remedy].into_iter().flatten() {
+            words += &format!(": {why}");
+        }
+    }
+    Failure::new(exit::NOT_IN_TIME, "not_delivered_in_time", words)
+        .with("message", value)
+        .with("client_message_id", id)
+        .hint(format!(
+            "the daemon goes on trying; look again with `{}`",
+            context.command("outbox list --pending")
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Invocation, parse};
+
+    fn read(line: &[&str]) -> Result<Send, Failure> {
+        match parse(line.iter().map(Into::into).collect())? {
+            Invocation::Run { parsed, .. } => message(&parsed, || "MINTED".to_owned()),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_message_is_its_words_and_always_has_an_id() {
+        let sent = read(&["send", "bob", "hello", "there", "--meta", "k=a=b"]).expect("good");
+        assert_eq!(
+            (sent.message.as_str(), sent.client_message_id.as_str()),
+            ("hello there", "MINTED")
+        );
+        assert_eq!(sent.meta.expect("one")["k"], "a=b");
+        let sent = read(&["send", "bob", "-x", "--id", "7"]);
+        assert!(sent.is_err(), "a flag is no message without `--`");
+        let sent = read(&["send", "--id", "7", "bob", "--", "-x"]).expect("good");
+        assert_eq!((sent.message.as_str(), sent.client_message_id.as_str()), ("-x", "7"));
+    }
+
+    #[test]
+    fn wrong_words_name_their_flag() {
+        for (line, complaint) in [
+            (&["send", "bob", ""][..], "<message> is empty"),
+            (&["send", "bob", "x", "--priority", "urgent"], "--priority"),
+            (&["send", "bob", "x", "--meta", "k"], "--meta"),
+            (&["send", "bob", "x", "--meta", "=v"], "--meta"),
+            (&["send", "bob", "x", "--meta", "k=1", "--meta", "k=2"], "twice"),
+        ] {
+            let refused = read(line).expect_err(complaint);
+            assert!(refused.message.contains(complaint), "{}", refused.message);
+            assert_eq!(refused.exit, exit::USAGE);
+        }
+        let long = vec![b'x'; usize::try_from(MESSAGE_BYTES_MAX).expect("fits") + 1];
+        assert!(read_whole(&long[..], "it").expect_err("long").message.contains("longer than"));
+        assert!(read_whole(&long[1..], "it").is_ok());
+        assert!(read_whole(&b"\xFF"[..], "it").expect_err("bytes").message.contains("UTF-8"));
+    }
+}

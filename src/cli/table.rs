@@ -1,0 +1,358 @@
+//! The one table of commands and flags: parsing, help and completions read it, and each entry
+//! names what acts. A command that is not here does not exist.
+
+use super::args::Parsed;
+use super::context::Context;
+use super::failure::Failure;
+use super::{broker, complete, daemon, events, inbox, mesh, outbox, peers, send, up};
+
+/// What acts on a command: the exit code, or why not.
+pub(super) type Run = fn(&Context, &Parsed) -> Result<u8, Failure>;
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// Its name, word by word.
+    pub(super) words: &'static [&'static str],
+    /// Its other names.
+    pub(super) aliases: &'static [&'static [&'static str]],
+    pub(super) operands: &'static [Operand],
+    pub(super) flags: &'static [Flag],
+    /// One line.
+    pub(super) about: &'static str,
+    /// What the line leaves open.
+    pub(super) details: &'static str,
+    pub(super) examples: &'static [&'static str],
+    /// Understood, but not shown.
+    pub(super) is_hidden: bool,
+    pub(super) run: Run,
+}
+
+/// A word behind a command.
+#[derive(Debug)]
+pub(super) struct Operand {
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+    /// Takes all words that are left.
+    pub(super) repeats: bool,
+}
+
+/// A flag, without its `--`.
+#[derive(Debug)]
+pub(super) struct Flag {
+    pub(super) long: &'static str,
+    pub(super) takes: Takes,
+    /// What it does; empty for one that is understood and not shown.
+    pub(super) about: &'static str,
+}
+
+/// What stands behind a flag, with its name in help.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Takes {
+    Nothing,
+    /// One value; the last one counts.
+    One(&'static str),
+    /// One value each time.
+    Many(&'static str),
+    /// A value, but only with `=`.
+    Maybe(&'static str),
+}
+
+use Takes::{Many, Maybe, Nothing, One};
+
+impl Command {
+    /// Its name and its aliases.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static [&'static str]> + use<> {
+        std::iter::once(self.words).chain(self.aliases.iter().copied())
+    }
+
+    /// The flags that are shown.
+    pub(super) fn shown_flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().filter(|flag| !flag.about.is_empty())
+    }
+
+    pub(super) fn is_called(&self, words: &[String]) -> bool {
+        self.names().any(|name| name == words)
+    }
+
+    pub(super) fn begins_with(&self, words: &[String]) -> bool {
+        self.names().any(|name| name.len() > words.len() && name[..words.len()] == *words)
+    }
+}
+
+const fn flag(long: &'static str, takes: Takes, about: &'static str) -> Flag {
+    Flag { long, takes, about }
+}
+
+const fn needs(name: &'static str) -> Operand {
+    Operand { name, required: true, repeats: false }
+}
+
+const fn needs_some(name: &'static str) -> Operand {
+    Operand { name, required: true, repeats: true }
+}
+
+const fn may_have_some(name: &'static str) -> Operand {
+    Operand { name, required: false, repeats: true }
+}
+
+/// What every command takes.
+pub(super) const GLOBAL_FLAGS: &[Flag] = &[
+    flag("home", One("dir"), "use this directory instead of ~/.claudemesh"),
+    flag("json", Nothing, "answer in JSON, also when something fails"),
+    flag("help", Nothing, "explain the command"),
+    flag("version", Nothing, "print the version"),
+];
+
+const PLAIN: Command = Command {
+    words: &[],
+    aliases: &[],
+    operands: &[],
+    flags: &[],
+    about: "",
+    details: "",
+    examples: &[],
+    is_hidden: false,
+    run: super::run_version,
+};
+
+const ONE_MESH: Flag = flag("mesh", One("slug"), "only this mesh");
+
+/// Every command, in the order of the help page.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        words: &["daemon", "up"],
+        aliases: &[&["daemon", "start"]],
+        flags: &[
+            flag("foreground", Nothing, "stay, and write the log to standard error (services)"),
+            flag("detached", Nothing, ""),
+            flag("local", Nothing, "also run the embedded broker, with a mesh `local`"),
+            flag("listen", One("addr"), "where the embedded broker listens (with --local)"),
+            flag("mesh", Many("slug"), "serve only this mesh; may be repeated"),
+            flag("name", One("name"), "the name peers see"),
+            flag("no-tcp", Nothing, "listen on the Unix socket alone"),
+            flag("tcp", Nothing, "listen on loopback TCP too, also in a container or in CI"),
+            flag("persistent", Nothing, "in CI, behave as anywhere else"),
+            flag("public-health", Nothing, "answer GET /v1/health on TCP without the token"),
+            flag("allow-legacy-broker", Nothing, "accept brokers that do not deduplicate"),
+        ],
+        about: "start the daemon",
+        details: "Detaches, and returns once the daemon answers and every link has its first \
+                  verdict (at most 5 s). A daemon that already runs is left alone.",
+        examples: &["claudemesh daemon up", "claudemesh daemon up --local"],
+        run: up::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "status"],
+        aliases: &[&["daemon", "ps"], &["status"]],
+        about: "is it running, and how are its links and its outbox",
+        details: "Exits 3 when the daemon is not running.",
+        examples: &["claudemesh daemon status", "claudemesh daemon status --json"],
+        run: daemon::status,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "version"],
+        about: "which daemon runs, and what it serves",
+        examples: &["claudemesh daemon version --json"],
+        run: daemon::version,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "down"],
+        aliases: &[&["daemon", "stop"]],
+        about: "stop the daemon, and wait until it is gone",
+        details: "Exits 0 when there is nothing to stop.",
+        examples: &["claudemesh daemon down"],
+        run: daemon::down,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "outbox", "list"],
+        aliases: &[&["outbox", "list"]],
+        flags: &[
+            flag("pending", Nothing, "only what waits"),
+            flag("inflight", Nothing, "only what is being sent"),
+            flag("done", Nothing, "only what the broker has"),
+            flag("failed", Nothing, "only what the broker refused, or what expired"),
+            flag("aborted", Nothing, "only what was requeued or given up"),
+            ONE_MESH,
+            flag("limit", One("n"), "at most this many (50)"),
+        ],
+        about: "what was sent, newest first",
+        examples: &["claudemesh outbox list --failed"],
+        run: outbox::list,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "outbox", "requeue"],
+        aliases: &[&["outbox", "requeue"]],
+        operands: &[Operand { name: "id", required: false, repeats: false }],
+        flags: &[
+            flag("new-client-id", One("id"), "the id of the new message; else minted"),
+            flag("patch-payload", One("file"), "send this instead; - reads standard input"),
+            flag("force", Nothing, "also when an attempt may have reached the broker"),
+            flag("id", One("id"), "older spelling of <id>"),
+            flag("new-id", One("id"), "older spelling of --new-client-id"),
+            flag("auto", Nothing, "older spelling of no --new-client-id"),
+        ],
+        about: "send a failed message again, under a new id",
+        details: "<id> is the row's id in `outbox list`. The old row stays, as aborted.",
+        examples: &[
+            "claudemesh outbox requeue 01JD8Q4M700000000000000042",
+            "echo shorter | claudemesh outbox requeue 01JD8Q4M700000000000000042 --patch-payload -",
+        ],
+        run: outbox::requeue,
+        ..PLAIN
+    },
+    Command {
+        words: &["send"],
+        operands: &[needs("to"), needs_some("message")],
+        flags: &[
+            flag("mesh", One("slug"), "in this mesh, where more than one could take it"),
+            flag("priority", One("priority"), "now, next (default) or low"),
+            flag("reply-to", One("id"), "the client_message_id this answers"),
+            flag("meta", Many("k=v"), "a member of the message's meta; may be repeated"),
+            flag("id", One("id"), "the message's id; the same id is never sent twice"),
+            flag("wait", Maybe("30s"), "wait until the broker has it"),
+        ],
+        about: "send a message",
+        details: "<to> is a public key, a name, @group, #topic or * for everybody. <message> - \
+                  reads standard input. Only messages to one recipient are sealed end to end.\n\
+                  With --wait: exit 0 when the broker has it, 1 when it never will, 6 when time \
+                  is over.",
+        examples: &[
+            "claudemesh send bob 'hello'",
+            "claudemesh send '#deploys' 'going out' --wait=5s",
+            "git diff | claudemesh send bob - --meta kind=diff",
+        ],
+        run: send::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["inbox"],
+        flags: &[
+            flag("follow", Nothing, "go on with what arrives, until Ctrl-C"),
+            flag("unread", Nothing, "only what was not marked as seen"),
+            ONE_MESH,
+            flag("topic", One("topic"), "only this topic"),
+            flag("from", One("who"), "only this sender: a public key, or a name in the roster"),
+            flag("since", One("time"), "only from then on: 2h, or 2025-06-15T15:06:40Z"),
+            flag("limit", One("n"), "at most this many (100)"),
+            flag("mark-seen", Nothing, "mark what is shown as seen"),
+        ],
+        about: "what arrived",
+        examples: &["claudemesh inbox --unread --mark-seen", "claudemesh inbox --follow --json"],
+        run: inbox::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["events"],
+        flags: &[flag(
+            "types",
+            One("a,b"),
+            "only these: message, outbox, broker_status, peer_join, peer_leave, system",
+        )],
+        about: "what happens, as it happens",
+        examples: &["claudemesh events --types outbox,broker_status", "claudemesh events --json"],
+        run: events::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["peers"],
+        flags: &[ONE_MESH],
+        about: "who is there",
+        examples: &["claudemesh peers --mesh demo"],
+        run: peers::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["join"],
+        operands: &[needs("link")],
+        flags: &[
+            flag("name", One("name"), "the name peers see; else that of config.json, else $USER"),
+            flag("as", One("slug"), "call the mesh this here"),
+        ],
+        about: "join a mesh with an invite link",
+        details: "A running daemon attaches the mesh at once.",
+        examples: &["claudemesh join http://127.0.0.1:7900/join/eyJ2Ijox… --name bob"],
+        run: mesh::join,
+        ..PLAIN
+    },
+    Command {
+        words: &["mesh", "create"],
+        operands: &[needs("slug")],
+        flags: &[
+            flag("name", One("name"), "the name peers see; else that of config.json, else $USER"),
+            flag("data", One("dir"), "the broker's data directory"),
+        ],
+        about: "create a mesh on this machine's broker, and join it",
+        examples: &["claudemesh mesh create demo"],
+        run: mesh::create,
+        ..PLAIN
+    },
+    Command {
+        words: &["mesh", "list"],
+        about: "the meshes joined here",
+        examples: &["claudemesh mesh list"],
+        run: mesh::list,
+        ..PLAIN
+    },
+    Command {
+        words: &["mesh", "invite"],
+        operands: &[needs("slug")],
+        flags: &[
+            flag("expires", One("time"), "for how long it works (7d)"),
+            flag("uses", One("n"), "for how many members (1)"),
+            flag("role", One("role"), "member (default) or admin"),
+            flag("data", One("dir"), "the broker's data directory"),
+        ],
+        about: "print an invite link, on the machine that runs the broker",
+        examples: &["claudemesh mesh invite demo --expires 7d --uses 3"],
+        run: mesh::invite,
+        ..PLAIN
+    },
+    Command {
+        words: &["broker"],
+        flags: &[
+            flag("listen", One("addr"), "where it listens (127.0.0.1:7900)"),
+            flag("data", One("dir"), "its data directory; else ~/.claudemesh/daemon/broker"),
+        ],
+        about: "run a broker",
+        details: "Stays until SIGTERM or Ctrl-C. One broker can carry many meshes.",
+        examples: &[
+            "claudemesh broker",
+            "claudemesh broker --listen 0.0.0.0:7900 --data /srv/mesh",
+        ],
+        run: broker::run,
+        ..PLAIN
+    },
+    // To build it: `run: demo::run`, and no `is_hidden`.
+    Command {
+        words: &["demo"],
+        about: "two hosts and a broker on this machine, exchanging a message",
+        is_hidden: true,
+        run: super::run_later,
+        ..PLAIN
+    },
+    Command { words: &["version"], about: "print the version", ..PLAIN },
+    Command {
+        words: &["help"],
+        operands: &[may_have_some("command")],
+        about: "explain a command",
+        run: super::run_help,
+        ..PLAIN
+    },
+    Command {
+        words: &["completions"],
+        operands: &[needs("shell")],
+        about: "print completions for bash, zsh or fish",
+        examples: &[
+            "claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh",
+            "claudemesh completions fish > ~/.config/fish/completions/claudemesh.fish",
+        ],
+        run: complete::run,
+        ..PLAIN
+    },
+];
