@@ -46,10 +46,16 @@ pub struct Options {
 }
 
 /// The embedded broker inside the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalBroker {
-    /// Where it listens; `None` takes the address of the last run, or the default.
+    /// Where it listens; `None` takes the port of the last run, or the default.
     pub listen: Option<SocketAddr>,
+    /// Where it listens the first time.
+    pub default_listen: SocketAddr,
+    /// Its settings.
+    pub settings: crate::broker::Settings,
+    /// Our name in the mesh `local`, if it has to be made.
+    pub member_name: String,
 }
 
 /// Why the daemon did not start, or ended badly.
@@ -59,6 +65,8 @@ pub enum DaemonError {
     AlreadyRunning(Option<u32>),
     /// The outbox is damaged (exit 5).
     StoreDamaged(String),
+    /// Something we need is taken (exit 5).
+    Conflict(String),
     /// No mesh is left that a broker would have (exit 10).
     Refused(String),
     /// Everything else, with what to do about it.
@@ -72,7 +80,7 @@ impl DaemonError {
         match self {
             Self::AlreadyRunning(_) => 0,
             Self::Failed(_) => 1,
-            Self::StoreDamaged(_) => 5,
+            Self::StoreDamaged(_) | Self::Conflict(_) => 5,
             Self::Refused(_) => 10,
         }
     }
@@ -85,7 +93,10 @@ impl fmt::Display for DaemonError {
                 write!(f, "the daemon is already running (pid {pid})")
             }
             Self::AlreadyRunning(None) => f.write_str("the daemon is already running"),
-            Self::StoreDamaged(why) | Self::Refused(why) | Self::Failed(why) => f.write_str(why),
+            Self::StoreDamaged(why)
+            | Self::Conflict(why)
+            | Self::Refused(why)
+            | Self::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -124,7 +135,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
     let stores = recover::open(&paths, Driver::Threaded, &clock, &bus, &meshes).await?;
     let broker = match local_broker {
         None => None,
-        Some(local) => Some(local::start(local, &paths, &settings, &clock, &stopped).await?),
+        Some(local) => Some(local::start(local, &paths, &clock, &stopped).await?),
     };
     let mut fleet = Fleet {
         session_keys: SessionKeys::load(&paths)?,

@@ -55,7 +55,8 @@ pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
     parsed.value("data").map_or_else(|| context.paths.broker_dir(), PathBuf::from)
 }
 
-fn settings_of(settings: &crate::config::Broker) -> broker::Settings {
+/// The broker's settings from `config.toml`.
+pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings {
     broker::Settings {
         lease_ms: settings.lease_ms,
         presence_lease_ms: settings.presence_lease_ms,

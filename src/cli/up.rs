@@ -5,7 +5,7 @@ use super::args::Parsed;
 use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
-use super::{detach, exit};
+use super::{broker, detach, exit};
 use crate::config::{Origin, Settings};
 use crate::daemon::{self, DaemonError, LocalBroker};
 use crate::join;
@@ -35,6 +35,7 @@ const fn code_of(error: &DaemonError) -> &'static str {
     match error {
         DaemonError::AlreadyRunning(_) => "already_running",
         DaemonError::StoreDamaged(_) => "store_damaged",
+        DaemonError::Conflict(_) => "conflict",
         DaemonError::Refused(_) => "refused",
         DaemonError::Failed(_) => "failed",
     }
@@ -64,11 +65,17 @@ fn options(
         let failure = Failure::usage("--listen is for the embedded broker");
         return Err(failure.hint("add --local, or run `claudemesh broker --listen …`"));
     }
+    let local_broker = parsed.has("local").then(|| LocalBroker {
+        listen,
+        default_listen: settings.broker.listen,
+        settings: broker::settings_of(&settings.broker),
+        member_name: Context::default_name(),
+    });
     let options = daemon::Options {
         paths: context.paths.clone(),
         settings,
         only_meshes: only_meshes(context, parsed)?,
-        local_broker: parsed.has("local").then_some(LocalBroker { listen }),
+        local_broker,
         // In the background standard error is a file that nobody rotates.
         log_to_stderr: !parsed.has("detached"),
     };
