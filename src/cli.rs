@@ -1,6 +1,6 @@
 //! The command line (§8): arguments to plain data, plain data to an action, one answer.
 //!
-//! [`table`] is the one list of commands and flags; parsing, help and completions read it, and
+//! `table` is the one list of commands and flags; parsing, help and completions read it, and
 //! each entry names the function that acts. Data goes to standard output, everything else to
 //! standard error. Nothing here decides what a daemon or broker decides: the daily verbs only
 //! speak to the daemon, and print what it said.

@@ -2,10 +2,29 @@
 
 use insta::Settings;
 use serde_json::{Value, json};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 struct Home(TempDir);
+
+/// A daemon that a failing test leaves behind would live on.
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Most tests start none; that is no failure.
+        let _ = self.command(&["daemon", "down"]).output();
+    }
+}
+
+struct Broker(Child);
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 impl Home {
     fn new() -> Self {
@@ -21,6 +40,17 @@ impl Home {
             .env("USER", "alice")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Runs a broker until the guard is dropped; where it listens is in the answer.
+    fn broker(&self) -> Broker {
+        let mut command = self.command(&["broker", "--listen", "127.0.0.1:0", "--json"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line once it listens");
+        assert!(line.contains(r#""ok":true"#), "{line}");
+        Broker(child)
     }
 
     fn run(&self, args: &[&str]) -> Ran {
@@ -266,4 +296,63 @@ fn the_version_is_the_same_whoever_asks() {
         assert_eq!(home.run(args).stdout, expected, "{args:?}");
     }
     assert_eq!(home.run(&["version", "--json"]).json()["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn a_daemon_comes_up_once_says_who_runs_and_goes_down() {
+    let home = Home::new();
+    let first = home.run(&["daemon", "up", "--no-tcp", "--json"]);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let pid = first.json()["pid"].clone();
+    let second = home.run(&["daemon", "up", "--json"]);
+    assert_eq!((second.code, &second.json()["pid"]), (Some(0), &pid));
+    assert_eq!(
+        (&first.json()["started"], &second.json()["started"]),
+        (&json!(true), &json!(false))
+    );
+    let status = home.run(&["status", "--json"]);
+    assert_eq!((status.code, &status.json()["pid"]), (Some(0), &pid));
+    let down = home.run(&["daemon", "down", "--json"]);
+    assert_eq!((down.code, down.json()), (Some(0), json!({ "stopped": true, "pid": pid })));
+    assert_eq!(home.run(&["daemon", "status"]).code, Some(3));
+}
+
+#[test]
+fn two_people_meet_over_a_link_and_a_message_arrives_once() {
+    let (alice, bob) = (Home::new(), Home::new());
+    let _broker = alice.broker();
+    assert_eq!(alice.run(&["mesh", "create", "demo"]).code, Some(0));
+    let link = alice.run(&["mesh", "invite", "demo"]).stdout;
+    // Bob's daemon runs before he joins anything: joining attaches the mesh.
+    for home in [&alice, &bob] {
+        let up = home.run(&["daemon", "up", "--no-tcp"]);
+        assert_eq!(up.code, Some(0), "{up:?}");
+    }
+    let joined = bob.run(&["join", link.trim_end(), "--name", "bob", "--json"]);
+    assert_eq!((joined.code, &joined.json()["daemon_running"]), (Some(0), &json!(true)));
+    let key = joined.json()["member_pubkey"].as_str().expect("a key").to_owned();
+    for duplicate in [json!(null), json!(true)] {
+        let sent = alice.run(&["send", &key, "hola", "--id", "m1", "--wait=20s", "--json"]);
+        assert_eq!((sent.code, &sent.json()["status"]), (Some(0), &json!("done")), "{sent:?}");
+        assert_eq!(sent.json()["duplicate"], duplicate);
+    }
+    let other = alice.run(&["send", &key, "another", "--id", "m1", "--json"]);
+    assert_eq!((other.code, &other.json()["error"]), (Some(5), &json!("idempotency_key_reused")));
+
+    let mut follow = bob.command(&["inbox", "--follow", "--json"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+    let mut next = || -> Value {
+        let line = lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["body"], "hola");
+    assert_eq!(alice.run(&["send", &key, "adiós", "--wait=20s"]).code, Some(0));
+    assert_eq!(next()["body"], "adiós");
+    follow.kill().expect("runs");
+    follow.wait().expect("ends");
+    let seen = bob.run(&["inbox", "--unread", "--mark-seen", "--json"]).json();
+    assert_eq!(seen["items"].as_array().map(Vec::len), Some(2), "each message once");
+    let seen = bob.run(&["inbox", "--unread", "--json"]).json();
+    assert_eq!(seen["items"], json!([]));
 }

@@ -66,7 +66,7 @@ pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings 
         }),
         dedupe_retention_days: match settings.retention {
             Retention::Permanent => None,
-            Retention::Days(days) => Some(u32::try_from(days).unwrap_or(u32::MAX)),
+            Retention::Days(days) => Some(days),
         },
         undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
         connections_per_mesh_max: settings.connections_max,
