@@ -87,7 +87,7 @@ impl Db {
             path: path.to_path_buf(),
             driver,
             jobs,
-            readers: Readers::new(path),
+            readers: Readers::start(path, migrations.name)?,
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -173,13 +173,8 @@ impl Db {
         E: From<Error> + Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        match self.shared.driver {
-            Driver::Inline => self.shared.readers.run(query),
-            Driver::Threaded => {
-                let shared = self.shared.clone();
-                smol::unblock(move || shared.readers.run(query)).await
-            }
-        }
+        let answer = self.shared.readers.run(query).await;
+        self.answer(answer).await
     }
 
     /// Finishes the queued jobs, closes the readers, then checkpoints and closes the writer. Blocks;
@@ -198,8 +193,7 @@ impl Db {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Dropping the last sender ends the writer thread, which checkpoints on its own.
-        self.readers.close();
+        // Ends the threads; the writer checkpoints on its own.
         self.jobs.close();
     }
 }
