@@ -11,10 +11,7 @@ mod settings;
 
 pub use error::ConfigError;
 pub(crate) use error::distance;
-pub use settings::{
-    Broker, CloneCheck, ClonePolicy, Daemon, Disk, Features, Inbox, Ipc, LegacyBrokers, Link,
-    Outbox,
-};
+pub use settings::{Broker, Daemon, Features, Ipc, LegacyBrokers, Link, Outbox};
 
 use keys::{KEYS, Key, Kind, Preset, Reload, SECTIONS};
 use serde::Serialize;
@@ -50,14 +47,8 @@ pub struct Settings {
     pub ipc: Ipc,
     /// `[outbox]`
     pub outbox: Outbox,
-    /// `[inbox]`
-    pub inbox: Inbox,
     /// `[link]` and `[reconnect]`
     pub link: Link,
-    /// `[disk]`
-    pub disk: Disk,
-    /// `[clone]`
-    pub clone: CloneCheck,
     /// `[features]`
     pub features: Features,
     /// `[broker]`
@@ -185,10 +176,7 @@ impl Settings {
             daemon: Daemon::read(&entries),
             ipc: Ipc::read(&entries),
             outbox: Outbox::read(&entries),
-            inbox: Inbox::read(&entries),
             link: Link::read(&entries),
-            disk: Disk::read(&entries),
-            clone: CloneCheck::read(&entries),
             features: Features::read(&entries),
             broker: Broker::read(&entries),
             entries,

@@ -6,19 +6,8 @@
 use claudemesh_fsm::retry;
 
 /// The sections of `config.toml`; `[metrics]` is reserved and has no keys yet.
-pub const SECTIONS: &[&str] = &[
-    "broker",
-    "clone",
-    "daemon",
-    "disk",
-    "features",
-    "inbox",
-    "ipc",
-    "link",
-    "metrics",
-    "outbox",
-    "reconnect",
-];
+pub const SECTIONS: &[&str] =
+    &["broker", "daemon", "features", "ipc", "link", "metrics", "outbox", "reconnect"];
 
 /// The features a broker may be asked for (§15).
 pub const FEATURES: &[&str] = &[
@@ -34,8 +23,6 @@ pub mod default {
     use super::retry;
 
     const KIB: u64 = 1024;
-    const MIB: u64 = 1024 * KIB;
-    const GIB: u64 = 1024 * MIB;
 
     /// `daemon.log_level`.
     pub const LOG_LEVEL: &str = "info";
@@ -49,8 +36,6 @@ pub mod default {
     pub const IPC_STREAMS_MAX: u64 = 32;
     /// `ipc.send_body_bytes_max` and `ipc.requeue_body_bytes_max`.
     pub const SEND_BODY_BYTES_MAX: u64 = 256 * KIB;
-    /// `ipc.seen_body_bytes_max`.
-    pub const SEEN_BODY_BYTES_MAX: u64 = 64 * KIB;
     /// `ipc.body_bytes_max`.
     pub const BODY_BYTES_MAX: u64 = 16 * KIB;
     /// `ipc.head_ms`.
@@ -61,14 +46,8 @@ pub mod default {
     pub const STALL_MS: u64 = 30_000;
     /// `ipc.idle_ms`.
     pub const IDLE_MS: u64 = 75_000;
-    /// `outbox.max_bytes` and `inbox.max_bytes`.
-    pub const STORE_BYTES_MAX: u64 = 5 * GIB;
-    /// `outbox.writer_queue_max`.
-    pub const WRITER_QUEUE_MAX: u64 = 1024;
     /// `outbox.backoff_cap_ms`.
     pub const OUTBOX_BACKOFF_CAP_MS: u64 = retry::BACKOFF_CAP_MS;
-    /// `inbox.retention_days`.
-    pub const INBOX_RETENTION_DAYS: u64 = 30;
     /// `link.hello_ms`.
     pub const HELLO_MS: u64 = 5_000;
     /// `link.ack_ms`.
@@ -85,14 +64,10 @@ pub mod default {
     pub const INFLIGHT_MAX: u64 = 256;
     /// `reconnect.stable_ms`.
     pub const STABLE_MS: u64 = 60_000;
-    /// `disk.reserved_bytes`.
-    pub const RESERVED_BYTES: u64 = 64 * MIB;
     /// `features.require`.
     pub const REQUIRE: &[&str] = &["client_message_id_dedupe", "concurrent_connection_policy"];
     /// `features.optional`.
     pub const OPTIONAL: &[&str] = &["member_keypair_rotated_event", "key_epoch", "max_payload"];
-    /// `clone.policy`.
-    pub const CLONE_POLICY: &str = "refuse";
     /// `broker.listen`.
     pub const BROKER_LISTEN: &str = "127.0.0.1:7900";
     /// `broker.lease_ms`.
@@ -107,10 +82,6 @@ pub mod default {
     pub const BROKER_RETENTION_DAYS: u64 = 365;
     /// `broker.connections_max`.
     pub const BROKER_CONNECTIONS_MAX: u64 = 1024;
-    /// `broker.member_queue_messages_max`.
-    pub const MEMBER_QUEUE_MESSAGES_MAX: u64 = 100_000;
-    /// `broker.member_queue_bytes_max`.
-    pub const MEMBER_QUEUE_BYTES_MAX: u64 = 256 * MIB;
     /// `broker.mail_days`.
     pub const MAIL_DAYS: u64 = 30;
 }
@@ -195,10 +166,8 @@ const COUNT: Kind = Integer(1, 65_536);
 const DAYS: Kind = Integer(1, 36_500);
 const BODY_BYTES: Kind = Integer(1024, 16 << 20);
 /// TOML's integers end at 2^63 - 1.
-const STORE_BYTES: Kind = Integer(1 << 20, i64::MAX as u64);
 const NAME_CHARACTERS_MAX: usize = 128;
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
-const CLONE_POLICIES: &[&str] = &["refuse", "warn", "allow"];
 
 const fn bounded(
     name: &'static str,
@@ -228,20 +197,15 @@ pub const KEYS: &[Key] = &[
     bounded("ipc.streams_max", Integer(1, 4096), default::IPC_STREAMS_MAX, NeedsRestart, "open event streams"),
     bounded("ipc.send_body_bytes_max", BODY_BYTES, default::SEND_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/send"),
     bounded("ipc.requeue_body_bytes_max", BODY_BYTES, default::SEND_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/outbox/requeue"),
-    bounded("ipc.seen_body_bytes_max", BODY_BYTES, default::SEEN_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/inbox/seen"),
     bounded("ipc.body_bytes_max", BODY_BYTES, default::BODY_BYTES_MAX, NeedsRestart, "any other body"),
     bounded("ipc.head_ms", TIMER_MS, default::HEAD_MS, NeedsRestart, "time for a header block to arrive"),
     bounded("ipc.request_ms", TIMER_MS, default::REQUEST_MS, NeedsRestart, "time for a whole request to arrive"),
     bounded("ipc.stall_ms", TIMER_MS, default::STALL_MS, NeedsRestart, "time an answer may wait for its reader"),
     bounded("ipc.idle_ms", TIMER_MS, default::IDLE_MS, NeedsRestart, "time a connection may stay idle"),
 
-    bounded("outbox.max_bytes", STORE_BYTES, default::STORE_BYTES_MAX, Applies, "size of pending, inflight and dead rows"),
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
     bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, Applies, "longest wait between attempts"),
-    bounded("outbox.writer_queue_max", COUNT, default::WRITER_QUEUE_MAX, NeedsRestart, "writes waiting for the database"),
 
-    bounded("inbox.retention_days", DAYS, default::INBOX_RETENTION_DAYS, Applies, "age at which messages are pruned"),
-    bounded("inbox.max_bytes", STORE_BYTES, default::STORE_BYTES_MAX, Applies, "size beyond which the oldest are pruned"),
 
     bounded("link.hello_ms", TIMER_MS, default::HELLO_MS, Applies, "time for a broker to answer the hello"),
     bounded("link.ack_ms", TIMER_MS, default::ACK_MS, Applies, "time for a broker to answer a send"),
@@ -253,10 +217,7 @@ pub const KEYS: &[Key] = &[
 
     bounded("reconnect.stable_ms", TIMER_MS, default::STABLE_MS, Applies, "time a link stays open before its backoff starts over"),
 
-    bounded("disk.reserved_bytes", Integer(0, i64::MAX as u64), default::RESERVED_BYTES, Applies, "free space to leave on the disk"),
 
-    key("clone.policy", Choice(CLONE_POLICIES), Preset::Text(default::CLONE_POLICY), NeedsRestart, "what to do on another host's files"),
-    key("clone.id_override", Text(NAME_CHARACTERS_MAX), Unset, NeedsRestart, "a host id to use instead of the machine's"),
 
     key("features.require", NamesOf(FEATURES), Names(default::REQUIRE), Applies, "features a broker must have"),
     key("features.optional", NamesOf(FEATURES), Names(default::OPTIONAL), Applies, "features used where a broker has them"),
@@ -269,8 +230,6 @@ pub const KEYS: &[Key] = &[
     bounded("broker.rate_per_s", Integer(1, 1_000_000), default::RATE_PER_S, NeedsRestart, "sends a member regains per second"),
     key("broker.retention_days", IntegerOr(3, 36_500, PERMANENT), Preset::Integer(default::BROKER_RETENTION_DAYS), NeedsRestart, "how long ids are remembered"),
     bounded("broker.connections_max", COUNT, default::BROKER_CONNECTIONS_MAX, NeedsRestart, "connections per mesh"),
-    bounded("broker.member_queue_messages_max", Integer(1, 10_000_000), default::MEMBER_QUEUE_MESSAGES_MAX, NeedsRestart, "messages waiting for one member"),
-    bounded("broker.member_queue_bytes_max", STORE_BYTES, default::MEMBER_QUEUE_BYTES_MAX, NeedsRestart, "bytes waiting for one member"),
     bounded("broker.mail_days", DAYS, default::MAIL_DAYS, NeedsRestart, "how long undelivered mail is kept"),
 ];
 

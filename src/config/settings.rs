@@ -35,8 +35,6 @@ pub struct Ipc {
     pub send_body_bytes_max: usize,
     /// Body of a requeue.
     pub requeue_body_bytes_max: usize,
-    /// Body of `POST /v1/inbox/seen`.
-    pub seen_body_bytes_max: usize,
     /// Any other body.
     pub body_bytes_max: usize,
     /// For a header block to arrive.
@@ -52,23 +50,10 @@ pub struct Ipc {
 /// `[outbox]` (§1.2, §4.6, §4.9)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbox {
-    /// Pending, inflight and dead rows together.
-    pub max_bytes: u64,
     /// `None`: what the broker's dedupe window allows.
     pub max_age_hours: Option<u64>,
     /// The longest wait between attempts.
     pub backoff_cap_ms: u64,
-    /// Writes waiting for the database.
-    pub writer_queue_max: usize,
-}
-
-/// `[inbox]` (§1.2)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inbox {
-    /// Age at which messages are pruned.
-    pub retention_days: u64,
-    /// Size beyond which the oldest are pruned.
-    pub max_bytes: u64,
 }
 
 /// `[link]` and `[reconnect]` (§4.6, §15.5)
@@ -90,33 +75,6 @@ pub struct Link {
     pub inflight_max: usize,
     /// How long a link stays open before its backoff starts over (`reconnect.stable_ms`).
     pub stable: Duration,
-}
-
-/// `[disk]` (§1.2)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// Free space to leave.
-    pub reserved_bytes: u64,
-}
-
-/// What to do about files written on another host (§2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClonePolicy {
-    /// Do not start.
-    Refuse,
-    /// Log and go on.
-    Warn,
-    /// Go on.
-    Allow,
-}
-
-/// `[clone]` (§2.2)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloneCheck {
-    /// What a mismatch does.
-    pub policy: ClonePolicy,
-    /// A host id to use instead of the machine's.
-    pub id_override: Option<String>,
 }
 
 /// Which meshes may have a broker without our features (§15).
@@ -167,10 +125,6 @@ pub struct Broker {
     pub retention: Retention,
     /// Connections per mesh.
     pub connections_max: usize,
-    /// Messages waiting for one member.
-    pub member_queue_messages_max: u64,
-    /// Bytes waiting for one member.
-    pub member_queue_bytes_max: u64,
     /// How long undelivered mail is kept.
     pub mail_days: u64,
 }
@@ -195,7 +149,6 @@ impl Ipc {
             streams_max: entries.integer("ipc.streams_max"),
             send_body_bytes_max: entries.integer("ipc.send_body_bytes_max"),
             requeue_body_bytes_max: entries.integer("ipc.requeue_body_bytes_max"),
-            seen_body_bytes_max: entries.integer("ipc.seen_body_bytes_max"),
             body_bytes_max: entries.integer("ipc.body_bytes_max"),
             head: entries.duration("ipc.head_ms"),
             request: entries.duration("ipc.request_ms"),
@@ -208,19 +161,8 @@ impl Ipc {
 impl Outbox {
     pub(super) fn read(entries: &Entries) -> Self {
         Self {
-            max_bytes: entries.integer("outbox.max_bytes"),
             max_age_hours: entries.integer_or_none("outbox.max_age_hours"),
             backoff_cap_ms: entries.integer("outbox.backoff_cap_ms"),
-            writer_queue_max: entries.integer("outbox.writer_queue_max"),
-        }
-    }
-}
-
-impl Inbox {
-    pub(super) fn read(entries: &Entries) -> Self {
-        Self {
-            retention_days: entries.integer("inbox.retention_days"),
-            max_bytes: entries.integer("inbox.max_bytes"),
         }
     }
 }
@@ -237,23 +179,6 @@ impl Link {
             inflight_max: entries.integer("link.inflight_max"),
             stable: entries.duration("reconnect.stable_ms"),
         }
-    }
-}
-
-impl Disk {
-    pub(super) fn read(entries: &Entries) -> Self {
-        Self { reserved_bytes: entries.integer("disk.reserved_bytes") }
-    }
-}
-
-impl CloneCheck {
-    pub(super) fn read(entries: &Entries) -> Self {
-        let policy = match entries.text("clone.policy").as_deref() {
-            Some("allow") => ClonePolicy::Allow,
-            Some("warn") => ClonePolicy::Warn,
-            _ => ClonePolicy::Refuse,
-        };
-        Self { policy, id_override: entries.text("clone.id_override") }
     }
 }
 
@@ -287,8 +212,6 @@ impl Broker {
                 Retention::Days(entries.integer(retention))
             },
             connections_max: entries.integer("broker.connections_max"),
-            member_queue_messages_max: entries.integer("broker.member_queue_messages_max"),
-            member_queue_bytes_max: entries.integer("broker.member_queue_bytes_max"),
             mail_days: entries.integer("broker.mail_days"),
         }
     }

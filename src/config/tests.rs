@@ -12,12 +12,9 @@ fn no_file_is_all_defaults() {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = Settings::load(&dir.path().join("config.toml")).expect("no file");
     assert_eq!(settings.link.ack, Duration::from_secs(15));
-    assert_eq!(settings.outbox.max_bytes, 5 << 30);
     assert_eq!(settings.outbox.max_age_hours, None);
-    assert_eq!(settings.disk.reserved_bytes, 64 << 20);
     assert_eq!(settings.broker.retention, Retention::Days(365));
     assert_eq!(settings.broker.listen.port(), 7900);
-    assert_eq!(settings.clone.policy, ClonePolicy::Refuse);
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
     assert!(settings.ipc.tcp_enabled && !settings.ipc.public_health_check);
     assert_eq!(settings.ipc.http_port, 47_823);
@@ -35,8 +32,6 @@ fn the_file_is_read_into_plain_values() {
         [outbox]
         max_age_hours = 720
         [metrics]
-        [clone]
-        policy = "warn"
         [features]
         require = ["max_payload"]
         allow_legacy_broker = ["old-mesh"]
@@ -47,7 +42,6 @@ fn the_file_is_read_into_plain_values() {
     let settings = Settings::parse(text).expect("good");
     assert_eq!(settings.daemon.display_name.as_deref(), Some("alice"));
     assert_eq!(settings.outbox.max_age_hours, Some(720));
-    assert_eq!(settings.clone.policy, ClonePolicy::Warn);
     assert_eq!(settings.broker.retention, Retention::Permanent);
     assert_eq!(settings.broker.listen.to_string(), "[::1]:0");
     assert!(settings.features.allow_legacy_broker.allows("old-mesh"));

@@ -18,9 +18,28 @@ use tide::http::{Method, Url};
 /// Requests in flight over all transports; streams count only until they have begun (§1.2).
 pub const IN_FLIGHT_MAX: usize = 512;
 
-const BODY_BYTES_MAX: usize = 16 * 1024;
-const SEEN_BODY_BYTES_MAX: usize = 64 * 1024;
-const SEND_BODY_BYTES_MAX: usize = 256 * 1024;
+/// The longest bodies, in bytes (§1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// `POST /v1/send`.
+    pub send: usize,
+    /// `POST /v1/outbox/requeue`.
+    pub requeue: usize,
+    /// Any other route.
+    pub other: usize,
+}
+
+impl BodyLimits {
+    /// The longest body a path takes.
+    #[must_use]
+    pub fn of(&self, path: &str) -> usize {
+        match path {
+            "/v1/send" => self.send,
+            "/v1/outbox/requeue" => self.requeue,
+            _ => self.other,
+        }
+    }
+}
 
 /// The methods a path takes, or `None` if it is no route. `HEAD` goes where `GET` goes.
 pub type RouteTable = fn(path: &str) -> Option<&'static [Method]>;
@@ -39,22 +58,14 @@ pub struct Ipc<S> {
     pub token: Arc<RwLock<LocalToken>>,
     /// `GET /v1/health` needs no token.
     pub public_health: bool,
+    /// How long a body may be.
+    pub bodies: BodyLimits,
     /// Requests in flight; share one among all listeners.
     pub in_flight: Slots,
     /// Ends event streams.
     pub shutdown: Shutdown,
     /// Time for deadlines.
     pub clock: Clock,
-}
-
-/// The longest body a path takes, in bytes (§1.2).
-#[must_use]
-pub fn body_limit_bytes(path: &str) -> usize {
-    match path {
-        "/v1/send" | "/v1/outbox/requeue" => SEND_BODY_BYTES_MAX,
-        "/v1/inbox/seen" => SEEN_BODY_BYTES_MAX,
-        _ => BODY_BYTES_MAX,
-    }
 }
 
 /// The handler to give to [`http::serve`]; one serves all listeners.
@@ -96,7 +107,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let _slot = in_flight.take().ok_or_else(|| Problem::daemon_busy(in_flight.max()))?;
         let mut request = convert_head(&head, self.ipc.routes)?;
         let path = request.url().path().to_owned();
-        let limit_bytes = body_limit_bytes(&path);
+        let limit_bytes = self.ipc.bodies.of(&path);
         let clock = &self.ipc.clock;
         let bytes = http::read_body(body, limit_bytes, clock, peer.arrival_deadline).await;
         request.set_body(bytes.map_err(refuse_body)?);
