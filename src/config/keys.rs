@@ -237,7 +237,7 @@ pub const KEYS: &[Key] = &[
 
     bounded("outbox.max_bytes", STORE_BYTES, default::STORE_BYTES_MAX, Applies, "size of pending, inflight and dead rows"),
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
-    bounded("outbox.backoff_cap_ms", Integer(500, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, Applies, "longest wait between attempts"),
+    bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, Applies, "longest wait between attempts"),
     bounded("outbox.writer_queue_max", COUNT, default::WRITER_QUEUE_MAX, NeedsRestart, "writes waiting for the database"),
 
     bounded("inbox.retention_days", DAYS, default::INBOX_RETENTION_DAYS, Applies, "age at which messages are pruned"),
@@ -248,7 +248,7 @@ pub const KEYS: &[Key] = &[
     bounded("link.negotiation_ms", TIMER_MS, default::NEGOTIATION_MS, Applies, "time for a broker to answer the negotiation"),
     bounded("link.ping_ms", TIMER_MS, default::PING_MS, Applies, "time between pings"),
     bounded("link.dead_ms", TIMER_MS, default::DEAD_MS, Applies, "silence after which a link is dead; more than link.ping_ms"),
-    bounded("link.backoff_cap_ms", Integer(1000, 3_600_000), default::LINK_BACKOFF_CAP_MS, Applies, "longest wait before dialling again"),
+    bounded("link.backoff_cap_ms", Integer(100, 3_600_000), default::LINK_BACKOFF_CAP_MS, Applies, "longest wait before dialling again"),
     bounded("link.inflight_max", Integer(1, 4096), default::INFLIGHT_MAX, Applies, "sends in flight on one link"),
 
     bounded("reconnect.stable_ms", TIMER_MS, default::STABLE_MS, Applies, "time a link stays open before its backoff starts over"),
