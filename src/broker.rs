@@ -274,7 +274,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
     drop(broker);
     // A socket that stays behind would look like a broker that does not answer.
     let _ = std::fs::remove_file(&admin_path);
-    smol::unblock(move || ledger.close()).await;
+    let _ = clock.unblock(move || ledger.close()).await;
     Ok(())
 }
 

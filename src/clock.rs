@@ -35,6 +35,8 @@ pub trait Source: Send + Sync {
     fn fill_random(&self, bytes: &mut [u8]);
     /// Runs a task until it ends or its handle is dropped.
     fn spawn(&self, task: BoxFuture<()>) -> Task<()>;
+    /// Runs work that blocks where it holds up nobody else.
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
 }
 
 /// A handle on time, randomness and the executor. Cheap to clone.
@@ -108,6 +110,22 @@ impl Clock {
         self.source.spawn(Box::pin(task))
     }
 
+    /// The result of work that blocks (a file, a name look-up), done beside the executor. For rare
+    /// work: each call may cost a thread. `None` only if the work panicked.
+    ///
+    /// Not `smol::unblock`: its pool keeps a thread that wakes twice a second for ever.
+    pub async fn unblock<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, result) = futures_channel::oneshot::channel();
+        self.source.run_blocking(Box::new(move || {
+            // Nobody waiting is fine: the caller went away.
+            let _ = reply.send(work());
+        }));
+        result.await.ok()
+    }
+
     /// A new id: 26 characters of Crockford base32, ordered by time within this process (§3.3).
     #[must_use]
     pub fn mint_id(&self) -> String {
@@ -158,6 +176,13 @@ impl Source for Real {
 
     fn spawn(&self, task: BoxFuture<()>) -> Task<()> {
         self.executor.spawn(task)
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        // When no thread can be had, the work is dropped, and its caller learns that.
+        if let Err(error) = std::thread::Builder::new().name("blocking".to_owned()).spawn(work) {
+            tracing::error!(%error, "cannot start a thread");
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use writer::{Job, Request};
+use writer::{Job, Request, Undo};
 
 /// How many jobs may wait for the writer (§1.2).
 pub const QUEUE_MAX: usize = 1024;
@@ -87,7 +87,7 @@ impl Db {
             path: path.to_path_buf(),
             driver,
             jobs,
-            readers: Readers::new(path),
+            readers: Readers::start(path, migrations.name)?,
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -115,21 +115,21 @@ impl Db {
         A: FnOnce(&Result<T, E>) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let request = Request::boxed(durability, job, after, reply);
+        let request = Request::boxed(durability, Undo::Savepoint, job, after, reply);
         if self.shared.jobs.send(request).await.is_err() {
             return Err(Error::closed().into());
         }
         self.answer(answer).await
     }
 
-    /// Like [`write`](Self::write), but queues the job before it returns and refuses when the queue
-    /// is full: for callers that must be told at once.
+    /// Runs a job that makes at most one change, in its last statement, synced: the hot path, which
+    /// saves the savepoint. Queues the job before it returns and refuses when the queue is full, so
+    /// that the caller is told at once; `after` as in [`write`](Self::write).
     ///
     /// # Errors
     /// [`Kind::Busy`] when [`QUEUE_MAX`] jobs already wait; otherwise the job's own or the commit's.
-    pub fn try_write<T, E, F, A>(
+    pub fn try_write_one<T, E, F, A>(
         &self,
-        durability: Durability,
         job: F,
         after: A,
     ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F, A>
@@ -140,7 +140,8 @@ impl Db {
         A: FnOnce(&Result<T, E>) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let sent = self.shared.jobs.try_send(Request::boxed(durability, job, after, reply));
+        let request = Request::boxed(Durability::Synced, Undo::Nothing, job, after, reply);
+        let sent = self.shared.jobs.try_send(request);
         let db = self.clone();
         async move {
             match sent {
@@ -173,13 +174,8 @@ impl Db {
         E: From<Error> + Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        match self.shared.driver {
-            Driver::Inline => self.shared.readers.run(query),
-            Driver::Threaded => {
-                let shared = self.shared.clone();
-                smol::unblock(move || shared.readers.run(query)).await
-            }
-        }
+        let answer = self.shared.readers.run(query).await;
+        self.answer(answer).await
     }
 
     /// Finishes the queued jobs, closes the readers, then checkpoints and closes the writer. Blocks;
@@ -198,8 +194,7 @@ impl Db {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Dropping the last sender ends the writer thread, which checkpoints on its own.
-        self.readers.close();
+        // Ends the threads; the writer checkpoints on its own.
         self.jobs.close();
     }
 }

@@ -173,7 +173,7 @@ async fn keep_roster(mesh: Mesh, paths: Paths, meshes: Meshes, clock: Clock, sto
             mesh.roster_changed().await;
             clock.sleep(ROSTER_SAVE_AFTER).await;
             let (paths, meshes) = (paths.clone(), meshes.clone());
-            smol::unblock(move || save_rosters(&paths, &meshes)).await;
+            let _ = clock.unblock(move || save_rosters(&paths, &meshes)).await;
         }
     };
     keep.or(stopped.wait()).await;

@@ -1,59 +1,93 @@
-//! Read-only connections, kept open between queries.
+//! Reader threads: each with a read-only connection and its prepared statements.
 
-use super::{Error, Tx, open};
-use sqlite::Connection;
-use std::path::{Path, PathBuf};
+use super::{Error, Kind, Tx, open};
+use futures_channel::oneshot;
+use smol::channel::{Receiver, Sender};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-/// How many idle connections are kept.
-const IDLE_MAX: usize = 4;
+/// How many queries of one database run at once.
+const THREADS: usize = 2;
+
+type Query = Box<dyn FnOnce(Result<&Tx<'_>, Error>) + Send>;
 
 pub(super) struct Readers {
-    path: PathBuf,
-    /// `None` once closed.
-    idle: Mutex<Option<Vec<Connection>>>,
+    queries: Sender<Query>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), idle: Mutex::new(Some(Vec::new())) }
-    }
-
-    pub(super) fn run<T, E: From<Error>>(
-        &self,
-        query: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let connection = self.take()?;
-        // One read transaction, so that a query of several statements sees one moment.
-        connection.execute("BEGIN").map_err(Error::from)?;
-        let result = query(&Tx::new(&connection));
-        if connection.execute("ROLLBACK").is_ok() {
-            self.put_back(connection);
-        }
-        result
-    }
-
-    fn take(&self) -> Result<Connection, Error> {
-        let idle = match self.lock().as_mut() {
-            None => return Err(Error::closed()),
-            Some(idle) => idle.pop(),
+    pub(super) fn start(path: &Path, name: &str) -> Result<Self, Error> {
+        let (queries, queue) = smol::channel::bounded(super::QUEUE_MAX);
+        let start = |_| {
+            let (path, queue) = (path.to_path_buf(), queue.clone());
+            std::thread::Builder::new()
+                .name(format!("{name}-reader"))
+                .spawn(move || run(&path, &queue))
+                .map_err(|e| Error::new(Kind::Io, format!("cannot start a reader thread: {e}")))
         };
-        idle.map_or_else(|| open::connect_read_only(&self.path), Ok)
+        let threads = (0..THREADS).map(start).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { queries, threads: Mutex::new(threads) })
     }
 
-    fn put_back(&self, connection: Connection) {
-        if let Some(idle) = self.lock().as_mut()
-            && idle.len() < IDLE_MAX
-        {
-            idle.push(connection);
+    pub(super) async fn run<T, E>(
+        &self,
+        query: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let query: Query = Box::new(move |tx| {
+            let result = tx.map_err(E::from).and_then(|tx| in_one_moment(tx, query));
+            // Nobody waiting is fine: the caller went away.
+            let _ = reply.send(result);
+        });
+        // Closed: the dropped reply says so.
+        let _ = self.queries.send(query).await;
+        answer
+    }
+
+    /// Ends the threads once they have answered what is queued. Blocks.
+    pub(super) fn close(&self) {
+        self.queries.close();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a database reader panicked");
+            }
         }
     }
+}
 
-    pub(super) fn close(&self) {
-        self.lock().take();
-    }
+/// Runs a query in one read transaction, so that its statements see one moment.
+fn in_one_moment<T, E: From<Error>>(
+    tx: &Tx<'_>,
+    query: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    tx.execute("BEGIN", &[])?;
+    let result = query(tx);
+    tx.execute("ROLLBACK", &[])?;
+    result
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Connection>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+fn run(path: &Path, queue: &Receiver<Query>) {
+    // Opened by the first query: most databases of an idle daemon are never read.
+    let Ok(first) = queue.recv_blocking() else { return };
+    match open::connect_read_only(path) {
+        Ok(connection) => {
+            let tx = Tx::new(&connection);
+            first(Ok(&tx));
+            while let Ok(query) = queue.recv_blocking() {
+                query(Ok(&tx));
+            }
+        }
+        Err(error) => {
+            first(Err(error));
+            run(path, queue);
+        }
     }
 }

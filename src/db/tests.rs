@@ -75,7 +75,7 @@ fn what_hangs_on_a_commit_runs_even_when_the_caller_goes_away() {
     let after = move |result: &Result<usize, Error>| {
         ran.try_send(result.is_ok()).expect("room for one");
     };
-    drop(db.try_write(Durability::Synced, job, after));
+    drop(db.try_write_one(job, after));
     assert_eq!(heard.recv_blocking(), Ok(true));
     assert_eq!(block_on(texts(&db)), ["kept"]);
 }
@@ -85,7 +85,7 @@ fn closing_finishes_what_was_queued_and_refuses_the_rest() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let db = open(&dir);
     let job = |tx: &Tx<'_>| tx.execute("INSERT INTO note (text) VALUES ('last')", &[]);
-    let queued = db.try_write::<_, Error, _, _>(Durability::Synced, job, |_| ());
+    let queued = db.try_write_one::<_, Error, _, _>(job, |_| ());
     db.close();
     assert!(block_on(queued).is_ok());
     assert_eq!(block_on(insert(&db, "late")).map_err(|e| e.kind()), Err(Kind::Closed));

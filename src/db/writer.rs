@@ -14,10 +14,20 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// A queued change, its result type erased.
 pub(super) trait Job: Send {
     fn durability(&self) -> Durability;
+    fn undo(&self) -> Undo;
     /// Runs the statements. An error means they are to be rolled back.
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed>;
     /// The commit is decided: runs what hangs on it, then answers.
     fn answer(self: Box<Self>, commit: Result<(), Error>);
+}
+
+/// What a failing job may leave behind inside the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// Its statements so far: they are rolled back to a savepoint.
+    Savepoint,
+    /// Nothing: its one change is its one statement, and SQLite undoes a failing statement itself.
+    Nothing,
 }
 
 /// Why a job's statements are to be rolled back.
@@ -36,6 +46,7 @@ impl From<Error> for Failed {
 
 pub(super) struct Request<T, E, F, A> {
     durability: Durability,
+    undo: Undo,
     job: Option<F>,
     after: A,
     result: Option<Result<T, E>>,
@@ -51,11 +62,12 @@ where
 {
     pub(super) fn boxed(
         durability: Durability,
+        undo: Undo,
         job: F,
         after: A,
         reply: oneshot::Sender<Result<T, E>>,
     ) -> Box<dyn Job> {
-        Box::new(Self { durability, job: Some(job), after, result: None, reply })
+        Box::new(Self { durability, undo, job: Some(job), after, result: None, reply })
     }
 }
 
@@ -68,6 +80,10 @@ where
 {
     fn durability(&self) -> Durability {
         self.durability
+    }
+
+    fn undo(&self) -> Undo {
+        self.undo
     }
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed> {
@@ -184,7 +200,11 @@ fn commit(
 
 fn run_all(tx: &Tx<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
     for job in batch {
-        match tx.nested(|tx| job.run(tx)) {
+        let ran = match job.undo() {
+            Undo::Savepoint => tx.nested(|tx| job.run(tx)),
+            Undo::Nothing => job.run(tx),
+        };
+        match ran {
             // The job keeps its own error; the others go on.
             Ok(()) | Err(Failed::Job) => {}
             Err(Failed::Database(error)) => return Err(error),

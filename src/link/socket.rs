@@ -19,6 +19,7 @@ use futures_rustls::pki_types::ServerName;
 use futures_util::Sink;
 use smol::net::TcpStream;
 use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl Socket {
         clock: &Clock,
         limit: Duration,
     ) -> Result<Self, DialError> {
-        let dialled = clock.timeout(limit, Box::pin(connect(url, tls))).await;
+        let dialled = clock.timeout(limit, Box::pin(connect(url, tls, clock))).await;
         dialled.unwrap_or(Err(DialError::TooSlow(limit)))
     }
 
@@ -165,16 +166,17 @@ impl Socket {
     }
 }
 
-async fn connect(url: &str, tls: &mut Tls) -> Result<Socket, DialError> {
+async fn connect(url: &str, tls: &mut Tls, clock: &Clock) -> Result<Socket, DialError> {
     let request =
         url.into_client_request().map_err(|_| DialError::BadUrl("is not a WebSocket address"))?;
     let (secure, host, port) = address(&request)?;
-    let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(DialError::Connect)?;
+    let addresses = resolve(&host, port, clock).await.map_err(DialError::Connect)?;
+    let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(DialError::Connect)?;
     // Frames are gathered here already; a delay on top would only be a delay.
     tcp.set_nodelay(true).map_err(DialError::Connect)?;
     let io: Box<dyn Io> = if secure {
         let name = ServerName::try_from(host).map_err(|_| DialError::BadUrl("has a bad host"))?;
-        let connector = tls.connector().await.map_err(DialError::Tls)?;
+        let connector = tls.connector(clock).await.map_err(DialError::Tls)?;
         Box::new(connector.connect(name, tcp).await.map_err(DialError::TlsHandshake)?)
     } else {
         Box::new(tcp)
@@ -182,6 +184,16 @@ async fn connect(url: &str, tls: &mut Tls) -> Result<Socket, DialError> {
     let shaken = client_async_with_config(request, io, Some(limits())).await;
     let (stream, _) = shaken.map_err(|error| DialError::Handshake(Box::new(error)))?;
     Ok(Socket { stream })
+}
+
+/// Where `host` is. The system's resolver blocks, so a name is looked up beside the executor.
+async fn resolve(host: &str, port: u16, clock: &Clock) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let name = host.to_owned();
+    let found = clock.unblock(move || (name.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+    found.await.unwrap_or_else(|| Err(io::ErrorKind::Other.into()))
 }
 
 /// Whether to use TLS, and where to.

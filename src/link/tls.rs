@@ -2,6 +2,7 @@
 //!
 //! Builds the TLS client and nothing else: no certificate is ever accepted unchecked.
 
+use crate::clock::Clock;
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::crypto::ring;
 use futures_rustls::rustls::{ClientConfig, RootCertStore};
@@ -55,12 +56,13 @@ impl Tls {
     ///
     /// # Errors
     /// When a root of [`TlsRoots::Only`] is no certificate.
-    pub(super) async fn connector(&mut self) -> Result<&TlsConnector, TlsError> {
+    pub(super) async fn connector(&mut self, clock: &Clock) -> Result<&TlsConnector, TlsError> {
         let made = match self.connector.take() {
             Some(made) => made,
             None => {
                 let roots = self.roots.clone();
-                smol::unblock(move || connector(&roots)).await?
+                let gone = || Err(TlsError::NoVersion("the roots could not be read".to_owned()));
+                clock.unblock(move || connector(&roots)).await.unwrap_or_else(gone)?
             }
         };
         Ok(self.connector.insert(made))

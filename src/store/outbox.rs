@@ -163,7 +163,7 @@ impl Outbox {
                 outbox.announce(&inserted);
             }
         };
-        self.db.try_write(Durability::Synced, move |tx| accept_in(tx, &new), after)
+        self.db.try_write_one(move |tx| accept_in(tx, &new), after)
     }
 
     /// What a retry of `client_message_id` is told, if it has a row: for requests that cannot be
@@ -528,27 +528,32 @@ fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error>
     })
 }
 
+/// The insert and the look-up are one: the unique index finds an existing row, and only then is it
+/// read.
 fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
     let NewRow { envelope, client_message_id, .. } = new;
-    let explicit_mesh = new.mesh_is_explicit.then_some(envelope.mesh.as_str());
-    if let Some(existing) = look_up(tx, client_message_id)? {
-        return Ok(existing.judge(envelope.fingerprint, explicit_mesh));
+    if insert(tx, new)? {
+        return Ok(Accepted {
+            decision: decide(None, envelope.fingerprint),
+            mesh: envelope.mesh.clone(),
+            fingerprint: envelope.fingerprint,
+        });
     }
-    insert(tx, new)?;
-    Ok(Accepted {
-        decision: decide(None, envelope.fingerprint),
-        mesh: envelope.mesh.clone(),
-        fingerprint: envelope.fingerprint,
-    })
+    let explicit_mesh = new.mesh_is_explicit.then_some(envelope.mesh.as_str());
+    let existing = look_up(tx, client_message_id)?
+        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))?;
+    Ok(existing.judge(envelope.fingerprint, explicit_mesh))
 }
 
-fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<(), Error> {
+/// Inserts a pending row, or says that its `client_message_id` has one.
+fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
     let NewRow { id, client_message_id, envelope, enqueued_at, mesh_is_explicit: _ } = new;
     let reference = envelope.destination.reference();
     let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
                destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
                reply_to_id, mentions, enqueued_at, next_attempt_at, status) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending')";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending') \
+               ON CONFLICT (client_message_id) DO NOTHING";
     let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
     let params = [
         id.as_str().into(),
@@ -566,5 +571,5 @@ fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<(), Error> {
         mentions.as_deref().into(),
         enqueued_at.0.into(),
     ];
-    tx.execute(sql, &params).map(drop)
+    Ok(tx.execute(sql, &params)? > 0)
 }

@@ -111,7 +111,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         enqueued_at: request.now,
         mesh_is_explicit: true,
     };
-    insert(tx, &new)?;
+    if !insert(tx, &new)? {
+        return Err(Error::corrupt("a free id was taken inside its own transaction"));
+    }
     let moves = retired.moved.into_iter().chain([successor]).collect();
     Ok(Done { outcome: RequeueOutcome::Requeued { may_have_been_sent }, moves })
 }
