@@ -1,23 +1,25 @@
 //! `outbox.db`: what was accepted, and where each message is (§4.5).
 
+mod accept;
+mod moves;
 mod query;
 mod requeue;
 mod view;
 
+pub use accept::Accepted;
+pub use moves::Claimed;
 pub use query::{ListPage, ListQuery, RowView};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
 use super::schema;
-use crate::db::{Db, Driver, Durability, Error, Param, Tx};
-use claudemesh_fsm::accept::{Decision, decide, mismatch};
+use crate::db::{Db, Driver, Durability, Error, Tx};
+use accept::{accept_in, look_up};
+use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
-use claudemesh_fsm::outbox::{
-    Ack, AnyRow, Change, Guard, Inflight, Pending, Row, Standing, StandingRecord, State, Status,
-    Step, Unsettled, Verdict, standing,
-};
+use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
+use moves::{Applied, UnsettledClaim, apply, claim_due_in};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,17 +36,6 @@ pub struct NewRow {
     pub enqueued_at: Millis,
     /// Whether the caller named the mesh, so that another mesh's row is a mismatch (§3.3).
     pub mesh_is_explicit: bool,
-}
-
-/// What a request is told, with what every 409 also says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// §4.5.1.
-    pub decision: Decision,
-    /// The mesh of the row: the existing one's, or the new one's.
-    pub mesh: String,
-    /// The existing row's fingerprint, or the new one's.
-    pub fingerprint: Fingerprint,
 }
 
 /// How many rows each mesh has in each state. Kept, not counted: counting a million rows takes
@@ -342,234 +333,4 @@ impl Outbox {
         self.lock_depths().entry(moved.mesh.clone()).or_default().moved(moved.from, moved.status);
         (self.on_moved)(moved);
     }
-}
-
-/// What a claim found.
-#[derive(Debug)]
-pub struct Claimed {
-    /// Rows to send, in claim order.
-    pub rows: Vec<Row<Inflight>>,
-    /// Rows too old to send.
-    pub expired: Vec<Row<Pending>>,
-    /// Whether more rows may be due already.
-    pub more: bool,
-    /// When the next row is due, if none is now.
-    pub next_due_at: Option<Millis>,
-}
-
-/// A claim whose commit is not decided yet.
-struct UnsettledClaim {
-    claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
-    expired: Vec<Row<Pending>>,
-    more: bool,
-    next_due_at: Option<Millis>,
-}
-
-impl UnsettledClaim {
-    fn settle(self) -> Claimed {
-        let settled = self.claims.into_iter().map(|(row, applied)| {
-            // Another writer that was first has the row; it is not ours to send.
-            row.settle(Ok::<_, Infallible>(applied.verdict)).ok().flatten()
-        });
-        Claimed {
-            rows: settled.flatten().collect(),
-            expired: self.expired,
-            more: self.more,
-            next_due_at: self.next_due_at,
-        }
-    }
-}
-
-fn claim_due_in(
-    tx: &Tx<'_>,
-    mesh: &str,
-    now: Millis,
-    expired_before: Millis,
-    limit: usize,
-) -> Result<UnsettledClaim, Error> {
-    let due = query::due(tx, mesh, now, limit)?;
-    let more = due.len() == limit;
-    let (expired, fresh): (Vec<_>, Vec<_>) =
-        due.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
-    let claim = |row: Row<Pending>| {
-        let (guard, unsettled) = row.claim().split();
-        Ok((unsettled, apply(tx, guard)?))
-    };
-    let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
-    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
-    Ok(UnsettledClaim { claims, expired, more, next_due_at })
-}
-
-/// A guarded move inside its transaction: what the mover needs, and what listeners are told.
-struct Applied {
-    verdict: Verdict,
-    moved: Option<Moved>,
-}
-
-/// Spends a guard on its one `UPDATE` (§4.5.2).
-fn apply(tx: &Tx<'_>, guard: Guard) -> Result<Applied, Error> {
-    let changed = update(tx, &guard)?;
-    let moved = if changed > 0 { Some(moved_by(tx, &guard)?) } else { None };
-    Ok(Applied { verdict: guard.applied(changed), moved })
-}
-
-fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
-    let id = guard.id().as_str();
-    let leaves = guard.leaves().as_str();
-    let attempts = i64::from(guard.attempts());
-    let attempts_after = i64::from(guard.attempts_after());
-    match guard.change() {
-        Change::Claimed => tx.execute(
-            "UPDATE outbox SET status = 'inflight', attempts = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
-            &[attempts_after.into(), id.into(), leaves.into(), attempts.into()],
-        ),
-        Change::Done { broker_message_id, history_id, delivered_at } => tx.execute(
-            "UPDATE outbox SET status = 'done', broker_message_id = ?, history_id = ?, \
-             delivered_at = ?, may_have_been_sent = 0 WHERE id = ? AND status = ? AND attempts = ?",
-            &[
-                broker_message_id.as_str().into(),
-                history_id.as_deref().into(),
-                delivered_at.0.into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
-            ],
-        ),
-        Change::Returned { next_attempt_at, last_error, may_have_been_sent, counts: _ } => tx
-            .execute(
-                "UPDATE outbox SET status = 'pending', next_attempt_at = ?, \
-             last_error = coalesce(?, last_error), may_have_been_sent = ?, attempts = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
-                &[
-                    next_attempt_at.0.into(),
-                    last_error.as_deref().into(),
-                    (*may_have_been_sent).into(),
-                    attempts_after.into(),
-                    id.into(),
-                    leaves.into(),
-                    attempts.into(),
-                ],
-            ),
-        Change::Dead { last_error, may_have_been_sent } => tx.execute(
-            "UPDATE outbox SET status = 'dead', last_error = ?, may_have_been_sent = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
-            &[
-                last_error.as_str().into(),
-                (*may_have_been_sent).into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
-            ],
-        ),
-        Change::Aborted { aborted_at, aborted_by, superseded_by } => tx.execute(
-            "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
-             superseded_by = ? WHERE id = ? AND status = ? AND attempts = ?",
-            &[
-                aborted_at.0.into(),
-                aborted_by.as_str().into(),
-                superseded_by.as_ref().map(RowId::as_str).into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
-            ],
-        ),
-    }
-}
-
-/// What listeners are told of a move that happened.
-fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id FROM outbox WHERE id = ?";
-    let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
-        Ok(Moved {
-            from: Some(guard.leaves()),
-            mesh: row.text(0)?,
-            client_message_id: ClientMessageId::trusted(row.text(1)?),
-            status: guard.change().enters(),
-            broker_message_id: row.text_or_null(2)?,
-        })
-    })?;
-    row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))
-}
-
-/// An existing row as §4.5.1 sees it.
-struct Existing {
-    fingerprint: Fingerprint,
-    standing: Standing,
-    mesh: String,
-}
-
-impl Existing {
-    fn judge(self, fingerprint: Fingerprint, explicit_mesh: Option<&str>) -> Accepted {
-        let Self { fingerprint: stored, standing, mesh } = self;
-        let decision = if explicit_mesh.is_some_and(|named| named != mesh) {
-            Decision::Conflict(mismatch(standing))
-        } else {
-            decide(Some((stored, standing)), fingerprint)
-        };
-        Accepted { decision, mesh, fingerprint: stored }
-    }
-}
-
-fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
-    let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
-               superseded_by, mesh FROM outbox WHERE client_message_id = ?";
-    tx.query_row(sql, &[id.as_str().into()], |row| {
-        let record = StandingRecord {
-            request_fingerprint: row.blob(0)?,
-            status: row.text(1)?,
-            last_error: row.text_or_null(2)?,
-            broker_message_id: row.text_or_null(3)?,
-            history_id: row.text_or_null(4)?,
-            superseded_by: row.text_or_null(5)?,
-        };
-        let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
-        Ok(Existing { fingerprint, standing, mesh: row.text(6)? })
-    })
-}
-
-/// The insert and the look-up are one: the unique index finds an existing row, and only then is it
-/// read.
-fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
-    let NewRow { envelope, client_message_id, .. } = new;
-    if insert(tx, new)? {
-        return Ok(Accepted {
-            decision: decide(None, envelope.fingerprint),
-            mesh: envelope.mesh.clone(),
-            fingerprint: envelope.fingerprint,
-        });
-    }
-    let explicit_mesh = new.mesh_is_explicit.then_some(envelope.mesh.as_str());
-    let existing = look_up(tx, client_message_id)?
-        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))?;
-    Ok(existing.judge(envelope.fingerprint, explicit_mesh))
-}
-
-/// Inserts a pending row, or says that its `client_message_id` has one.
-fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
-    let NewRow { id, client_message_id, envelope, enqueued_at, mesh_is_explicit: _ } = new;
-    let reference = envelope.destination.reference();
-    let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
-               destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
-               reply_to_id, mentions, enqueued_at, next_attempt_at, status) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending') \
-               ON CONFLICT (client_message_id) DO NOTHING";
-    let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
-    let params = [
-        id.as_str().into(),
-        client_message_id.as_str().into(),
-        Param::Blob(envelope.fingerprint.as_bytes()),
-        Param::Blob(&envelope.payload),
-        envelope.mesh.as_str().into(),
-        envelope.destination.kind().as_str().into(),
-        reference.as_str().into(),
-        envelope.recipient.as_ref().map(|recipient| recipient.routing_key.as_str()).into(),
-        envelope.recipient.as_ref().map(|recipient| recipient.member_key.as_str()).into(),
-        envelope.priority.as_str().into(),
-        envelope.meta.as_deref().into(),
-        envelope.reply_to_id.as_deref().into(),
-        mentions.as_deref().into(),
-        enqueued_at.0.into(),
-    ];
-    Ok(tx.execute(sql, &params)? > 0)
 }

@@ -1,7 +1,9 @@
 //! Requeue (§4.5.3): the old row is aborted and its successor inserted in one transaction, or
 //! nothing happens.
 
-use super::{Moved, NewRow, apply, insert, look_up, query};
+use super::accept::{insert, look_up};
+use super::moves::apply;
+use super::{Moved, NewRow, query};
 use crate::db::{Error, Tx};
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};

@@ -1,0 +1,100 @@
+//! Accepting inside its transaction: the insert and the look-up of §4.5.1.
+
+use super::NewRow;
+use crate::db::{Error, Param, Tx};
+use claudemesh_fsm::accept::{Decision, decide, mismatch};
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint};
+use claudemesh_fsm::outbox::{Standing, StandingRecord, standing};
+
+/// What a request is told, with what every 409 also says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// §4.5.1.
+    pub decision: Decision,
+    /// The mesh of the row: the existing one's, or the new one's.
+    pub mesh: String,
+    /// The existing row's fingerprint, or the new one's.
+    pub fingerprint: Fingerprint,
+}
+
+/// An existing row as §4.5.1 sees it.
+pub(super) struct Existing {
+    fingerprint: Fingerprint,
+    standing: Standing,
+    mesh: String,
+}
+
+impl Existing {
+    pub(super) fn judge(self, fingerprint: Fingerprint, explicit_mesh: Option<&str>) -> Accepted {
+        let Self { fingerprint: stored, standing, mesh } = self;
+        let decision = if explicit_mesh.is_some_and(|named| named != mesh) {
+            Decision::Conflict(mismatch(standing))
+        } else {
+            decide(Some((stored, standing)), fingerprint)
+        };
+        Accepted { decision, mesh, fingerprint: stored }
+    }
+}
+
+pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
+    let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
+               superseded_by, mesh FROM outbox WHERE client_message_id = ?";
+    tx.query_row(sql, &[id.as_str().into()], |row| {
+        let record = StandingRecord {
+            request_fingerprint: row.blob(0)?,
+            status: row.text(1)?,
+            last_error: row.text_or_null(2)?,
+            broker_message_id: row.text_or_null(3)?,
+            history_id: row.text_or_null(4)?,
+            superseded_by: row.text_or_null(5)?,
+        };
+        let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
+        Ok(Existing { fingerprint, standing, mesh: row.text(6)? })
+    })
+}
+
+/// The insert and the look-up are one: the unique index finds an existing row, and only then is it
+/// read.
+pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
+    let NewRow { envelope, client_message_id, .. } = new;
+    if insert(tx, new)? {
+        return Ok(Accepted {
+            decision: decide(None, envelope.fingerprint),
+            mesh: envelope.mesh.clone(),
+            fingerprint: envelope.fingerprint,
+        });
+    }
+    let explicit_mesh = new.mesh_is_explicit.then_some(envelope.mesh.as_str());
+    let existing = look_up(tx, client_message_id)?
+        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))?;
+    Ok(existing.judge(envelope.fingerprint, explicit_mesh))
+}
+
+/// Inserts a pending row, or says that its `client_message_id` has one.
+pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
+    let NewRow { id, client_message_id, envelope, enqueued_at, mesh_is_explicit: _ } = new;
+    let reference = envelope.destination.reference();
+    let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
+               destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
+               reply_to_id, mentions, enqueued_at, next_attempt_at, status) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending') \
+               ON CONFLICT (client_message_id) DO NOTHING";
+    let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
+    let params = [
+        id.as_str().into(),
+        client_message_id.as_str().into(),
+        Param::Blob(envelope.fingerprint.as_bytes()),
+        Param::Blob(&envelope.payload),
+        envelope.mesh.as_str().into(),
+        envelope.destination.kind().as_str().into(),
+        reference.as_str().into(),
+        envelope.recipient.as_ref().map(|recipient| recipient.routing_key.as_str()).into(),
+        envelope.recipient.as_ref().map(|recipient| recipient.member_key.as_str()).into(),
+        envelope.priority.as_str().into(),
+        envelope.meta.as_deref().into(),
+        envelope.reply_to_id.as_deref().into(),
+        mentions.as_deref().into(),
+        enqueued_at.0.into(),
+    ];
+    Ok(tx.execute(sql, &params)? > 0)
+}
