@@ -10,6 +10,7 @@ mod broker;
 mod complete;
 mod context;
 mod daemon;
+mod demo;
 mod detach;
 mod detect;
 mod events;
@@ -92,10 +93,4 @@ fn run_version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
 fn run_help(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     context.print.text(&help::page(&parsed.operands)?)?;
     Ok(exit::OK)
-}
-
-/// A command whose name is taken already and whose room is not built yet.
-fn run_later(_: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let words = parsed.command.words.join(" ");
-    Err(Failure::failed(format!("`{words}` is not in this release")))
 }

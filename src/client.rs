@@ -163,6 +163,23 @@ impl Client {
         })
     }
 
+    /// Any request, and its answer as it is, also one that says no: for whoever wants to see the
+    /// API itself. With `body` it is a `POST`, without a `GET`; `path` is percent-encoded.
+    ///
+    /// # Errors
+    /// [`Error`], but never [`Error::Problem`].
+    pub async fn exchange(&self, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        let (request, timeout) = match body {
+            Some(body) => (Request::post_json(path, body.to_string()), WRITE_TIMEOUT),
+            None => (Request::get(path), READ_TIMEOUT),
+        };
+        let socket = self.connect().await?;
+        let Response { status, body, .. } =
+            http::request(socket, &self.clock, request, timeout).await?;
+        let body = String::from_utf8(body).map_err(|error| Error::bad_answer(error.to_string()))?;
+        Ok(Answer { status, body })
+    }
+
     async fn connect(&self) -> Result<Socket, Error> {
         Ok(http::connect_unix(&self.socket, &self.clock, CONNECT_TIMEOUT).await?)
     }
@@ -193,6 +210,15 @@ impl Client {
 /// Whether a status says that the request did what it asked for.
 const fn is_success(status: u16) -> bool {
     status / 100 == 2
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body's text.
+    pub body: String,
 }
 
 /// A live stream of events. Dropping it disconnects.
