@@ -1,4 +1,4 @@
-//! `outbox.db`: what was accepted, and where each message is (§4.5).
+//! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
 mod query;
 mod requeue;
@@ -89,6 +89,8 @@ pub struct Moved {
     pub status: Status,
     /// The broker's id, once it is done.
     pub broker_message_id: Option<String>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
 }
 
 type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
@@ -157,6 +159,7 @@ impl Outbox {
             client_message_id: new.client_message_id.clone(),
             status: Status::Pending,
             broker_message_id: None,
+            last_error: None,
         };
         let after = move |result: &Result<Accepted, Error>| {
             if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {
@@ -479,7 +482,7 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
 
 /// What listeners are told of a move that happened.
 fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id FROM outbox WHERE id = ?";
+    let sql = "SELECT mesh, client_message_id, broker_message_id, last_error FROM outbox WHERE id = ?";
     let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
         Ok(Moved {
             from: Some(guard.leaves()),
@@ -487,6 +490,7 @@ fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
             client_message_id: ClientMessageId::trusted(row.text(1)?),
             status: guard.change().enters(),
             broker_message_id: row.text_or_null(2)?,
+            last_error: row.text_or_null(3)?,
         })
     })?;
     row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))
