@@ -8,7 +8,9 @@ use std::fmt;
 /// What is wrong with a body. The text names the field and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
-    /// Not a JSON object.
+    /// Not JSON.
+    NotJson(String),
+    /// JSON, but not an object whose members are each named once.
     NotAnObject(String),
     /// A field that must be there is not.
     Missing {
@@ -29,6 +31,7 @@ pub enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotJson(why) => write!(f, "the body must be JSON: {why}"),
             Self::NotAnObject(why) => write!(f, "the body must be one JSON object: {why}"),
             Self::Missing { field, expected } => {
                 write!(f, "`{field}` is missing: it must be {expected}")
@@ -41,7 +44,10 @@ impl fmt::Display for BodyError {
 impl std::error::Error for BodyError {}
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BodyError> {
-    serde_json::from_slice(body).map_err(|error| BodyError::NotAnObject(error.to_string()))
+    serde_json::from_slice(body).map_err(|error| {
+        let why = error.to_string();
+        if error.is_data() { BodyError::NotAnObject(why) } else { BodyError::NotJson(why) }
+    })
 }
 
 fn optional<T: DeserializeOwned>(
@@ -184,7 +190,8 @@ mod tests {
         );
         assert!(error(r#"{"to":"a","to":"b","message":"x"}"#).contains("duplicate field `to`"));
         assert!(error("[]").starts_with("the body must be one JSON object"));
-        assert!(error("nonsense").starts_with("the body must be one JSON object"));
+        assert!(error("nonsense").starts_with("the body must be JSON"));
+        assert!(error("").starts_with("the body must be JSON"));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub struct MemberInfo {
 
 /// Why nobody joined.
 pub(crate) enum JoinError {
-    /// The code of the answer (protocol §4.3).
+    /// The code of the answer (`specs/wire.md`).
     Refused(&'static str),
     Failed(db::Error),
 }

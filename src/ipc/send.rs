@@ -62,6 +62,7 @@ fn unquote(value: &str) -> Option<String> {
 
 pub(super) fn bad_body(error: &BodyError) -> Problem {
     let code = match error {
+        BodyError::NotJson(_) => "invalid_json",
         BodyError::NotAnObject(_) => "expected_json_object",
         BodyError::Missing { field, .. } => match *field {
             "to" => "missing_to",

@@ -1,4 +1,4 @@
-//! `outbox.db`: what was accepted, and where each message is (§4.5).
+//! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
 mod accept;
 mod moves;
@@ -80,6 +80,8 @@ pub struct Moved {
     pub status: Status,
     /// The broker's id, once it is done.
     pub broker_message_id: Option<String>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
 }
 
 type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
@@ -148,6 +150,7 @@ impl Outbox {
             client_message_id: new.client_message_id.clone(),
             status: Status::Pending,
             broker_message_id: None,
+            last_error: None,
         };
         let after = move |result: &Result<Accepted, Error>| {
             if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {

@@ -29,7 +29,7 @@ pub(crate) struct Invite {
     pub(crate) created_at: Millis,
 }
 
-/// Why an invite does not open the door; the text is the code of protocol §4.3.
+/// Why an invite does not open the door; the text is the code of `specs/wire.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InviteProblem {
     NotFound,

@@ -141,7 +141,8 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
 
 /// What listeners are told of a move that happened.
 fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id FROM outbox WHERE id = ?";
+    let sql = "SELECT mesh, client_message_id, broker_message_id, last_error FROM outbox \
+               WHERE id = ?";
     let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
         Ok(Moved {
             from: Some(guard.leaves()),
@@ -149,6 +150,7 @@ fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
             client_message_id: ClientMessageId::trusted(row.text(1)?),
             status: guard.change().enters(),
             broker_message_id: row.text_or_null(2)?,
+            last_error: row.text_or_null(3)?,
         })
     })?;
     row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))
