@@ -23,6 +23,8 @@ pub enum Delivery {
     Refused {
         /// Its code, if it gave one.
         code: Option<u16>,
+        /// Whether it says that trying again can never help, if it says.
+        permanent: Option<bool>,
         /// Its words.
         words: String,
     },

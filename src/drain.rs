@@ -39,8 +39,6 @@ const RATE_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(30);
 const RATE_LIMIT_DOUBLINGS_MAX: u32 = 5;
 /// Wall time that moves this much against monotonic time has jumped.
 const CLOCK_JUMP_MS_MIN: u64 = 2_000;
-/// How a message that cannot be framed is classified.
-const MALFORMED: Option<u16> = Some(400);
 /// How long sends under way may take to finish at shutdown (§14).
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
@@ -233,7 +231,7 @@ impl Drain {
     async fn attempt(&self, row: Row<Inflight>, courier: &Arc<dyn Courier>) {
         let delivery = match self.pack(&row, courier.as_ref()) {
             Ok(message) => courier.deliver(message).await,
-            Err(words) => Delivery::Refused { code: MALFORMED, words },
+            Err(words) => Delivery::Refused { code: None, permanent: Some(true), words },
         };
         let attempts = row.identity().attempts;
         match delivery {
@@ -249,18 +247,20 @@ impl Drain {
                 let due = self.back_off(attempts);
                 self.settle(row, |row| row.unsent(words.clone(), due)).await;
             }
-            Delivery::Refused { code, words } => match Refusal::classify(code, &words) {
-                Refusal::Final => {
-                    let id = &row.identity().client_message_id;
-                    let mesh = self.mesh.slug();
-                    tracing::warn!(mesh, %id, words, "the broker refused a message for good");
-                    self.settle(row, |row| row.refused(words.clone())).await;
+            Delivery::Refused { code, permanent, words } => {
+                match Refusal::classify(code, permanent, &words) {
+                    Refusal::Final => {
+                        let id = &row.identity().client_message_id;
+                        let mesh = self.mesh.slug();
+                        tracing::warn!(mesh, %id, words, "the broker refused a message for good");
+                        self.settle(row, |row| row.refused(words.clone())).await;
+                    }
+                    Refusal::Passing(why) => {
+                        let due = self.due_after(why, attempts);
+                        self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
+                    }
                 }
-                Refusal::Passing(why) => {
-                    let due = self.due_after(why, attempts);
-                    self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
-                }
-            },
+            }
         }
     }
 

@@ -24,15 +24,21 @@ pub enum Passing {
 }
 
 impl Refusal {
-    /// Reads a refusal from its `code`, when the broker gave one, and its words.
+    /// Reads a refusal from its `code` and whether it is `permanent`, when the broker said, and its
+    /// words.
     #[must_use]
-    pub fn classify(code: Option<u16>, words: &str) -> Self {
+    pub fn classify(code: Option<u16>, permanent: Option<bool>, words: &str) -> Self {
         let says = |needle: &str| contains_ignoring_case(words, needle);
         if code == Some(429) || says("rate limit") || says("rate_limit") {
             return Self::Passing(Passing::RateLimited);
         }
         if says("no connected peer") || says("recipient_offline") || says("not online") {
             return Self::Passing(Passing::RecipientOffline);
+        }
+        match permanent {
+            Some(true) => return Self::Final,
+            Some(false) => return Self::Passing(Passing::Busy),
+            None => {}
         }
         match code {
             Some(400 | 401 | 403 | 404 | 409 | 410 | 413 | 422) => Self::Final,
@@ -75,21 +81,30 @@ mod tests {
             ("something nobody has seen before", Refusal::Passing(Passing::Busy)),
         ];
         for (words, expected) in cases {
-            assert_eq!(Refusal::classify(None, words), expected, "{words}");
+            assert_eq!(Refusal::classify(None, None, words), expected, "{words}");
         }
     }
 
     #[test]
     fn a_code_never_makes_a_rate_limit_or_an_offline_recipient_final() {
         assert_eq!(
-            Refusal::classify(Some(403), "rate limit: slow down"),
+            Refusal::classify(Some(403), None, "rate limit: slow down"),
             Refusal::Passing(Passing::RateLimited)
         );
         assert_eq!(
-            Refusal::classify(Some(404), "no connected peer"),
+            Refusal::classify(Some(404), None, "no connected peer"),
             Refusal::Passing(Passing::RecipientOffline)
         );
-        assert_eq!(Refusal::classify(Some(409), "idempotency_key_reused"), Refusal::Final);
-        assert_eq!(Refusal::classify(Some(503), "later"), Refusal::Passing(Passing::Busy));
+        assert_eq!(Refusal::classify(Some(409), None, "idempotency_key_reused"), Refusal::Final);
+        assert_eq!(Refusal::classify(Some(503), None, "later"), Refusal::Passing(Passing::Busy));
+        let limited = Refusal::classify(None, Some(true), "rate limit");
+        assert_eq!(limited, Refusal::Passing(Passing::RateLimited));
+    }
+
+    #[test]
+    fn a_broker_that_says_whether_it_is_permanent_is_believed() {
+        assert_eq!(Refusal::classify(Some(503), Some(true), "never"), Refusal::Final);
+        let passing = Refusal::classify(Some(409), Some(false), "not now");
+        assert_eq!(passing, Refusal::Passing(Passing::Busy));
     }
 }

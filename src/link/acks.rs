@@ -183,14 +183,14 @@ impl Drop for Desk {
 
 /// What a broker answered; `None` if it is neither yes nor no.
 fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
-    let code = ack.code;
+    let (code, permanent) = (ack.code, ack.permanent);
     if let Some(words) = ack.error {
         let words = words.chars().take(WORDS_CHARS_MAX).collect();
-        return Some(Delivery::Refused { code, words });
+        return Some(Delivery::Refused { code, permanent, words });
     }
     if code == Some(CONFLICT) {
         let words = "idempotency_key_reused".to_owned();
-        return Some(Delivery::Refused { code, words });
+        return Some(Delivery::Refused { code, permanent, words });
     }
     let named = ack.broker_message_id.filter(|id| !id.is_empty()).unwrap_or(ack.message_id);
     if named.is_empty() || named.len() > ID_BYTES_MAX {
@@ -260,5 +260,5 @@ impl Courier for DeskCourier {
 fn too_large(bytes: usize, bytes_max: usize) -> Delivery {
     let words =
         format!("payload too large: the frame is {bytes} bytes, this mesh takes {bytes_max}");
-    Delivery::Refused { code: Some(TOO_LARGE), words }
+    Delivery::Refused { code: Some(TOO_LARGE), permanent: Some(true), words }
 }

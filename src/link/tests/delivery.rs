@@ -50,7 +50,10 @@ fn refusals_carry_their_words_and_409_is_one_without_words() {
                 .await;
         };
         let (refused, ()) = futures_lite::future::zip(courier.deliver(message("a")), broker).await;
-        assert_eq!(refused, Delivery::Refused { code: None, words: "rate_limit".into() });
+        assert_eq!(
+            refused,
+            Delivery::Refused { code: None, permanent: None, words: "rate_limit".into() }
+        );
         let broker = async {
             peer.recv_type("send").await;
             peer.send(&json!({"type": "ack", "id": "b", "messageId": "", "code": 409,
