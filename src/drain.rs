@@ -9,11 +9,12 @@
 use crate::clock::Clock;
 use crate::courier::{Courier, Delivery};
 use crate::http::Shutdown;
+use crate::log::Repeated;
 use crate::meshes::Mesh;
-use crate::message::{PublicKey, SharedBox};
+use crate::message::{PublicKey, SharedBoxes};
 use crate::roster;
-use crate::store::Kind;
 use crate::store::outbox::Outbox;
+use crate::store::{Error as StoreError, Kind};
 use crate::wire::{self, parcel};
 use claudemesh_fsm::id::{ClientMessageId, Millis};
 use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
@@ -21,14 +22,12 @@ use claudemesh_fsm::refusal::{Passing, Refusal};
 use claudemesh_fsm::retry;
 use futures_lite::{FutureExt, StreamExt, future};
 use futures_util::stream::FuturesUnordered;
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How many rows one claim takes at the most: it runs on the writer thread, beside the accepts.
 const CLAIM_MAX: usize = 64;
-/// How many shared secrets are kept; beyond it the cache starts over.
-const BOXES_MAX: usize = 1024;
 /// How long the drain waits when the store fails, before it tries again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a first rate-limit answer stops the link; each further one doubles it.
@@ -57,10 +56,14 @@ pub struct Drain {
     outbox: Outbox,
     clock: Clock,
     limits: Limits,
-    boxes: Mutex<HashMap<PublicKey, Arc<SharedBox>>>,
+    boxes: SharedBoxes,
     pace: Mutex<Pace>,
     /// Wall time minus monotonic time: constant until the clock jumps.
     clock_offset_ms: Mutex<i64>,
+    /// Whether a row waits for its recipient to come back.
+    awaits_recipients: AtomicBool,
+    /// The store cannot be written.
+    store_failing: Repeated,
 }
 
 /// How a broker's rate limit slows the link.
@@ -82,6 +85,7 @@ enum Next {
 enum Woken {
     Settled,
     MayClaim,
+    RosterChanged,
     Closed,
     Stopping,
 }
@@ -96,9 +100,11 @@ impl Drain {
             outbox,
             clock,
             limits,
-            boxes: Mutex::default(),
+            boxes: SharedBoxes::default(),
             pace: Mutex::default(),
             clock_offset_ms,
+            awaits_recipients: AtomicBool::new(false),
+            store_failing: Repeated::default(),
         }
     }
 
@@ -120,8 +126,6 @@ impl Drain {
 
     /// Sends through one courier until it closes.
     async fn serve(&self, courier: Arc<dyn Courier>, stop: &Shutdown) {
-        // Another link may send with another key.
-        self.boxes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut under_way = FuturesUnordered::new();
         let mut next = Next::Now;
         loop {
@@ -154,8 +158,13 @@ impl Drain {
                 stop.wait().await;
                 Woken::Stopping
             };
-            match settled.or(closed).or(stopping).or(may_claim).await {
+            let roster_changed = async {
+                self.mesh.roster_changed().await;
+                Woken::RosterChanged
+            };
+            match settled.or(closed).or(stopping).or(may_claim).or(roster_changed).await {
                 Woken::Settled => {}
+                Woken::RosterChanged => self.hasten_recipients().await,
                 Woken::MayClaim => next = Next::Now,
                 // The courier gives every attempt its answer now, so this ends at once.
                 Woken::Closed => return under_way.collect().await,
@@ -177,14 +186,14 @@ impl Drain {
             }
             Next::WhenWoken => self.mesh.drain_woken().await,
         }
-        let paused_until = self.lock_pace().paused_until;
-        if self.clock.monotonic() < paused_until {
-            self.clock.sleep_until(paused_until).await;
-        }
     }
 
     /// Claims what is due and expires what is too old.
     async fn claim(&self, limit: usize, max_age_ms: u64) -> (Vec<Row<Inflight>>, Next) {
+        let paused_until = self.lock_pace().paused_until;
+        if self.clock.monotonic() < paused_until {
+            return (Vec::new(), Next::At(paused_until));
+        }
         let now = self.clock.now();
         let expired_before = Millis(now.0.saturating_sub_unsigned(max_age_ms));
         let claimed = async {
@@ -194,16 +203,19 @@ impl Drain {
             self.outbox.claim_due(self.mesh.slug(), now, expired_before, limit).await
         };
         let claimed = match claimed.await {
-            Ok(claimed) => claimed,
+            Ok(claimed) => {
+                self.note_store_works();
+                claimed
+            }
             Err(error) => {
-                tracing::error!(mesh = self.mesh.slug(), %error, "cannot claim rows to send");
+                self.note_store_failed(&error);
                 return (Vec::new(), Next::At(self.clock.monotonic() + STORE_RETRY));
             }
         };
         for row in claimed.expired {
             // An expiry that cannot be stored now is found again by the next claim.
             if let Err((_, error)) = self.outbox.store(row.expire()).await {
-                tracing::error!(mesh = self.mesh.slug(), %error, "cannot store an expiry");
+                self.note_store_failed(&error);
             }
         }
         let next = match claimed.next_due_at {
@@ -277,12 +289,41 @@ impl Drain {
                 Ok(_) => return,
                 Err((_, error)) if error.kind() == Kind::Closed => return,
                 Err((same_row, error)) => {
-                    let mesh = self.mesh.slug();
-                    tracing::error!(mesh, %error, "cannot store the end of an attempt");
+                    self.note_store_failed(&error);
                     row = same_row;
                     self.clock.sleep(STORE_RETRY).await;
                 }
             }
+        }
+    }
+
+    fn note_store_failed(&self, error: &StoreError) {
+        if self.store_failing.happened() {
+            let mesh = self.mesh.slug();
+            tracing::error!(mesh, %error, "the outbox cannot be written; trying again until it can");
+        }
+    }
+
+    fn note_store_works(&self) {
+        if let Some(failures) = self.store_failing.ended() {
+            tracing::info!(mesh = self.mesh.slug(), failures, "the outbox can be written again");
+        }
+    }
+
+    /// Rows that wait for a recipient who is there now need not wait for the cap (§4.6).
+    async fn hasten_recipients(&self) {
+        if !self.awaits_recipients.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let online = self.mesh.with_roster(|roster| {
+            let peers = roster.peers.iter().filter(|peer| roster::is_online(peer));
+            peers.map(|peer| peer.pubkey.clone()).collect()
+        });
+        let hastened = self.outbox.hasten_recipients(self.mesh.slug(), online, self.clock.now());
+        match hastened.await {
+            Ok(0) => {}
+            Ok(_) => self.mesh.wake_drain(),
+            Err(error) => self.note_store_failed(&error),
         }
     }
 
@@ -294,7 +335,10 @@ impl Drain {
     fn due_after(&self, why: Passing, attempts: u32) -> Millis {
         match why {
             Passing::Busy => self.back_off(attempts),
-            Passing::RecipientOffline => self.clock.now().plus(self.limits.backoff_cap_ms),
+            Passing::RecipientOffline => {
+                self.awaits_recipients.store(true, Ordering::Relaxed);
+                self.clock.now().plus(self.limits.backoff_cap_ms)
+            }
             Passing::RateLimited => {
                 let mut pace = self.lock_pace();
                 let doublings = pace.refusals.min(RATE_LIMIT_DOUBLINGS_MAX);
@@ -321,21 +365,8 @@ impl Drain {
         let routing_key = self.mesh.with_roster(|roster| roster::routing_key(roster, recipient));
         let key = PublicKey::parse(&routing_key)
             .map_err(|error| format!("the recipient's key cannot be used: {error}"))?;
-        let shared = self.shared_box(&key, courier);
+        let shared = self.boxes.between(courier.secret(), &key);
         Ok(parcel::pack(envelope, id, routing_key, Some(&shared), nonces))
-    }
-
-    fn shared_box(&self, key: &PublicKey, courier: &dyn Courier) -> Arc<SharedBox> {
-        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = boxes.get(key) {
-            return shared.clone();
-        }
-        if boxes.len() >= BOXES_MAX {
-            boxes.clear();
-        }
-        let shared = Arc::new(SharedBox::between(courier.secret(), key));
-        boxes.insert(*key, shared.clone());
-        shared
     }
 
     /// A success that arrives for an attempt already given up still makes its row done (§4.5.2).

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -47,6 +48,23 @@ pub fn log_panics() {
         tracing::error!(%panic, %backtrace, "panic");
         before(panic);
     }));
+}
+
+/// A condition that may repeat for ever: it is logged when it begins and when it ends, and counted
+/// in between (§10).
+#[derive(Debug, Default)]
+pub struct Repeated(AtomicU64);
+
+impl Repeated {
+    /// It happened. Whether to log it: only the first time since it last ended.
+    pub fn happened(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// It ended, if it was going on: how often it happened.
+    pub fn ended(&self) -> Option<u64> {
+        Some(self.0.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
+    }
 }
 
 /// A file that makes room for itself. Cheap to clone.
@@ -124,6 +142,16 @@ impl Write for RotatingFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_repeats_is_logged_once_and_then_counted() {
+        let failing = Repeated::default();
+        assert_eq!(failing.ended(), None);
+        assert!(failing.happened());
+        assert!(!failing.happened());
+        assert_eq!(failing.ended(), Some(2));
+        assert!(failing.happened());
+    }
 
     #[test]
     fn the_log_is_bounded_whatever_is_written() {

@@ -21,4 +21,4 @@ pub mod signed;
 pub use canonical::{MetaError, MetaFault, canonical_meta};
 pub use fingerprint::fingerprint;
 pub use keys::{KeyError, PublicKey, SecretKey};
-pub use seal::{Extension, NONCE_BYTES, Nonce, Sealed, SharedBox};
+pub use seal::{Extension, NONCE_BYTES, Nonce, Sealed, SharedBox, SharedBoxes};

@@ -9,6 +9,7 @@ use crate::api::{InboxMessage, MessageEvent, SystemEvent};
 use crate::clock::{Clock, iso};
 use crate::courier::Inbound;
 use crate::events::{Bus, Event, Kind};
+use crate::log::Repeated;
 use crate::meshes::Mesh;
 use crate::store::inbox::{Inbox, Message, NewMessage, Stored};
 use crate::wire::{ClientAck, Push, to_text};
@@ -16,7 +17,6 @@ use claudemesh_fsm::receive::{Encryption, Verdict};
 use open::{Openers, Read};
 use serde_json::{Map, Value};
 use smol::channel::{Receiver, Sender};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How many pushes share one commit at the most.
@@ -32,7 +32,8 @@ pub struct Receive {
     bus: Bus,
     clock: Clock,
     openers: Openers,
-    malformed: AtomicU64,
+    malformed: Repeated,
+    store_failing: Repeated,
 }
 
 /// A push that will be stored, and how to acknowledge it.
@@ -46,7 +47,8 @@ impl Receive {
     #[must_use]
     pub fn new(mesh: Mesh, inbox: Inbox, bus: Bus, clock: Clock) -> Self {
         let openers = Openers::default();
-        Self { mesh, inbox, bus, clock, openers, malformed: AtomicU64::new(0) }
+        let (malformed, store_failing) = (Repeated::default(), Repeated::default());
+        Self { mesh, inbox, bus, clock, openers, malformed, store_failing }
     }
 
     /// Takes pushes until the links are gone.
@@ -83,7 +85,7 @@ impl Receive {
             }
             Verdict::Malformed(why) => {
                 // Logged once, then counted: a peer can send as many as it likes.
-                if self.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
+                if self.malformed.happened() {
                     let mesh = self.mesh.slug();
                     tracing::warn!(
                         mesh,
@@ -140,11 +142,16 @@ impl Receive {
         let stored = match self.inbox.store(messages).await {
             Ok(stored) => stored,
             Err(error) => {
-                let mesh = self.mesh.slug();
-                tracing::error!(mesh, %error, "cannot store what arrived; the broker keeps it");
+                if self.store_failing.happened() {
+                    let mesh = self.mesh.slug();
+                    tracing::error!(mesh, %error, "cannot store what arrives; the broker keeps it");
+                }
                 return self.clock.sleep(STORE_RETRY).await;
             }
         };
+        if let Some(failures) = self.store_failing.ended() {
+            tracing::info!(mesh = self.mesh.slug(), failures, "what arrives can be stored again");
+        }
         for ((message, stored), acks) in stored.into_iter().zip(acks) {
             let (cmid, id) = (message.client_message_id.clone(), message.broker_message_id.clone());
             match stored {

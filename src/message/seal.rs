@@ -10,7 +10,9 @@ use crypto_box::SalsaBox;
 use crypto_box::aead::Aead;
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes in a nonce.
 pub const NONCE_BYTES: usize = 24;
@@ -96,6 +98,28 @@ impl SharedBox {
     ) -> Result<Extension, ExtensionError> {
         let json = self.open(nonce_b64, ciphertext_b64).ok_or(ExtensionError::Unopened)?;
         Extension::parse(&json)
+    }
+}
+
+/// How many shared secrets [`SharedBoxes`] keeps; beyond it it starts over.
+const BOXES_MAX: usize = 1024;
+
+/// The shared secrets between our keys and others', kept because making one is slow.
+#[derive(Debug, Default)]
+pub struct SharedBoxes {
+    by_keys: Mutex<HashMap<(PublicKey, PublicKey), Arc<SharedBox>>>,
+}
+
+impl SharedBoxes {
+    /// The box between our `secret` and their `public` key.
+    #[must_use]
+    pub fn between(&self, secret: &SecretKey, public: &PublicKey) -> Arc<SharedBox> {
+        let mut boxes = self.by_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if boxes.len() >= BOXES_MAX {
+            boxes.clear();
+        }
+        let make = || Arc::new(SharedBox::between(secret, public));
+        boxes.entry((secret.public(), *public)).or_insert_with(make).clone()
     }
 }
 

@@ -2,15 +2,11 @@
 
 use crate::courier::Inbound;
 use crate::message::seal::open_plain;
-use crate::message::{Extension, PublicKey, SharedBox};
+use crate::message::{Extension, PublicKey, SharedBox, SharedBoxes};
 use crate::wire::Push;
 use claudemesh_fsm::envelope::Destination;
 use claudemesh_fsm::receive::{self, Encryption, Opened, TargetKind, Verdict};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// How many shared secrets are kept; beyond it the cache starts over.
-const BOXES_MAX: usize = 1024;
+use std::sync::Arc;
 
 /// What a push turned out to be.
 pub(super) struct Read {
@@ -21,10 +17,10 @@ pub(super) struct Read {
     pub(super) extension: Extension,
 }
 
-/// The shared secrets between our keys and the senders', kept because making one is slow.
+/// What opening needs from one push to the next.
 #[derive(Default)]
 pub(super) struct Openers {
-    boxes: Mutex<HashMap<(PublicKey, PublicKey), Arc<SharedBox>>>,
+    boxes: SharedBoxes,
 }
 
 impl Openers {
@@ -69,23 +65,10 @@ impl Openers {
         let push = &inbound.push;
         let sender = PublicKey::parse(&push.sender_pubkey).ok()?;
         inbound.secrets.iter().find_map(|secret| {
-            let shared =
-                self.shared_box((secret.public(), sender), || SharedBox::between(secret, &sender));
+            let shared = self.boxes.between(secret, &sender);
             let bytes = shared.open(&push.nonce, &push.ciphertext)?;
             Some((shared, String::from_utf8(bytes).ok()))
         })
-    }
-
-    fn shared_box(
-        &self,
-        keys: (PublicKey, PublicKey),
-        make: impl FnOnce() -> SharedBox,
-    ) -> Arc<SharedBox> {
-        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
-        if boxes.len() >= BOXES_MAX {
-            boxes.clear();
-        }
-        boxes.entry(keys).or_insert_with(|| Arc::new(make())).clone()
     }
 }
 

@@ -274,6 +274,29 @@ impl Outbox {
         self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
     }
 
+    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn hasten_recipients(
+        &self,
+        mesh: &str,
+        keys: Vec<String>,
+        now: Millis,
+    ) -> Result<usize, Error> {
+        let mesh = mesh.to_owned();
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE mesh = ?2 AND status = 'pending' \
+                       AND next_attempt_at > ?1 AND (recipient = ?3 OR recipient_member = ?3)";
+            let mut hastened = 0;
+            for key in &keys {
+                hastened += tx.execute(sql, &[now.0.into(), (&mesh).into(), key.into()])?;
+            }
+            Ok(hastened)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
     /// One row with everything the API shows of it.
     ///
     /// # Errors
