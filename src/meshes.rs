@@ -142,9 +142,9 @@ impl Mesh {
         read(&self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Completes at the next change of the roster.
-    pub async fn roster_changed(&self) {
-        self.shared.roster_changed.listen().await;
+    /// Completes at the next change of the roster after this call.
+    pub fn roster_changed(&self) -> impl Future<Output = ()> + use<> {
+        self.shared.roster_changed.listen()
     }
 
     /// There may be something to send.

@@ -23,8 +23,9 @@ use std::time::Duration;
 
 /// How many pushes may wait for the receive flow; beyond it the link stops reading.
 const INBOUND_MAX: usize = 256;
-/// How long changes of the roster are gathered before they are written.
-const ROSTER_SAVE_AFTER: Duration = Duration::from_secs(2);
+/// The least time between two writes of the rosters. The first change is written at once: without
+/// it a daemon that is killed early does not know the names it sent to.
+const ROSTER_SAVE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Every attached mesh and what runs for it.
 pub(super) struct Fleet {
@@ -166,14 +167,17 @@ fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Writes the rosters a while after they change, and once more at the end.
+/// Writes the rosters when they change, now and then; the last ones are written at the end.
 async fn keep_roster(mesh: Mesh, paths: Paths, meshes: Meshes, clock: Clock, stopped: Shutdown) {
     let keep = async {
+        let mut changed = mesh.roster_changed();
         loop {
-            mesh.roster_changed().await;
-            clock.sleep(ROSTER_SAVE_AFTER).await;
+            changed.await;
+            // Listening before the write: what changes during it is written the next time.
+            changed = mesh.roster_changed();
             let (paths, meshes) = (paths.clone(), meshes.clone());
             let _ = clock.unblock(move || save_rosters(&paths, &meshes)).await;
+            clock.sleep(ROSTER_SAVE_PAUSE).await;
         }
     };
     keep.or(stopped.wait()).await;

@@ -115,12 +115,14 @@ impl Outbox {
                 tx.query(sql, &[], |row| Ok((row.text(0)?, row.text(1)?, row.int(2)?)))
             })
             .await?;
-        let mut depths = self.lock_depths();
+        // All of it anew: a state that no row is in any more has no line to say so.
+        let mut depths = BTreeMap::<String, Depth>::new();
         for (mesh, status, count) in counted {
             let status = Status::parse(&status)
                 .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?;
             depths.entry(mesh).or_default().0[status as usize] = u64::try_from(count).unwrap_or(0);
         }
+        *self.lock_depths() = depths;
         Ok(())
     }
 

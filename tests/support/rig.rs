@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -24,6 +24,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_claudemesh");
 
 /// Timers short enough for tests; the same code as with the long ones.
 const QUICK: &str = "[link]\nbackoff_cap_ms = 200\n[outbox]\nbackoff_cap_ms = 400\n";
+
+/// A daemon's command line; the home follows.
+const DAEMON_UP: [&str; 4] = ["daemon", "up", "--foreground", "--persistent"]; 5] = ["daemon", "up", "--foreground", "--persistent", "--no-tcp"];
 
 /// Polls until `check` gives something.
 ///
@@ -183,17 +186,38 @@ impl Daemon {
 
     /// The same, with flags of one's own.
     pub fn start_with(home: &Home, flags: &[&str]) -> Self {
-        let args = ["daemon", "up", "--foreground", "--persistent"];
-        let child = home
-            .command(&[&args, flags].concat())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let socket = home.daemon_dir().join("daemon.sock");
-        let daemon = Self { process: Process { child }, socket };
-        eventually("the daemon's socket", || daemon.try_request(&get("/v1/version")).ok());
+        let daemon = Self::spawn_with(home, flags);
+        daemon.wait_until_it_answers();
         daemon
+    }
+
+    /// Starts one and waits for nothing.
+    pub fn spawn(home: &Home) -> Self {
+        Self::spawn_with(home, &["--no-tcp"])
+    }
+
+    fn spawn_with(home: &Home, flags: &[&str]) -> Self {
+        Self::spawn_command(home, home.command(&[&DAEMON_UP, flags].concat()))
+    }
+
+    /// Starts one as the child of `wrapper`, a program that takes a command line, and waits for
+    /// nothing. The process is the wrapper's.
+    pub fn spawn_under(home: &Home, wrapper: &[&str]) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(BINARY).args(DAEMON_UP);
+        command.arg("--no-tcp").arg("--home").arg(home.path());
+        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        Self::spawn_command(home, command)
+    }
+
+    fn spawn_command(home: &Home, mut command: Command) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        let socket = home.daemon_dir().join("daemon.sock");
+        Self { process: Process { child }, socket }
+    }
+
+    pub fn wait_until_it_answers(&self) {
+        eventually("the daemon's socket", || self.try_request(&get("/v1/version")).ok());
     }
 
     /// Sends raw bytes and reads everything until the daemon closes.
@@ -353,11 +377,15 @@ pub struct Relay {
 }
 
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     /// Bytes from the client are swallowed: the broker hears nothing, the client hears nothing back.
     is_deaf: AtomicBool,
+    /// Bytes from the broker are swallowed: it hears the client, and the client hears nothing.
+    is_mute: AtomicBool,
     /// Connections are refused.
     is_closed: AtomicBool,
+    /// What the broker said, whether or not it was passed on; `None` until somebody asks.
+    heard: Mutex<Option<Vec<u8>>>,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -366,8 +394,10 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             is_deaf: AtomicBool::new(false),
+            is_mute: AtomicBool::new(false),
+            heard: Mutex::new(None),
             is_closed: AtomicBool::new(false),
             streams: Mutex::default(),
         });
@@ -385,6 +415,22 @@ impl Relay {
     /// Swallows what clients say from now on, or no longer.
     pub fn set_deaf(&self, is_deaf: bool) {
         self.shared.is_deaf.store(is_deaf, Ordering::SeqCst);
+    }
+
+    /// Swallows what the broker says from now on, or no longer.
+    pub fn set_mute(&self, is_mute: bool) {
+        self.shared.is_mute.store(is_mute, Ordering::SeqCst);
+    }
+
+    /// Leads new connections to another port: the broker has moved.
+    pub fn retarget(&self, target: u16) {
+        self.shared.target.store(target, Ordering::SeqCst);
+    }
+
+    /// What the broker said since this was last called; the first call begins the record.
+    pub fn heard(&self) -> String {
+        let mut heard = self.shared.heard.lock().expect("not poisoned");
+        text(&heard.replace(Vec::new()).unwrap_or_default())
     }
 
     /// Cuts every connection.
@@ -405,7 +451,10 @@ impl Relay {
 
 impl Shared {
     fn connect(self: Arc<Self>, client: TcpStream) {
-        let Ok(broker) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
+        let Ok(broker) = TcpStream::connect(("127.0.0.1", self.target.load(Ordering::SeqCst)))
+        else {
+            return;
+        };
         let copies = (client.try_clone(), broker.try_clone());
         let (Ok(client_copy), Ok(broker_copy)) = copies else { return };
         {
@@ -415,16 +464,24 @@ impl Shared {
         }
         let upward = self.clone();
         std::thread::spawn(move || {
-            pump(client_copy, broker, || upward.is_deaf.load(Ordering::SeqCst))
+            pump(client_copy, broker, |_| upward.is_deaf.load(Ordering::SeqCst))
         });
-        std::thread::spawn(move || pump(broker_copy, client, || false));
+        std::thread::spawn(move || {
+            pump(broker_copy, client, |bytes| {
+                if let Some(heard) = self.heard.lock().expect("not poisoned").as_mut() {
+                    heard.extend_from_slice(bytes);
+                }
+                self.is_mute.load(Ordering::SeqCst)
+            })
+        });
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, swallows: impl Fn() -> bool) {
+fn pump(mut from: TcpStream, mut to: TcpStream, swallows: impl Fn(&[u8]) -> bool) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(read) = from.read(&mut buffer) {
-        if read == 0 || (!swallows() && to.write_all(&buffer[..read]).is_err()) {
+        let bytes = &buffer[..read];
+        if read == 0 || (!swallows(bytes) && to.write_all(bytes).is_err()) {
             break;
         }
     }
