@@ -26,7 +26,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_claudemesh");
 const QUICK: &str = "[link]\nbackoff_cap_ms = 200\n[outbox]\nbackoff_cap_ms = 400\n";
 
 /// A daemon's command line; the home follows.
-const DAEMON_UP: [&str; 4] = ["daemon", "up", "--foreground", "--persistent"]; 5] = ["daemon", "up", "--foreground", "--persistent", "--no-tcp"];
+const DAEMON_UP: [&str; 4] = ["daemon", "up", "--foreground", "--persistent"];
 
 /// Polls until `check` gives something.
 ///
