@@ -5,6 +5,7 @@
 //! are sent again under the same id by some callers and given up by others.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::print_stdout, reason = "what a run printed makes it again")]
 
 use crate::chance::Chance;
 use crate::rig::{Broker, Daemon, Home, Mesh, Relay, eventually, post};
