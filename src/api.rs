@@ -100,7 +100,7 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Opaque; ask with it for the next page. `null` on the last.
     pub next_cursor: Option<String>,
-    /// How many messages `mark_seen=true` marked; only where it was asked for.
+    /// How many messages `mark_seen=true` marked; a page of the outbox has no such member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marked_seen: Option<usize>,
 }
@@ -242,6 +242,7 @@ pub struct OutboxEvent {
     pub client_message_id: String,
     pub status: String,
     pub broker_message_id: Option<String>,
+    pub last_error: Option<String>,
 }
 
 /// Data of a `broker_status` event.
@@ -250,11 +251,24 @@ pub struct OutboxEvent {
 pub struct BrokerStatusEvent {
     pub ts: String,
     pub mesh: String,
+    /// The same as `state`, under the name older clients read.
     pub status: String,
+    pub state: String,
     pub reason: Option<String>,
-    pub remedy: Option<String>,
     pub close_code: Option<u16>,
     pub feature: Option<String>,
+    pub remedy: Option<String>,
+}
+
+/// Data of a `lagged` event: the listener missed something and goes on from the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct LaggedEvent {
+    pub ts: String,
+    /// `slow_reader` or `unknown_epoch`.
+    pub reason: String,
+    /// The `id:` after which messages follow; `null` if none follow from the store.
+    pub resumed_from: Option<String>,
 }
 
 /// Data of a `message` event: the inbox message, and when it was told.

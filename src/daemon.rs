@@ -243,6 +243,12 @@ async fn ipc_on_both(
         token: Arc::new(RwLock::new(LocalToken::new(token.as_str()))),
         public_health: settings.ipc.public_health_check,
         in_flight: Slots::new(settings.ipc.requests_max),
+        body_limits: listen::BodyLimits {
+            send_bytes_max: settings.ipc.send_body_bytes_max,
+            requeue_bytes_max: settings.ipc.requeue_body_bytes_max,
+            seen_bytes_max: settings.ipc.seen_body_bytes_max,
+            other_bytes_max: settings.ipc.body_bytes_max,
+        },
         shutdown: stopped.clone(),
         clock: clock.clone(),
     });

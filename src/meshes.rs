@@ -184,6 +184,7 @@ impl Mesh {
             ts: iso(self.shared.clock.now()),
             mesh: self.shared.slug.clone(),
             status: view.state.as_str().to_owned(),
+            state: view.state.as_str().to_owned(),
             reason: view.reason,
             remedy: view.remedy,
             close_code: view.close_code,

@@ -67,6 +67,7 @@ fn on_moved(clock: &Clock, bus: &Bus, meshes: &Meshes) -> Arc<dyn Fn(&Moved) + S
                 client_message_id: moved.client_message_id.as_str().to_owned(),
                 status: moved.status.as_str().to_owned(),
                 broker_message_id: moved.broker_message_id.clone(),
+                last_error: moved.last_error.clone(),
             })
         };
         bus.publish_with(|| Event { kind: EventKind::Outbox, seq: None, data: data() });

@@ -7,9 +7,9 @@
 
 use super::listen::EventStream;
 use super::query::{Query, bad};
-use super::reply::Problem;
+use super::reply::{self, Problem};
 use super::{App, Request};
-use crate::api::{InboxMessage, MessageEvent};
+use crate::api::{InboxMessage, LaggedEvent, MessageEvent};
 use crate::clock::iso;
 use crate::events::{Event, Kind, Subscription};
 use crate::wire::to_text;
@@ -24,6 +24,10 @@ use std::time::Duration;
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// How many events may wait for the client's socket.
 const UNSENT_MAX: usize = 64;
+/// Why a listener lagged: it reads more slowly than things happen.
+const SLOW_READER: &str = "slow_reader";
+/// Why a listener lagged: its `Last-Event-ID` is of another database.
+const UNKNOWN_EPOCH: &str = "unknown_epoch";
 /// How many missed messages are read from the store at once.
 const REPLAY_PAGE: usize = 256;
 
@@ -46,8 +50,7 @@ pub(super) async fn stream(request: Request) -> tide::Result {
         let _ = Stream { app, kinds, sender, subscription, seen: 0 }.run(last).await;
     };
     clock.spawn(run).detach();
-    let mut response = tide::Response::new(tide::StatusCode::Ok);
-    response.insert_header("content-type", "text/event-stream");
+    let mut response = reply::ok_text("text/event-stream", String::new());
     response.insert_header("cache-control", "no-cache, no-transform");
     response.insert_header("x-accel-buffering", "no");
     response.insert_ext(EventStream(events));
@@ -99,7 +102,7 @@ impl Stream {
                 self.seen = seq;
                 self.replay().await?;
             }
-            Some(_) => self.tell_lagged().await?,
+            Some(_) => self.tell_lagged(UNKNOWN_EPOCH, None).await?,
         }
         loop {
             let event = async { Some(self.subscription.next().await) };
@@ -118,7 +121,8 @@ impl Stream {
                 Some(Some(event)) => self.pass_on(&event).await?,
             }
             if self.subscription.take_lagged() {
-                self.tell_lagged().await?;
+                let from = format!("{}-{}", self.app.inbox.epoch(), self.seen);
+                self.tell_lagged(SLOW_READER, Some(from)).await?;
                 self.replay().await?;
             }
         }
@@ -160,8 +164,9 @@ impl Stream {
         }
     }
 
-    async fn tell_lagged(&self) -> Result<(), Gone> {
-        let data = format!("{{\"ts\":\"{}\"}}", iso(self.app.clock.now()));
+    async fn tell_lagged(&self, reason: &str, resumed_from: Option<String>) -> Result<(), Gone> {
+        let ts = iso(self.app.clock.now());
+        let data = to_text(&LaggedEvent { ts, reason: reason.to_owned(), resumed_from });
         self.send(format!("event: lagged\ndata: {data}\n\n")).await
     }
 

@@ -59,14 +59,14 @@ async fn page(
     let page = app.inbox.list(query).await?;
     let marked_seen = if mark_seen {
         let seqs = page.messages.iter().map(|message| message.seq).collect();
-        Some(app.inbox.mark_seen(seqs, app.clock.now()).await?)
+        app.inbox.mark_seen(seqs, app.clock.now()).await?
     } else {
-        None
+        0
     };
     Ok(Page {
         items: page.messages.into_iter().map(InboxMessage::from).collect(),
         next_cursor: page.next_before_seq.map(encode_cursor),
-        marked_seen,
+        marked_seen: Some(marked_seen),
     })
 }
 

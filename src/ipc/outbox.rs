@@ -32,7 +32,7 @@ pub(super) async fn list(request: Request) -> tide::Result {
 }
 
 fn list_query(request: &Request) -> Result<ListQuery, Problem> {
-    let query = Query::read(request, &["status", "limit", "cursor"])?;
+    let query = Query::read(request, &["status", "mesh", "limit", "cursor"])?;
     let status = match query.text("status") {
         None => None,
         Some(word) => Some(
@@ -41,7 +41,7 @@ fn list_query(request: &Request) -> Result<ListQuery, Problem> {
         ),
     };
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
-    Ok(ListQuery { status, before_seq: query.cursor()?, limit })
+    Ok(ListQuery { status, mesh: query.text("mesh"), before_seq: query.cursor()?, limit })
 }
 
 pub(super) async fn requeue(mut request: Request) -> tide::Result {
@@ -103,19 +103,29 @@ fn refuse(outcome: &RequeueOutcome) -> Problem {
             "not_found",
             "no row has this `id`: it is the `id` of GET /v1/outbox, not the client_message_id",
         ),
-        RequeueOutcome::WrongState(status) => Problem::conflict(
-            "row_not_requeueable",
-            match status {
-                Status::Inflight => "this row is being sent: wait for its answer",
-                Status::Done => "the broker has this message: send a new one instead",
-                _ => "this row was retired already: see its `superseded_by`",
-            },
-        )
-        .with("status", status.as_str()),
+        RequeueOutcome::WrongState { status, superseded_by } => {
+            let detail = match (status, superseded_by) {
+                (Status::Inflight, _) => {
+                    "this row is inflight: wait for the broker's answer".to_owned()
+                }
+                (Status::Done, _) => {
+                    "this row is done, the broker has the message: send a new one".to_owned()
+                }
+                (_, Some(id)) => {
+                    format!("this row is aborted: it was requeued as {}", id.as_str())
+                }
+                (_, None) => "this row is aborted, without a successor".to_owned(),
+            };
+            let superseded_by = superseded_by.as_ref().map(RowId::as_str);
+            Problem::conflict("row_not_requeueable", detail)
+                .with("row_status", status.as_str())
+                .with("superseded_by", superseded_by)
+        }
         RequeueOutcome::MayHaveBeenSent => Problem::conflict(
             "attempt_unanswered",
-            "an attempt was never answered, so the broker may have this message and a new one could double it: wait, or set `force`",
+            "an attempt of this row was not answered, so the broker may have the message: repeat with \"force\": true to accept a possible second copy",
         )
+        .with("row_status", Status::Pending.as_str())
         .with("may_have_been_sent", true),
         RequeueOutcome::NewIdTaken => Problem::conflict(
             "client_message_id_taken",

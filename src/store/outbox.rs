@@ -1,4 +1,4 @@
-//! `outbox.db`: what was accepted, and where each message is (§4.5).
+//! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
 mod query;
 mod requeue;
@@ -39,6 +39,8 @@ pub struct NewRow {
 /// What a request is told, with what every 409 also says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
+    /// The row's id: the existing one's, or the new one's.
+    pub row_id: RowId,
     /// §4.5.1.
     pub decision: Decision,
     /// The mesh of the row: the existing one's, or the new one's.
@@ -89,6 +91,8 @@ pub struct Moved {
     pub status: Status,
     /// The broker's id, once it is done.
     pub broker_message_id: Option<String>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
 }
 
 type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
@@ -157,6 +161,7 @@ impl Outbox {
             client_message_id: new.client_message_id.clone(),
             status: Status::Pending,
             broker_message_id: None,
+            last_error: None,
         };
         let after = move |result: &Result<Accepted, Error>| {
             if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {
@@ -479,7 +484,8 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
 
 /// What listeners are told of a move that happened.
 fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id FROM outbox WHERE id = ?";
+    let sql =
+        "SELECT mesh, client_message_id, broker_message_id, last_error FROM outbox WHERE id = ?";
     let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
         Ok(Moved {
             from: Some(guard.leaves()),
@@ -487,6 +493,7 @@ fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
             client_message_id: ClientMessageId::trusted(row.text(1)?),
             status: guard.change().enters(),
             broker_message_id: row.text_or_null(2)?,
+            last_error: row.text_or_null(3)?,
         })
     })?;
     row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))
@@ -494,6 +501,7 @@ fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
 
 /// An existing row as §4.5.1 sees it.
 struct Existing {
+    row_id: RowId,
     fingerprint: Fingerprint,
     standing: Standing,
     mesh: String,
@@ -501,19 +509,19 @@ struct Existing {
 
 impl Existing {
     fn judge(self, fingerprint: Fingerprint, explicit_mesh: Option<&str>) -> Accepted {
-        let Self { fingerprint: stored, standing, mesh } = self;
+        let Self { row_id, fingerprint: stored, standing, mesh } = self;
         let decision = if explicit_mesh.is_some_and(|named| named != mesh) {
             Decision::Conflict(mismatch(standing))
         } else {
             decide(Some((stored, standing)), fingerprint)
         };
-        Accepted { decision, mesh, fingerprint: stored }
+        Accepted { row_id, decision, mesh, fingerprint: stored }
     }
 }
 
 fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
     let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
-               superseded_by, mesh FROM outbox WHERE client_message_id = ?";
+               superseded_by, mesh, id FROM outbox WHERE client_message_id = ?";
     tx.query_row(sql, &[id.as_str().into()], |row| {
         let record = StandingRecord {
             request_fingerprint: row.blob(0)?,
@@ -524,7 +532,8 @@ fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error>
             superseded_by: row.text_or_null(5)?,
         };
         let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
-        Ok(Existing { fingerprint, standing, mesh: row.text(6)? })
+        let (mesh, row_id) = (row.text(6)?, RowId::trusted(row.text(7)?));
+        Ok(Existing { row_id, fingerprint, standing, mesh })
     })
 }
 
@@ -536,6 +545,7 @@ fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
     }
     insert(tx, new)?;
     Ok(Accepted {
+        row_id: new.id.clone(),
         decision: decide(None, envelope.fingerprint),
         mesh: envelope.mesh.clone(),
         fingerprint: envelope.fingerprint,

@@ -199,6 +199,8 @@ pub(super) fn view(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<RowView>,
 pub struct ListQuery {
     /// Only rows in this state.
     pub status: Option<Status>,
+    /// Only rows of this mesh.
+    pub mesh: Option<String>,
     /// Only rows older than this place.
     pub before_seq: Option<i64>,
     /// At most this many.
@@ -218,18 +220,19 @@ pub(super) fn list(tx: &Tx<'_>, query: &ListQuery) -> Result<ListPage, Error> {
     let before = query.before_seq.unwrap_or(i64::MAX);
     // One more than asked for tells whether there is a next page.
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
-    let mut rows = match query.status {
-        None => tx.query(
-            view_columns!("WHERE seq < ? ORDER BY seq DESC LIMIT ?"),
-            &[before.into(), limit.into()],
-            read_view,
-        )?,
-        Some(status) => tx.query(
-            view_columns!("WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
-            &[Param::Text(status.as_str()), before.into(), limit.into()],
-            read_view,
-        )?,
+    let mesh = query.mesh.as_deref().map(Param::from);
+    let status = query.status.map(|status| Param::Text(status.as_str()));
+    let sql = match (&status, &mesh) {
+        (None, None) => view_columns!("WHERE seq < ? ORDER BY seq DESC LIMIT ?"),
+        (Some(_), None) => view_columns!("WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
+        (None, Some(_)) => view_columns!("WHERE mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
+        (Some(_), Some(_)) => {
+            view_columns!("WHERE status = ? AND mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?")
+        }
     };
+    let bounds = [before.into(), limit.into()];
+    let params: Vec<Param<'_>> = status.into_iter().chain(mesh).chain(bounds).collect();
+    let mut rows = tx.query(sql, &params, read_view)?;
     let more = rows.len() > query.limit;
     rows.truncate(query.limit);
     let next_before_seq = if more { rows.last().map(|row| row.seq) } else { None };

@@ -44,7 +44,12 @@ pub enum RequeueOutcome {
     /// No row has that id.
     NotFound,
     /// The row is in a state that cannot be requeued.
-    WrongState(Status),
+    WrongState {
+        /// The state.
+        status: Status,
+        /// The row in its place, if it was requeued before.
+        superseded_by: Option<RowId>,
+    },
     /// An attempt was never answered, and `force` was not set.
     MayHaveBeenSent,
     /// Another row already has the new `client_message_id`.
@@ -85,8 +90,14 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
             let may_have_been_sent = row.state().may_have_been_sent;
             (row.retire(retire).split().0, may_have_been_sent)
         }
-        AnyRow::Inflight(_) | AnyRow::Done(_) | AnyRow::Aborted(_) => {
-            return Ok(Done::nothing(RequeueOutcome::WrongState(row.status())));
+        AnyRow::Aborted(row) => {
+            let superseded_by = row.state().superseded_by.clone();
+            let status = Status::Aborted;
+            return Ok(Done::nothing(RequeueOutcome::WrongState { status, superseded_by }));
+        }
+        AnyRow::Inflight(_) | AnyRow::Done(_) => {
+            let status = row.status();
+            return Ok(Done::nothing(RequeueOutcome::WrongState { status, superseded_by: None }));
         }
     };
     if look_up(tx, &request.new_client_message_id)?.is_some() {
@@ -102,6 +113,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         client_message_id: request.new_client_message_id.clone(),
         status: Status::Pending,
         broker_message_id: None,
+        last_error: None,
     };
     let retired = apply(tx, guard)?;
     let new = NewRow {
