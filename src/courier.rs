@@ -47,7 +47,7 @@ pub trait Courier: Send + Sync {
     /// Completes when the link is no longer open.
     fn closed(&self) -> BoxFuture<()>;
 
-    /// The secret this link sends with: messages are sealed with it (protocol §2.3).
+    /// The secret this link sends with: messages are sealed with it (`specs/wire.md`).
     fn secret(&self) -> &SecretKey;
 
     /// How long a message may wait on this mesh before it expires, in milliseconds (§4.9).

@@ -1,5 +1,5 @@
-//! Who we are: the joined meshes of `config.json`, the session keys, the local token (protocol
-//! §1.1, §2.6; §1.1).
+//! Who we are: the joined meshes of `config.json`, the session keys, the local token (§1.1,
+//! §2).
 //!
 //! Everything here is a secret or lies next to one: files are written 0600 and whole, no `Debug`
 //! shows a key, and no error quotes what it read. `config.json` belongs to today's network as

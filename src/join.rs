@@ -1,4 +1,4 @@
-//! Joins a mesh from a link (protocol §4.3): reads and verifies the invite, makes a member key,
+//! Joins a mesh from a link (`specs/wire.md`): reads and verifies the invite, makes a member key,
 //! enrols it with the broker, and writes the mesh into `config.json`.
 //!
 //! The invite alone says where the broker is: it is signed, the link around it is not. Nothing is

@@ -1,5 +1,5 @@
 //! Keeps one mesh connected: carries out what [`fsm::link`](claudemesh_fsm::link) decides, with a
-//! real socket (§15, §15.5, §15.6, protocol §3).
+//! real socket (§15, §15.5, §15.6, `specs/wire.md`).
 //!
 //! ```text
 //! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ Courier (out), Inbound (in), roster

@@ -8,9 +8,9 @@
 //! |---|---|---|
 //! | [`canonical`] | `meta` as RFC 8785 JSON, with everything refused that would change silently | §4.4 |
 //! | [`mod@fingerprint`] | what binds an id to one request | §4.4 |
-//! | [`keys`] | ed25519 key pairs and signatures | protocol §2.1 |
+//! | [`keys`] | ed25519 key pairs and signatures | §2 |
 //! | [`seal`] | direct messages sealed, multicast in plain base64 | §3.6, §3.7 |
-//! | [`signed`] | the exact strings a signature covers | protocol §2.2 |
+//! | [`signed`] | the exact strings a signature covers | §2 |
 
 pub mod canonical;
 pub mod fingerprint;

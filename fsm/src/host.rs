@@ -1,4 +1,4 @@
-//! Whether this is still the host the keys were made on (§2.2, protocol §2.8).
+//! Whether this is still the host the keys were made on (§2.2).
 //!
 //! It catches restored backups, copied home directories and cloned images. It does not stop an
 //! attacker, who can write the file as well as we can. Nothing here reads the machine, hashes, or

@@ -1,4 +1,4 @@
-//! What a pushed message is to its receiver, and whether to acknowledge it (§5, protocol §3.7).
+//! What a pushed message is to its receiver, and whether to acknowledge it (§5).
 //!
 //! The question behind it: is this a sealed box for one member, or plaintext for many? Brokers of
 //! today's network do not say, so what the push looks like has to decide; ours says it in
@@ -73,7 +73,7 @@ pub struct Push<'a> {
     /// What became of opening it.
     pub opened: Opened,
     /// Whether the ciphertext is base64 of UTF-8 text: the plaintext convention of `*`, `@group`
-    /// and `#topic` (protocol §2.4).
+    /// and `#topic` (`specs/wire.md`).
     pub plain_is_text: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One WebSocket connection: a reader, a writer and a pump, which end together (protocol §3).
+//! One WebSocket connection: a reader, a writer and a pump, which end together (`specs/wire.md`).
 //!
 //! ```text
 //! reader: frames in -> hello, send, client_ack, verbs     stops reading while the writer is behind

@@ -317,7 +317,7 @@ pub(crate) fn unreadable(id: Option<String>, why: &str) -> Ack {
     Ack { id: bounded(id.unwrap_or_default()), ..refused(&Refusal::Invalid(why.to_owned())) }
 }
 
-/// A system event as a frame (protocol §3.7).
+/// A system event as a frame (`specs/wire.md`).
 pub(crate) fn system_event(
     id: String,
     mesh_id: &str,

@@ -1,4 +1,4 @@
-//! HTTP on the broker's port: `/ws`, `/health`, `/metrics` and `/join` (protocol §4.3).
+//! HTTP on the broker's port: `/ws`, `/health`, `/metrics` and `/join` (`specs/wire.md`).
 
 use super::ledger::Joined;
 use super::provision::{self, JoinError};
@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The largest body of any request (protocol §4.3).
+/// The largest body of any request (`specs/wire.md`).
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers the broker's port.

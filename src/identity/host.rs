@@ -1,4 +1,4 @@
-//! The host fingerprint's hash (§2.2, protocol §2.8). Only the formula: reading the host's parts
+//! The host fingerprint's hash (§2.2). Only the formula: reading the host's parts
 //! and judging a difference happen elsewhere.
 
 use data_encoding::HEXLOWER;

@@ -1,4 +1,4 @@
-//! `config.json` (protocol §1.1): which meshes we joined, with which keys.
+//! `config.json` (§2): which meshes we joined, with which keys.
 
 use super::{FILE_VERSION, Fields, IdentityError, read_object};
 use crate::message::{PublicKey, SecretKey};

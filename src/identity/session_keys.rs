@@ -1,4 +1,4 @@
-//! `session-keys.json` (protocol §2.6): one key pair and one session id per mesh, made once.
+//! `session-keys.json` (§2): one key pair and one session id per mesh, made once.
 //!
 //! A restarted daemon that keeps its key can still open what was sealed to it, and is recognised
 //! as the same peer. The daemon alone writes this file, under its lock.

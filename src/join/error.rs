@@ -99,7 +99,7 @@ impl JoinError {
         matches!(self, Self::BadLink | Self::ShortLink | Self::BadSlug(_) | Self::BadName)
     }
 
-    /// What to do, where the broker gave a reason it documents (protocol §4.3).
+    /// What to do, where the broker gave a reason it documents (`specs/wire.md`).
     #[must_use]
     pub fn remedy_of(code: &str) -> &'static str {
         match code {

@@ -1,4 +1,4 @@
-//! An invite: the token in a link, and the signed JSON in the token (protocol §4.3).
+//! An invite: the token in a link, and the signed JSON in the token (`specs/wire.md`).
 
 use super::JoinError;
 use crate::message::PublicKey;

@@ -133,7 +133,7 @@ impl Desk {
         }
     }
 
-    /// Finds the send that `ack` answers (§4.5b, protocol §3.6).
+    /// Finds the send that `ack` answers (§4.5b, `specs/wire.md`).
     pub(super) fn settle(&mut self, ack: wire::Ack, at: Millis) -> Settled {
         let name =
             if ack.id.is_empty() { ack.client_message_id.as_deref() } else { Some(&*ack.id) };
@@ -256,7 +256,7 @@ impl Courier for DeskCourier {
     }
 }
 
-/// A broker would close the connection over it, and every send with it (protocol §3.1).
+/// A broker would close the connection over it, and every send with it (`specs/wire.md`).
 fn too_large(bytes: usize, bytes_max: usize) -> Delivery {
     let words =
         format!("payload too large: the frame is {bytes} bytes, this mesh takes {bytes_max}");

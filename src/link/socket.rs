@@ -107,7 +107,7 @@ impl Socket {
     pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             Some(Ok(Message::Text(text))) => parsed(text.as_bytes()),
-            // Binary messages with JSON in them are legal on today's network (protocol §3.1).
+            // Binary messages with JSON in them are legal on today's network (`specs/wire.md`).
             Some(Ok(Message::Binary(bytes))) => parsed(&bytes),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Alive,
             Some(Ok(Message::Close(frame))) => Heard::Closed(closed(frame)),

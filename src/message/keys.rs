@@ -1,4 +1,4 @@
-//! ed25519 keys and signatures (protocol §2.1).
+//! ed25519 keys and signatures (§2).
 //!
 //! A [`PublicKey`] has been checked once and always prints in lowercase. A [`SecretKey`] never
 //! prints, and is wiped when it is dropped. Neither is made here from nothing: seeds are arguments.
@@ -80,7 +80,7 @@ impl PublicKey {
         HEXLOWER.encode(self.as_bytes())
     }
 
-    /// The X25519 public key that boxes for this member use (protocol §2.3).
+    /// The X25519 public key that boxes for this member use (`specs/wire.md`).
     #[must_use]
     pub fn to_x25519(&self) -> [u8; KEY_BYTES] {
         self.0.to_montgomery().to_bytes()
@@ -161,7 +161,7 @@ impl SecretKey {
     }
 
     /// The X25519 secret key that boxes from this member use: the first half of the seed's
-    /// SHA-512, clamped (protocol §2.3).
+    /// SHA-512, clamped (`specs/wire.md`).
     #[must_use]
     pub fn to_x25519(&self) -> Zeroizing<[u8; KEY_BYTES]> {
         let mut scalar = Zeroizing::new(self.0.to_scalar_bytes());

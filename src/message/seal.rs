@@ -1,4 +1,4 @@
-//! Sealing and opening (protocol §2.3, §2.4; §3.6, §3.7), compatible with libsodium's
+//! Sealing and opening (`specs/wire.md`; §3.6, §3.7), compatible with libsodium's
 //! `crypto_box_easy`.
 //!
 //! Only direct messages are sealed. What goes to many is base64 of its plain text on today's
@@ -55,7 +55,7 @@ impl fmt::Debug for SharedBox {
 
 impl SharedBox {
     /// The box between our `secret` and their `public` key. For sending, `secret` must be the key
-    /// the broker will name as the sender of this connection (protocol §2.3).
+    /// the broker will name as the sender of this connection (`specs/wire.md`).
     #[must_use]
     pub fn between(secret: &SecretKey, public: &PublicKey) -> Self {
         let secret = crypto_box::SecretKey::from_bytes(*secret.to_x25519());

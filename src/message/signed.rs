@@ -1,4 +1,4 @@
-//! The exact strings that signatures cover (protocol §2.2): fields joined with `|`, no trailing
+//! The exact strings that signatures cover (§2): fields joined with `|`, no trailing
 //! newline, integers in plain decimal.
 //!
 //! Only builds text. Whether a timestamp is fresh or a key allowed is for whoever verifies.

@@ -1,4 +1,4 @@
-//! Joining a mesh: an invite, and what is sent to the broker's `/join` (protocol §4.3).
+//! Joining a mesh: an invite, and what is sent to the broker's `/join` (`specs/wire.md`).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,5 @@
+//! The verdict on a host, case by case (§2.2).
+
 use super::*;
 use alloc::vec;
 

@@ -1,5 +1,5 @@
 //! Why a link is down, how soon it may be tried again, and what an operator can do about it: the
-//! table of protocol §3.9 and §15.6, once.
+//! table of close codes (`specs/wire.md`) and §15.6, once.
 
 use super::Closed;
 use crate::negotiate;
@@ -168,7 +168,7 @@ impl Cause {
         })
     }
 
-    /// What the code of an `error` frame in answer to a hello means (protocol §3.2, §3.3). The
+    /// What the code of an `error` frame in answer to a hello means (`specs/wire.md`). The
     /// reason of a close 1008 is the same word.
     #[must_use]
     pub fn of_hello(code: &str) -> Self {

@@ -1,3 +1,5 @@
+//! The link, driven through every state and every way down (§15.5).
+
 use super::*;
 use crate::negotiate::Policy;
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+//! Feature parameters, accepted and refused (§15).
+
 use super::*;
 use alloc::vec;
 

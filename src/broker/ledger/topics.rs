@@ -1,4 +1,4 @@
-//! Topics, who is in them, and their past (protocol §3.13).
+//! Topics, who is in them, and their past (`specs/wire.md`).
 
 use super::Ledger;
 use crate::db::{Error, Param, Tx};

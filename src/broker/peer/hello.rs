@@ -1,4 +1,4 @@
-//! Who is there: `hello` and `session_hello`, checked in the order of protocol §3.2 and §3.3.
+//! Who is there: `hello` and `session_hello`, checked in the order of `specs/wire.md`.
 
 use crate::broker::Broker;
 use crate::broker::ledger::Member;
@@ -11,7 +11,7 @@ use crate::wire::hello::{Group, Hello, SKEW_MS_MAX, SessionHello};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Map, Value, json};
 
-/// The longest time a session may be vouched for (protocol §2.2).
+/// The longest time a session may be vouched for (§2).
 const ATTESTATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest text of a hello that is kept: names, paths.
 const TEXT_CHARS_MAX: usize = 256;

@@ -1,5 +1,5 @@
 //! What a client may ask besides sending: the roster, how it shows itself, groups and topics
-//! (protocol §3.11 to §3.13).
+//! (`specs/wire.md`).
 
 use super::Peer;
 use super::features::{self, OFFLINE_ROSTER};

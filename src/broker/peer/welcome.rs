@@ -1,4 +1,4 @@
-//! Letting a greeted peer in, and telling the others (protocol §3.4, §3.10, §15.6).
+//! Letting a greeted peer in, and telling the others (`specs/wire.md`, §15.6).
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
@@ -65,7 +65,7 @@ impl Peer {
     }
 
     /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
-    /// is how today's clients poke it (protocol §3.3).
+    /// is how today's clients poke it (`specs/wire.md`).
     pub(super) async fn greet_again(&self, id: ConnectionId, hello: SessionHello) -> Handled {
         let same = self
             .broker

@@ -1,5 +1,5 @@
 //! The writer of a connection: what is queued, a ping now and then, and the verdict that nobody is
-//! there any more (protocol §3.9).
+//! there any more (`specs/wire.md`).
 
 use super::Peer;
 use crate::broker::route::Outgoing;

@@ -1,5 +1,5 @@
 //! Arriving and leaving: replacement, capacity, two installs of one key, and the presence lease
-//! (protocol §3.10, §15.6).
+//! (`specs/wire.md`, §15.6).
 
 use super::{Connection, ConnectionId, Hub, Identity, Lines, Outgoing, State};
 use claudemesh_fsm::negotiate::Concurrent;

@@ -21,7 +21,7 @@ fn order_and_spacing_do_not_matter() {
     );
 }
 
-/// The example of RFC 8785 §3.2.2, and its order of keys by UTF-16 code units (§3.2.3).
+/// The example of RFC 8785 §3.2.2, and its order of keys by UTF-16 code units (3.2.3 there).
 #[test]
 fn the_examples_of_the_rfc_hold() {
     let raw = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],
