@@ -5,6 +5,8 @@
 //! commits of rows of the same weight, one and 64 to a commit. Only the ratios travel from machine
 //! to machine.
 
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
 use claudemesh::clock::Clock;
 use claudemesh::identity::{Config, JoinedMesh, update};
 use claudemesh::message::SecretKey;

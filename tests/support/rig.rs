@@ -4,7 +4,7 @@
 //! pid when its handle is dropped. Nothing here knows the code under test: requests are bytes on a
 //! socket.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -178,9 +178,14 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one and waits until its socket answers.
     pub fn start(home: &Home) -> Self {
-        let args = ["daemon", "up", "--foreground", "--persistent", "--no-tcp"];
+        Self::start_with(home, &["--no-tcp"])
+    }
+
+    /// The same, with flags of one's own.
+    pub fn start_with(home: &Home, flags: &[&str]) -> Self {
+        let args = ["daemon", "up", "--foreground", "--persistent"];
         let child = home
-            .command(&args)
+            .command(&[&args, flags].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -257,6 +262,14 @@ impl Daemon {
     }
 }
 
+/// Writes a raw request and reads the answer until the other side closes.
+pub fn exchange(mut stream: impl Read + Write, request: &str) -> Response {
+    stream.write_all(request.as_bytes()).expect("writes");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("reads");
+    Response::parse(&text(&bytes)).unwrap_or_else(|| panic!("{request}: {}", text(&bytes)))
+}
+
 /// A GET on a connection of its own.
 pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -281,6 +294,11 @@ pub struct Response {
 }
 
 impl Response {
+    /// A whole answer out of what was read.
+    pub fn of(text: &str) -> Self {
+        Self::parse(text).unwrap_or_else(|| panic!("no answer: {text}"))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (head, body) = text.split_once("\r\n\r\n")?;
         let mut lines = head.lines();

@@ -1,0 +1,443 @@
+//! The house rules of `specs/architecture.md`, as tests: who may know whom, what happens in one
+//! room only, and how files look. Each failure says the rule and its reason.
+//!
+//! Reads text, not syntax: comments and test code are taken out first, then words are looked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// One source file without comments, strings aside, and without its tests.
+struct Source {
+    /// From the top of the checkout: `src/db/tx.rs`.
+    path: String,
+    /// What ships: no comments, no tests. Lines keep their numbers.
+    code: String,
+}
+
+impl Source {
+    /// The top-level room: `db` for `src/db.rs` and all below `src/db/`.
+    fn room(&self) -> &str {
+        let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        below.split(['/', '.']).next().unwrap_or_default()
+    }
+
+    fn is_in(&self, places: &[&str]) -> bool {
+        let is_at = |place: &&str| {
+            self.path == format!("{place}.rs") || self.path.starts_with(&format!("{place}/"))
+        };
+        places.iter().any(is_at)
+    }
+
+    /// `path:line` of each line of the code that holds one of `words`.
+    fn lines_with<'a>(&'a self, words: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+        let holds = |line: &str| words.iter().any(|word| line.contains(word));
+        self.code
+            .lines()
+            .enumerate()
+            .filter(move |(_, line)| holds(line))
+            .map(|(number, line)| format!("{}:{}: {}", self.path, number + 1, line.trim()))
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the project: what git tracks, or would.
+fn tracked() -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    match listed {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|path| root().join(path).is_file())
+            .map(str::to_owned)
+            .collect(),
+        // A release tarball has no git.
+        _ => walk(root(), &["target", ".git"]),
+    }
+}
+
+fn walk(dir: &Path, skipped: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if skipped.iter().any(|name| entry.file_name() == **name) {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(walk(&path, skipped));
+        } else if let Ok(path) = path.strip_prefix(root()) {
+            found.push(path.to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+/// The sources of a folder that ship, `tests.rs` and what is below a `tests/` left out.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for path in tracked() {
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        if path.starts_with(folder) && path.ends_with(".rs") && !is_test {
+            let whole = fs::read_to_string(root().join(&path)).expect("is UTF-8");
+            let code = shipped(&whole);
+            sources.push(Source { path, code });
+        }
+    }
+    assert!(sources.len() > 10, "the sources of {folder} were found");
+    sources
+}
+
+/// The text without comments and without items under `#[cfg(test)]`; lines keep their numbers.
+fn shipped(whole: &str) -> String {
+    let mut code = String::new();
+    let mut in_tests = false;
+    for line in whole.lines() {
+        // rustfmt puts the end of a top-level item at the margin.
+        let is_attribute = line.starts_with("#[");
+        in_tests |= line == "#[cfg(test)]";
+        let is_comment = line.trim_start().starts_with("//");
+        if !in_tests && !is_comment {
+            code += line;
+        }
+        code.push('\n');
+        let ends = line == "}" || (!is_attribute && line.ends_with(';') && !line.starts_with(' '));
+        in_tests &= !ends;
+    }
+    code
+}
+
+fn fail(rule: &str, found: &[String]) {
+    assert!(found.is_empty(), "{rule}\n{}", found.join("\n"));
+}
+
+/// Who may import whom: the table of `specs/architecture.md` §3, room by room.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // 1 values
+    ("message", &[]),
+    ("clock", &[]),
+    ("paths", &[]),
+    ("api", &[]),
+    ("wire", &["message"]),
+    ("courier", &["clock", "message", "wire"]),
+    ("db", &["clock"]),
+    ("http", &["clock"]),
+    // 2 adapters
+    ("config", &[]),
+    ("log", &[]),
+    ("events", &[]),
+    ("identity", &["clock", "message", "paths"]),
+    ("roster", &["clock", "paths", "wire"]),
+    ("store", &["api", "clock", "db", "message"]),
+    ("meshes", &["api", "clock", "courier", "events", "roster", "wire"]),
+    ("link", &["clock", "courier", "identity", "message", "wire"]),
+    // 3 flows
+    ("accept", &["api", "clock", "meshes", "message", "roster", "store", "wire"]),
+    ("drain", &["clock", "courier", "http", "meshes", "message", "roster", "store", "wire"]),
+    ("receive", &["api", "clock", "courier", "events", "meshes", "message", "store", "wire"]),
+    ("recover", &["api", "clock", "db", "events", "meshes", "paths", "store", "wire"]),
+    // 4 edges
+    (
+        "ipc",
+        &[
+            "accept", "api", "clock", "config", "db", "events", "http", "meshes", "message",
+            "roster", "store", "wire",
+        ],
+    ),
+    ("broker", &["clock", "db", "http", "message", "wire"]),
+    ("client", &["api", "clock", "http", "paths"]),
+    ("join", &["clock", "http", "identity", "message", "paths", "wire"]),
+    // 5 root: all but `cli`
+    (
+        "daemon",
+        &[
+            "accept", "api", "broker", "clock", "config", "courier", "db", "drain", "events",
+            "http", "identity", "ipc", "join", "link", "log", "meshes", "message", "paths",
+            "receive", "recover", "roster", "store", "wire",
+        ],
+    ),
+    // 6
+    (
+        "cli",
+        &[
+            "api", "broker", "client", "clock", "config", "daemon", "http", "identity", "join",
+            "paths",
+        ],
+    ),
+    ("main", &["cli"]),
+    ("lib", &[]),
+];
+
+/// Where only one thing of a room may be imported.
+const ONLY: &[(&str, &str, &[&str])] =
+    &[("cli", "http", &["Shutdown"]), ("cli", "clock", &["Clock", "{iso, parse_iso}", "iso"])];
+
+#[test]
+fn a_room_imports_only_the_rooms_below_it() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut found = Vec::new();
+    for source in sources("src/") {
+        let room = source.room().to_owned();
+        let Some(may_import) = allowed.get(room.as_str()) else {
+            found.push(format!("{}: room `{room}` is not in the table", source.path));
+            continue;
+        };
+        for (number, line) in source.code.lines().enumerate() {
+            for imported in imports(line) {
+                let is_allowed = imported == room || may_import.contains(&imported.as_str());
+                if !is_allowed {
+                    let at = format!("{}:{}", source.path, number + 1);
+                    found.push(format!("{at}: `{room}` may not know `{imported}`"));
+                }
+            }
+            for (importer, of, items) in ONLY {
+                let path = format!("crate::{of}::");
+                let item = line.split(&path).nth(1).filter(|_| room == *importer);
+                if let Some(item) = item
+                    && !items.iter().any(|name| item.starts_with(name))
+                {
+                    let at = format!("{}:{}", source.path, number + 1);
+                    found.push(format!("{at}: `{room}` takes only {items:?} from `{of}`"));
+                }
+            }
+        }
+    }
+    fail(
+        "layers point one way, so that each can be read, tested and replaced without those above \
+         it (specs/architecture.md §3); to change the layers change that table and MAY_IMPORT",
+        &found,
+    );
+}
+
+/// The rooms named in `crate::…` paths of a line; `crate::{a, b}` too.
+fn imports(line: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut rooms = Vec::new();
+    for path in line.split("crate::").skip(1) {
+        let names = match path.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(", ").collect(),
+            None => vec![path],
+        };
+        for name in names {
+            let end = name.find(|c| !is_word(c)).unwrap_or(name.len());
+            rooms.extend((end > 0).then(|| name[..end].to_owned()));
+        }
+    }
+    rooms
+}
+
+#[test]
+fn the_table_of_layers_in_the_document_names_every_room() {
+    let page = fs::read_to_string(root().join("specs/architecture.md")).expect("reads");
+    let section = page.split("## 3 Who may know whom").nth(1).expect("a section");
+    let table = section.split("\nAlso:").next().expect("a table");
+    let named: BTreeSet<&str> = table.split('`').skip(1).step_by(2).collect();
+    let rooms: BTreeSet<String> = sources("src/").iter().map(|s| s.room().to_owned()).collect();
+    let missing: Vec<String> = rooms
+        .into_iter()
+        .filter(|room| !["lib", "main"].contains(&room.as_str()))
+        .filter(|room| !named.contains(room.as_str()))
+        .collect();
+    fail("specs/architecture.md §3 places every room", &missing);
+}
+
+#[test]
+fn the_decisions_know_nothing_of_the_world() {
+    let words = ["std::", "smol", "tracing", "async fn", "SystemTime", "Instant"];
+    let found: Vec<String> = sources("fsm/src/")
+        .iter()
+        .flat_map(|source| source.lines_with(&words).collect::<Vec<_>>())
+        .collect();
+    fail(
+        "fsm is pure: no clock, no I/O, no runtime, so that it can be tested exhaustively",
+        &found,
+    );
+}
+
+/// A word that belongs to some rooms, and why.
+struct Reserved {
+    words: &'static [&'static str],
+    rooms: &'static [&'static str],
+    reason: &'static str,
+}
+
+const RESERVED: &[Reserved] = &[
+    Reserved {
+        words: &[
+            "SystemTime::now",
+            "Instant::now",
+            "Timer::",
+            "OsRng",
+            "smol::spawn",
+            "getrandom",
+            "thread_rng",
+        ],
+        rooms: &["src/clock"],
+        reason: "only `clock` reads time or randomness or spawns tasks; everything else takes them \
+                 as arguments, or a simulation could never be replayed",
+    },
+    Reserved {
+        words: &["SELECT ", "INSERT INTO", "DELETE FROM", "UPDATE ", "CREATE TABLE", "PRAGMA "],
+        rooms: &["src/db", "src/store", "src/broker/ledger"],
+        reason: "only `db`, `store` and `broker/ledger` contain SQL: tables have one owner",
+    },
+    Reserved {
+        words: &["StatusCode::", "status(4", "status(5", "status(2"],
+        rooms: &["src/ipc/reply", "src/http", "src/broker"],
+        reason: "only `ipc/reply`, `http` and `broker` name HTTP status codes: what an answer \
+                 means is decided once",
+    },
+    Reserved {
+        words: &["tungstenite"],
+        rooms: &["src/link/socket", "src/broker"],
+        reason: "only `link/socket` and `broker` name WebSocket types: the library can be replaced",
+    },
+    Reserved {
+        words: &["println!", "eprintln!", "print!(", "eprint!("],
+        rooms: &["src/cli/print", "src/main"],
+        reason: "only `cli/print` and `main` print: every other word goes through --json",
+    },
+    Reserved {
+        words: &["Serialize"],
+        rooms: &["src/api", "src/wire", "src/config", "src/identity"],
+        reason: "what leaves the process as JSON is defined in `api`, `wire`, `config` and \
+                 `identity` alone",
+    },
+    Reserved {
+        words: &[".unwrap()"],
+        rooms: &[],
+        reason: "no `unwrap` outside tests: `expect` with its invariant, or an error",
+    },
+];
+
+#[test]
+fn what_belongs_in_one_room_stays_there() {
+    let sources = sources("src/");
+    let mut failures = String::new();
+    for Reserved { words, rooms, reason } in RESERVED {
+        for source in sources.iter().filter(|source| !source.is_in(rooms)) {
+            for line in source.lines_with(words) {
+                let is_derive = *words != ["Serialize"] || line.contains("derive(");
+                if is_derive {
+                    let _ = writeln!(failures, "{reason}:\n  {line}");
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+/// How long a file may be.
+const LINES_MAX: usize = 400;
+/// Files that are longer, and why.
+const LONG: &[(&str, &str)] = &[
+    ("src/wire.rs", "the frames, one after the other, as specs/wire.md has them"),
+    ("src/store/outbox.rs", "one handle and its transactions; reading and requeueing are apart"),
+    ("tests/broker.rs", "one wire conversation after the other"),
+    ("tests/ipc.rs", "one case per documented error"),
+    ("tests/tidy.rs", "the rules and their tables"),
+    ("tests/support/rig.rs", "everything black-box tests share"),
+];
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut found = Vec::new();
+    for path in tracked().iter().filter(|path| path.ends_with(".rs")) {
+        let text = fs::read_to_string(root().join(path)).expect("is UTF-8");
+        let lines = text.lines().count();
+        let is_listed = LONG.iter().any(|(long, _)| long == path);
+        if lines > LINES_MAX && !is_listed {
+            found.push(format!("{path}: {lines} lines; split it"));
+        }
+        if lines <= LINES_MAX && is_listed {
+            found.push(format!("{path}: {lines} lines; take it off the list"));
+        }
+        if path.ends_with("/mod.rs") {
+            found.push(format!("{path}: `foo.rs` beside `foo/`, never `mod.rs`"));
+        }
+        // What trybuild compiles is pinned line by line.
+        let is_pinned = path.starts_with("fsm/tests/illegal/");
+        if !text.starts_with("//!") && !is_pinned {
+            found.push(format!("{path}: begins with `//!`: what it is, what it refuses to do"));
+        }
+    }
+    fail(&format!("a file is read in one sitting: at most {LINES_MAX} lines"), &found);
+}
+
+#[test]
+fn the_text_speaks_of_the_project_alone() {
+    // Spelt in two parts, or this file would find itself.
+    let foreign = [["/wo", "rk/"], ["shared/", "spec"], ["shared/", "design"]].map(|p| p.concat());
+    let mut found = Vec::new();
+    for path in tracked() {
+        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            if foreign.iter().any(|word| line.contains(word)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    fail("paths of somebody's machine mean nothing to a reader", &found);
+}
+
+/// The sections of the contract: numbered headings, and the table of `specs/README.md`.
+fn sections() -> BTreeSet<String> {
+    let mut sections = BTreeSet::new();
+    for path in tracked().iter().filter(|p| p.starts_with("specs/") && p.ends_with(".md")) {
+        // Its numbers are its own: it is no part of the contract.
+        if path == "specs/architecture.md" {
+            continue;
+        }
+        let text = fs::read_to_string(root().join(path)).expect("reads");
+        for line in text.lines() {
+            let heading = line.trim_start_matches('#').trim_start();
+            if line.starts_with("##") && heading.starts_with(|c: char| c.is_ascii_digit()) {
+                sections.extend(heading.split(' ').next().map(str::to_owned));
+            }
+            let is_row = path == "specs/README.md" && line.starts_with("| ");
+            for cell in line.split('|').filter(|_| is_row) {
+                let numbers = cell.split(',').map(str::trim);
+                let is_number = |text: &&str| text.starts_with(|c: char| c.is_ascii_digit());
+                sections.extend(numbers.filter(is_number).map(str::to_owned));
+            }
+        }
+    }
+    assert!(sections.contains("4.5.1") && sections.contains("4.5b"), "{sections:?}");
+    sections
+}
+
+#[test]
+fn a_cited_section_exists() {
+    let sections = sections();
+    let mut found = Vec::new();
+    for path in tracked().iter().filter(|path| path.ends_with(".rs")) {
+        let text = fs::read_to_string(root().join(path)).expect("is UTF-8");
+        for (number, line) in text.lines().enumerate() {
+            let mut before = "";
+            for (at, cited) in line.split('§').enumerate() {
+                let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == 'b';
+                let end = cited.find(|c| !is_number(c)).unwrap_or(cited.len());
+                let cited_number = cited[..end].trim_end_matches('.');
+                // Another document's numbers, and this file's own words about numbers.
+                let is_foreign = before.contains("RFC") || before.ends_with("architecture.md ");
+                if at > 0 && !cited_number.is_empty() && !is_foreign {
+                    let is_known = sections.contains(cited_number);
+                    if !is_known || before.ends_with("protocol ") {
+                        found.push(format!("{path}:{}: §{cited_number}", number + 1));
+                    }
+                }
+                before = cited;
+            }
+        }
+    }
+    fail(
+        "a § leads to a heading of specs/ (withdrawn numbers keep a line in specs/README.md)",
+        &found,
+    );
+}
