@@ -14,7 +14,7 @@ use crate::events::Bus;
 use crate::http::{self, Shutdown, Slots};
 use crate::identity::{IdentityError, SessionKeys, Token};
 use crate::ipc::guard::LocalToken;
-use crate::ipc::listen::{self, BodyLimits};
+use crate::ipc::listen;
 use crate::ipc::{self, App};
 use crate::meshes::{Mesh, Meshes};
 use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
@@ -241,12 +241,12 @@ async fn ipc_on_both(
         routes: ipc::methods_of,
         token: Arc::new(RwLock::new(LocalToken::new(token.as_str()))),
         public_health: settings.ipc.public_health_check,
-        bodies: BodyLimits {
-            send: settings.ipc.send_body_bytes_max,
-            requeue: settings.ipc.requeue_body_bytes_max,
-            other: settings.ipc.body_bytes_max,
-        },
         in_flight: Slots::new(settings.ipc.requests_max),
+        body_limits: listen::BodyLimits {
+            send_bytes_max: settings.ipc.send_body_bytes_max,
+            requeue_bytes_max: settings.ipc.requeue_body_bytes_max,
+            other_bytes_max: settings.ipc.body_bytes_max,
+        },
         shutdown: stopped.clone(),
         clock: clock.clone(),
     });

@@ -16,7 +16,7 @@ use snap::{pin, pin_text, render};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use stream::Stream;
 
@@ -33,7 +33,7 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("broker_unreachable", "passthrough routes are not served yet"),
     ("store_damaged", "needs a damaged disk: see the tests of db"),
     ("insufficient_storage", "needs a full disk: see the tests of db"),
-    ("too_many_connections", "connections beyond the limit wait to be accepted in this release"),
+    ("bad_request", "what tide alone would refuse: the table of routes refuses it before"),
 ];
 
 /// An answer, and what was asked.
@@ -136,6 +136,7 @@ fn every_documented_error_is_pinned_or_listed_as_out_of_reach() {
         no_roster(),
         refused_mesh(),
         limits(),
+        connections(),
     ];
     let mut by_code: BTreeMap<(u16, String), String> = BTreeMap::new();
     for (title, response) in cases.iter().flatten() {
@@ -391,17 +392,7 @@ fn destinations() -> Vec<Case> {
     let mesh = Mesh::new();
     let data = mesh.broker_home.path().join("broker");
     let data = data.to_str().expect("is UTF-8");
-    let invite = mesh.alice.json(&[
-        "mesh",
-        "invite",
-        "demo",
-        "--data",
-        data,
-        "--expires",
-        "2h",
-        "--uses",
-        "2",
-    ]);
+    let invite = mesh.alice.json(&["mesh", "invite", "demo", "--data", data, "--uses", "2"]);
     let link = invite["link"].as_str().expect("a link");
     for _ in 0..2 {
         let carol = Home::new();
@@ -463,7 +454,8 @@ fn refused_mesh() -> Vec<Case> {
 
 /// §1.2, with limits small enough to reach.
 fn limits() -> Vec<Case> {
-    let config = "[ipc]\nrequests_max = 1\nstreams_max = 1\nrequest_ms = 2000\n";
+    let config = "[ipc]\nrequests_max = 1\nstreams_max = 1\nrequest_ms = 2000\n\
+                  send_body_bytes_max = 2048\n";
     let home = Home::with_config(config);
     let alice = Daemon::start(&home);
     let head = "POST /v1/send HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
@@ -488,7 +480,25 @@ fn limits() -> Vec<Case> {
     let mut late = String::new();
     slow.read_to_string(&mut late).expect("reads");
     cases.push(("a body that does not arrive".to_owned(), Response::of(&late)));
+    let mut cut = UnixStream::connect(alice.socket()).expect("connects");
+    cut.write_all(format!("{head}content-length: 10\r\n\r\n{{").as_bytes()).expect("writes");
+    cut.shutdown(Shutdown::Write).expect("shuts down");
+    let mut broken = String::new();
+    cut.read_to_string(&mut broken).expect("reads");
+    if !broken.is_empty() {
+        cases.push(("a body that is cut off".to_owned(), Response::of(&broken)));
+    }
     cases
+}
+
+fn connections() -> Vec<Case> {
+    let home = Home::with_config("[ipc]\nconnections_max = 2\n");
+    let alice = Daemon::start(&home);
+    let _held = [(), ()].map(|()| Stream::open(alice.socket(), &[]));
+    let answer = eventually("both connections to be counted", || {
+        alice.try_request(&get("/v1/version")).ok().filter(|answer| answer.status() == 503)
+    });
+    vec![("one connection too many".to_owned(), answer)]
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Request bodies, read field by field: whatever is wrong is named.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -44,6 +44,15 @@ impl fmt::Display for BodyError {
 impl std::error::Error for BodyError {}
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BodyError> {
+    // serde would take a list for the object's members in order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let is_json = serde_json::from_slice::<IgnoredAny>(body);
+        let why = "it begins with something else than `{`".to_owned();
+        return Err(is_json.map_or_else(
+            |error| BodyError::NotJson(error.to_string()),
+            |_| BodyError::NotAnObject(why),
+        ));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let why = error.to_string();
         if error.is_data() { BodyError::NotAnObject(why) } else { BodyError::NotJson(why) }
@@ -189,6 +198,8 @@ mod tests {
             "`priority` must be \"now\", \"next\" or \"low\""
         );
         assert!(error(r#"{"to":"a","to":"b","message":"x"}"#).contains("duplicate field `to`"));
+        let list = r#"["bob","x",null,null,null,null,null,null]"#;
+        assert!(error(list).starts_with("the body must be one JSON object"));
         assert!(error("[]").starts_with("the body must be one JSON object"));
         assert!(error("nonsense").starts_with("the body must be JSON"));
         assert!(error("").starts_with("the body must be JSON"));

@@ -30,6 +30,9 @@ pub const INVITE_EXPIRES_S_MAX: u64 = 366 * 24 * 60 * 60;
 /// The most uses of one invite.
 pub const INVITE_USES_MAX: u32 = 10_000;
 
+/// How many invites that differ in nothing else can be made in one second.
+const INVITES_A_SECOND_MAX: usize = 60;
+
 /// A mesh, as shown to whoever administers it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct MeshInfo {
@@ -198,7 +201,34 @@ pub(crate) async fn create_invite(
     let owner = load_owner_key(&owner_key_path(dir, &mesh.id))?;
     let now = clock.now();
     // Whole seconds, rounded up: the format knows no finer ones.
-    let expires_at_s = (now.0 + 999) / 1000 + i64::try_from(wish.expires_s).unwrap_or(i64::MAX);
+    let earliest_s = (now.0 + 999) / 1000 + i64::try_from(wish.expires_s).unwrap_or(i64::MAX);
+    // A token holds nothing random: what tells two invites of one second apart is their end.
+    for expires_at_s in (earliest_s..).take(INVITES_A_SECOND_MAX) {
+        let token = sign_invite(&mesh, &owner, authority, &wish.role, expires_at_s);
+        let row = InviteRow {
+            token: token.clone(),
+            mesh_id: mesh.id.clone(),
+            role: wish.role.clone(),
+            expires_at: Millis(expires_at_s.saturating_mul(1000)),
+            uses_max: i64::from(wish.uses),
+            created_at: now,
+        };
+        let expires_at_ms = row.expires_at.0;
+        if ledger.insert_invite(row).await? {
+            return Ok(InviteInfo { link: link(authority, &token), token, expires_at_ms });
+        }
+    }
+    Err(BrokerError::Conflict("too many invites in one second: try again".to_owned()))
+}
+
+/// The token of an invite.
+fn sign_invite(
+    mesh: &Mesh,
+    owner: &SecretKey,
+    authority: &str,
+    role: &str,
+    expires_at_s: i64,
+) -> String {
     let broker_url = web_socket_url(authority);
     let signature = owner.sign(&signed::invite(&signed::Invite {
         mesh_id: &mesh.id,
@@ -206,32 +236,21 @@ pub(crate) async fn create_invite(
         broker_url: &broker_url,
         expires_at_s,
         mesh_root_key: &mesh.root_key,
-        role: &wish.role,
+        role,
         owner: &owner.public(),
     }));
     let invite = Invite {
         v: signed::INVITE_VERSION,
         mesh_id: mesh.id.clone(),
-        mesh_slug: mesh.slug,
+        mesh_slug: mesh.slug.clone(),
         broker_url,
         expires_at: expires_at_s,
-        mesh_root_key: mesh.root_key,
-        role: wish.role.clone(),
-        owner_pubkey: mesh.owner_pubkey,
+        mesh_root_key: mesh.root_key.clone(),
+        role: role.to_owned(),
+        owner_pubkey: mesh.owner_pubkey.clone(),
         signature,
     };
-    let token = BASE64URL_NOPAD.encode(crate::wire::to_text(&invite).as_bytes());
-    let row = InviteRow {
-        token: token.clone(),
-        mesh_id: mesh.id,
-        role: wish.role.clone(),
-        expires_at: Millis(expires_at_s.saturating_mul(1000)),
-        uses_max: i64::from(wish.uses),
-        created_at: now,
-    };
-    let expires_at_ms = row.expires_at.0;
-    ledger.insert_invite(row).await?;
-    Ok(InviteInfo { link: link(authority, &token), token, expires_at_ms })
+    BASE64URL_NOPAD.encode(crate::wire::to_text(&invite).as_bytes())
 }
 
 /// Adds a member without an invite; idempotent by key. Yields its id.

@@ -15,32 +15,6 @@ use smol::channel::Receiver;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tide::http::{Method, Url};
 
-/// Requests in flight over all transports; streams count only until they have begun (§1.2).
-pub const IN_FLIGHT_MAX: usize = 512;
-
-/// The longest bodies, in bytes (§1.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BodyLimits {
-    /// `POST /v1/send`.
-    pub send: usize,
-    /// `POST /v1/outbox/requeue`.
-    pub requeue: usize,
-    /// Any other route.
-    pub other: usize,
-}
-
-impl BodyLimits {
-    /// The longest body a path takes.
-    #[must_use]
-    pub fn of(&self, path: &str) -> usize {
-        match path {
-            "/v1/send" => self.send,
-            "/v1/outbox/requeue" => self.requeue,
-            _ => self.other,
-        }
-    }
-}
-
 /// The methods a path takes, or `None` if it is no route. `HEAD` goes where `GET` goes.
 pub type RouteTable = fn(path: &str) -> Option<&'static [Method]>;
 
@@ -58,14 +32,37 @@ pub struct Ipc<S> {
     pub token: Arc<RwLock<LocalToken>>,
     /// `GET /v1/health` needs no token.
     pub public_health: bool,
-    /// How long a body may be.
-    pub bodies: BodyLimits,
     /// Requests in flight; share one among all listeners.
     pub in_flight: Slots,
+    /// The longest bodies.
+    pub body_limits: BodyLimits,
     /// Ends event streams.
     pub shutdown: Shutdown,
     /// Time for deadlines.
     pub clock: Clock,
+}
+
+/// The longest bodies, in bytes, by route (§1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// `POST /v1/send`.
+    pub send_bytes_max: usize,
+    /// `POST /v1/outbox/requeue`.
+    pub requeue_bytes_max: usize,
+    /// Any other route.
+    pub other_bytes_max: usize,
+}
+
+impl BodyLimits {
+    /// The longest body a path takes, in bytes.
+    #[must_use]
+    pub fn of(&self, path: &str) -> usize {
+        match path {
+            "/v1/send" => self.send_bytes_max,
+            "/v1/outbox/requeue" => self.requeue_bytes_max,
+            _ => self.other_bytes_max,
+        }
+    }
 }
 
 /// The handler to give to [`http::serve`]; one serves all listeners.
@@ -90,7 +87,9 @@ impl<S: Clone + Send + Sync + 'static> Handler for Adapter<S> {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             let answer = shared.answer(request, peer).await;
-            answer.unwrap_or_else(hyper::Response::from)
+            let mut response = answer.unwrap_or_else(hyper::Response::from);
+            reply::set_phrase(&mut response);
+            response
         })
     }
 }
@@ -107,7 +106,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let _slot = in_flight.take().ok_or_else(|| Problem::daemon_busy(in_flight.max()))?;
         let mut request = convert_head(&head, self.ipc.routes)?;
         let path = request.url().path().to_owned();
-        let limit_bytes = self.ipc.bodies.of(&path);
+        let limit_bytes = self.ipc.body_limits.of(&path);
         let clock = &self.ipc.clock;
         let bytes = http::read_body(body, limit_bytes, clock, peer.arrival_deadline).await;
         request.set_body(bytes.map_err(refuse_body)?);

@@ -16,10 +16,10 @@ impl Query {
         let mut parameters = BTreeMap::new();
         for (name, value) in request.url().query_pairs() {
             if !known.contains(&name.as_ref()) {
-                return Err(bad(
-                    &name,
-                    &format!("no parameter of this route; it takes {}", known.join(", ")),
-                ));
+                let known = known.join(", ");
+                let detail =
+                    format!("`{name}` is no query parameter of this route: it takes {known}");
+                return Err(Problem::bad_request("invalid_parameter", detail));
             }
             if parameters.insert(name.to_string(), value.into_owned()).is_some() {
                 return Err(bad(&name, "given once"));

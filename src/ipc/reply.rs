@@ -4,6 +4,7 @@
 //! choose the constructor, and the constructor fixes code, title and headers.
 
 use crate::http::{self, Body};
+use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
@@ -288,6 +289,14 @@ pub fn bare_error(status: u16, path: &str, allowed: Option<&[Method]>) -> Option
             tracing::error!(status, path, "a route failed without saying why");
             Some(Problem::internal())
         }
+    }
+}
+
+/// Gives 413 the phrase RFC 9110 has for it; the codec knows an older one.
+pub(super) fn set_phrase(response: &mut hyper::Response<Body>) {
+    if response.status() == hyper::StatusCode::PAYLOAD_TOO_LARGE {
+        let phrase = ReasonPhrase::from_static(b"Content Too Large");
+        response.extensions_mut().insert(phrase);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::accept::{Answer, Rejection};
 use crate::api::{BodyError, Encryption, SendBody, Sent};
 use crate::store::outbox::Accepted;
 use claudemesh_fsm::accept::{Conflict, Decision};
+use claudemesh_fsm::id::RowId;
 use serde_json::{Value, json};
 
 /// Every accepted message is on stable storage before its answer. Ephemeral mode, where it is not,
@@ -88,7 +89,7 @@ fn code_of(field: &str) -> &'static str {
 
 fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     let Answer { client_message_id, accepted, is_direct } = answer;
-    let Accepted { decision, mesh, fingerprint } = accepted;
+    let Accepted { row_id, decision, mesh, fingerprint } = accepted;
     let location = format!("/v1/messages/{}", reply::encode_segment(client_message_id.as_str()));
     let sent = |status: &str| Sent {
         client_message_id: client_message_id.as_str().to_owned(),
@@ -114,7 +115,7 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
                 Some(named) => {
                     format!("this id was accepted for mesh `{mesh}`, not `{named}`: use a new id")
                 }
-                None => remedy(&conflict).to_owned(),
+                None => remedy(&conflict, &row_id),
             };
             conflicted(conflict, detail)
                 .with("daemon_fingerprint_prefix", fingerprint.prefix())
@@ -124,21 +125,27 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     }
 }
 
-const fn remedy(conflict: &Conflict) -> &'static str {
+fn remedy(conflict: &Conflict, row_id: &RowId) -> String {
     match conflict {
         Conflict::DeadMatch { .. } => {
-            "this message was given up: `claudemesh outbox requeue` sends it under a new id"
+            let id = row_id.as_str();
+            format!(
+                "this message failed for good: requeue it with `claudemesh outbox requeue {id}`"
+            )
         }
-        Conflict::AbortedMatch { .. } => {
-            "this message was retired by an operator: `superseded_by` names the row in its place, if there is one"
+        Conflict::AbortedMatch { superseded_by: Some(id) } => {
+            format!("this message was requeued as {id}: follow that row, or use a new id")
+        }
+        Conflict::AbortedMatch { superseded_by: None } => {
+            "this message was given up by an operator: use a new id to send it again".to_owned()
         }
         Conflict::PendingMismatch
         | Conflict::InflightMismatch
         | Conflict::DoneMismatch { .. }
         | Conflict::DeadMismatch
-        | Conflict::AbortedMismatch => {
-            "this id was accepted for another request: use a new id, or send exactly the first request again"
-        }
+        | Conflict::AbortedMismatch => "this id was accepted for another request: use a new id, \
+                                        or send exactly the first request again"
+            .to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! commits of rows of the same weight, one and 64 to a commit. Only the ratios travel from machine
 //! to machine.
 
-#![allow(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use claudemesh::clock::Clock;
 use claudemesh::identity::{Config, JoinedMesh, update};

@@ -51,20 +51,19 @@ impl Stream {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).expect("writes");
         let mut reader = BufReader::new(stream);
-        let mut head = String::new();
+        let mut head = Vec::new();
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).expect("a line in time");
             match line.trim_end() {
                 "" => break,
                 line if line.starts_with("date: ") => {}
-                line => {
-                    head += line;
-                    head.push('\n');
-                }
+                line => head.push(line.to_owned()),
             }
         }
-        Self { reader, head, body: String::new() }
+        // The status line first; the order of headers means nothing.
+        head[1..].sort();
+        Self { reader, head: head.join("\n"), body: String::new() }
     }
 
     /// Reads one chunk of the chunked body.

@@ -119,11 +119,11 @@ impl Ledger {
         .await
     }
 
-    /// Stores an invite.
-    pub(crate) async fn insert_invite(&self, invite: Invite) -> Result<(), Error> {
+    /// Stores an invite; `false` if there is one with the same token already.
+    pub(crate) async fn insert_invite(&self, invite: Invite) -> Result<bool, Error> {
         self.synced(move |tx| {
             let sql = "INSERT INTO invite (token, mesh_id, role, expires_at, uses_max, created_at) \
-                       VALUES (?, ?, ?, ?, ?, ?)";
+                       VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (token) DO NOTHING";
             tx.execute(
                 sql,
                 &[
@@ -135,7 +135,7 @@ impl Ledger {
                     invite.created_at.0.into(),
                 ],
             )
-            .map(drop)
+            .map(|changed| changed > 0)
         })
         .await
     }

@@ -12,6 +12,11 @@ use smol::net::TcpStream;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
+const BODY_LIMITS: BodyLimits = BodyLimits {
+    send_bytes_max: 256 * 1024,
+    requeue_bytes_max: 200 * 1024,
+    other_bytes_max: 16 * 1024,
+};
 const TOKEN: &str = "token";
 
 #[derive(Clone)]
@@ -69,12 +74,12 @@ async fn daemon(clock: &Clock, in_flight_max: usize, limits: Limits) -> Daemon {
     let (begun, has_begun) = channel::unbounded();
     let signal = Shutdown::new();
     let handler = handler(Ipc {
-        bodies: BODIES,
         app: app(State { events: event_queue, gate: gate_open, begun }),
         routes,
         token: Arc::new(RwLock::new(LocalToken::new(TOKEN))),
         public_health: false,
         in_flight: Slots::new(in_flight_max),
+        body_limits: BODY_LIMITS,
         shutdown: signal.1.clone(),
         clock: clock.clone(),
     });
@@ -112,8 +117,6 @@ fn error(response: &Response) -> (u16, String) {
 fn expect(response: &Response, status: u16, code: &str) {
     assert_eq!(error(response), (status, code.to_owned()));
 }
-
-const BODIES: BodyLimits = BodyLimits { send: 256 * 1024, requeue: 128 * 1024, other: 16 * 1024 };
 
 #[test]
 fn an_admitted_request_reaches_its_route() {
@@ -171,8 +174,8 @@ fn unknown_routes_and_wrong_methods_are_told_apart() {
 #[test]
 fn each_route_has_its_body_limit() {
     run(|clock| async move {
-        assert_eq!(BODIES.of("/v1/outbox/requeue"), BODIES.requeue);
-        assert_eq!(BODIES.of("/v1/inbox"), BODIES.other);
+        assert_eq!(BODY_LIMITS.of("/v1/outbox/requeue"), 200 * 1024);
+        assert_eq!(BODY_LIMITS.of("/v1/profile"), 16 * 1024);
         let daemon = daemon(&clock, 8, Limits::default()).await;
         let fits = daemon.ask(Request::post_json("/v1/send", vec![b'x'; 256 * 1024])).await;
         assert_eq!(fits.status, 200);

@@ -3,12 +3,14 @@
 use super::NewRow;
 use crate::db::{Error, Param, Tx};
 use claudemesh_fsm::accept::{Decision, decide, mismatch};
-use claudemesh_fsm::id::{ClientMessageId, Fingerprint};
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
 use claudemesh_fsm::outbox::{Standing, StandingRecord, standing};
 
 /// What a request is told, with what every 409 also says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
+    /// The row's id: the existing one's, or the new one's.
+    pub row_id: RowId,
     /// §4.5.1.
     pub decision: Decision,
     /// The mesh of the row: the existing one's, or the new one's.
@@ -19,6 +21,7 @@ pub struct Accepted {
 
 /// An existing row as §4.5.1 sees it.
 pub(super) struct Existing {
+    row_id: RowId,
     fingerprint: Fingerprint,
     standing: Standing,
     mesh: String,
@@ -26,19 +29,19 @@ pub(super) struct Existing {
 
 impl Existing {
     pub(super) fn judge(self, fingerprint: Fingerprint, explicit_mesh: Option<&str>) -> Accepted {
-        let Self { fingerprint: stored, standing, mesh } = self;
+        let Self { row_id, fingerprint: stored, standing, mesh } = self;
         let decision = if explicit_mesh.is_some_and(|named| named != mesh) {
             Decision::Conflict(mismatch(standing))
         } else {
             decide(Some((stored, standing)), fingerprint)
         };
-        Accepted { decision, mesh, fingerprint: stored }
+        Accepted { row_id, decision, mesh, fingerprint: stored }
     }
 }
 
 pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
     let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
-               superseded_by, mesh FROM outbox WHERE client_message_id = ?";
+               superseded_by, mesh, id FROM outbox WHERE client_message_id = ?";
     tx.query_row(sql, &[id.as_str().into()], |row| {
         let record = StandingRecord {
             request_fingerprint: row.blob(0)?,
@@ -49,7 +52,8 @@ pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existi
             superseded_by: row.text_or_null(5)?,
         };
         let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
-        Ok(Existing { fingerprint, standing, mesh: row.text(6)? })
+        let (mesh, row_id) = (row.text(6)?, RowId::trusted(row.text(7)?));
+        Ok(Existing { row_id, fingerprint, standing, mesh })
     })
 }
 
@@ -59,6 +63,7 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
     let NewRow { envelope, client_message_id, .. } = new;
     if insert(tx, new)? {
         return Ok(Accepted {
+            row_id: new.id.clone(),
             decision: decide(None, envelope.fingerprint),
             mesh: envelope.mesh.clone(),
             fingerprint: envelope.fingerprint,
