@@ -5,7 +5,7 @@
 
 mod request;
 
-pub use request::{BodyError, RequeueBody, SendBody};
+pub use request::{BodyError, RequeueBody, SeenBody, SendBody};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -113,6 +113,13 @@ pub struct Requeued {
     pub new_row_id: String,
     pub new_client_message_id: String,
     pub may_have_been_sent: bool,
+}
+
+/// `200` of `POST /v1/inbox/seen`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkedSeen {
+    /// How many were unread until now.
+    pub marked_seen: usize,
 }
 
 /// One message of `GET /v1/inbox`.

@@ -52,12 +52,13 @@ pub struct App {
 }
 
 /// Every route: its path, and the methods it takes. `:id` stands for one segment.
-pub const ROUTES: [(&str, &[Method]); 9] = [
+pub const ROUTES: [(&str, &[Method]); 10] = [
     ("/v1/version", &[Method::Get]),
     ("/v1/health", &[Method::Get]),
     ("/v1/send", &[Method::Post]),
     ("/v1/messages/:id", &[Method::Get]),
     ("/v1/inbox", &[Method::Get]),
+    ("/v1/inbox/seen", &[Method::Post]),
     ("/v1/outbox", &[Method::Get]),
     ("/v1/outbox/requeue", &[Method::Post]),
     ("/v1/events", &[Method::Get]),
@@ -85,6 +86,7 @@ pub fn routes(app: App) -> tide::Server<Arc<App>> {
     server.at("/v1/send").post(send::send);
     server.at("/v1/messages/:id").get(messages::status);
     server.at("/v1/inbox").get(inbox::list);
+    server.at("/v1/inbox/seen").post(inbox::mark_seen);
     server.at("/v1/outbox").get(outbox::list);
     server.at("/v1/outbox/requeue").post(outbox::requeue);
     server.at("/v1/events").get(events::stream);

@@ -356,3 +356,28 @@ fn two_people_meet_over_a_link_and_a_message_arrives_once() {
     let seen = bob.run(&["inbox", "--unread", "--json"]).json();
     assert_eq!(seen["items"], json!([]));
 }
+
+#[test]
+fn a_followed_message_is_marked_as_seen_once_it_is_shown() {
+    let home = Home::new();
+    let up = home.run(&["daemon", "up", "--local", "--listen", "127.0.0.1:0", "--no-tcp"]);
+    assert_eq!(up.code, Some(0), "{up:?}");
+    let (link, other) = (home.run(&["mesh", "invite", "local"]).stdout, Home::new());
+    assert_eq!(other.run(&["join", link.trim_end(), "--name", "bob"]).code, Some(0));
+    assert_eq!(other.run(&["daemon", "up", "--no-tcp"]).code, Some(0));
+    let mut follow = other.command(&["inbox", "--follow", "--mark-seen", "--json"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+    // The first may be listed or followed; the second is followed for certain, and when the third
+    // is shown the second has been marked.
+    for text in ["one", "two", "three"] {
+        assert_eq!(home.run(&["send", "bob", text, "--wait=20s"]).code, Some(0));
+        let line = lines.next().expect("a line").expect("text");
+        assert!(line.contains(&format!("\"body\":\"{text}\"")), "{line}");
+    }
+    follow.kill().expect("runs");
+    follow.wait().expect("ends");
+    let unread = other.run(&["inbox", "--unread", "--json"]).json();
+    let unread: Vec<_> = unread["items"].as_array().expect("items").iter().collect();
+    assert!(unread.iter().all(|message| message["body"] == "three"), "{unread:?}");
+}

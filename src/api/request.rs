@@ -181,6 +181,30 @@ impl RequeueBody {
     }
 }
 
+/// `POST /v1/inbox/seen` (§3.4).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenBody {
+    /// The `id`s of inbox messages.
+    pub ids: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawSeen<'a> {
+    #[serde(borrow)]
+    ids: Option<&'a RawValue>,
+}
+
+impl SeenBody {
+    /// Reads the body's fields.
+    ///
+    /// # Errors
+    /// When `ids` is missing or of the wrong type.
+    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+        let raw: RawSeen<'_> = parse(body)?;
+        Ok(Self { ids: required("ids", raw.ids, "a list of strings: `id`s of GET /v1/inbox")? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,12 @@
-//! `GET /v1/inbox` (§3.4). It mutates only when `mark_seen=true` says so.
+//! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and
+//! `POST /v1/inbox/seen`.
 
 use super::outbox::store_problem;
 use super::query::{Query, encode_cursor};
 use super::reply::{self, Problem};
+use super::send::bad_body;
 use super::{App, Request};
-use crate::api::{InboxMessage, Page};
+use crate::api::{InboxMessage, MarkedSeen, Page, SeenBody};
 use crate::store::Error;
 use crate::store::inbox;
 
@@ -67,6 +69,18 @@ async fn page(
         items: page.messages.into_iter().map(InboxMessage::from).collect(),
         next_cursor: page.next_before_seq.map(encode_cursor),
         marked_seen: Some(marked_seen),
+    })
+}
+
+pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
+    let body = match SeenBody::parse(&request.body_bytes().await?) {
+        Ok(body) => body,
+        Err(error) => return Ok(bad_body(&error).into()),
+    };
+    let app = request.state();
+    Ok(match app.inbox.mark_ids_seen(body.ids, app.clock.now()).await {
+        Ok(marked_seen) => reply::ok(&MarkedSeen { marked_seen }),
+        Err(error) => store_problem(&error).into(),
     })
 }
 

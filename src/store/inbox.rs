@@ -179,6 +179,22 @@ impl Inbox {
         self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
     }
 
+    /// As [`mark_seen`](Self::mark_seen), by the messages' ids; unknown ones are passed over.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn mark_ids_seen(&self, ids: Vec<String>, now: Millis) -> Result<usize, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE inbox SET seen_at = ? WHERE id = ? AND seen_at IS NULL";
+            let mut marked = 0;
+            for id in ids {
+                marked += tx.execute(sql, &[now.0.into(), id.as_str().into()])?;
+            }
+            Ok(marked)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
     /// Finishes what was queued and closes the file. Blocks.
     pub fn close(&self) {
         self.db.close();
