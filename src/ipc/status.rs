@@ -44,10 +44,10 @@ async fn health_of(app: &App) -> Result<Health, Error> {
     let depths = app.outbox.depths();
     let now = app.clock.now();
     let age = |at: &Millis| now.since(*at) / 1000;
-    let meshes: Vec<MeshHealth> = app
-        .meshes
-        .all()
-        .into_iter()
+    let attached = app.meshes.all();
+    let any_refused = attached.iter().any(|mesh| mesh.link().state == LinkState::Refused);
+    let meshes: Vec<MeshHealth> = attached
+        .iter()
         .map(|mesh| {
             let link = mesh.link();
             let depth = depths.get(mesh.slug()).copied().unwrap_or_default();
@@ -66,12 +66,10 @@ async fn health_of(app: &App) -> Result<Health, Error> {
     Ok(Health {
         ok: true,
         pid: std::process::id(),
-        status: "ok".to_owned(),
+        status: (if any_refused { "degraded" } else { "ok" }).to_owned(),
         uptime_seconds: app.clock.monotonic().saturating_sub(app.started_at).as_secs(),
-        brokers: app
-            .meshes
-            .all()
-            .into_iter()
+        brokers: attached
+            .iter()
             .map(|mesh| (mesh.slug().to_owned(), older_word(mesh.link().state).to_owned()))
             .collect(),
         meshes,
