@@ -274,8 +274,8 @@ pub struct LaggedEvent {
     pub ts: String,
     /// `slow_reader` or `unknown_epoch`.
     pub reason: String,
-    /// The `id:` after which messages follow; `null` if none follow from the store.
-    pub resumed_from: Option<String>,
+    /// The `id:` after which messages follow from the store.
+    pub resumed_from: String,
 }
 
 /// Data of a `message` event: the inbox message, and when it was told.

@@ -12,6 +12,7 @@ use super::{App, Request};
 use crate::api::{InboxMessage, LaggedEvent, MessageEvent};
 use crate::clock::iso;
 use crate::events::{Event, Kind, Subscription};
+use crate::store::Error;
 use crate::wire::to_text;
 use bytes::Bytes;
 use futures_lite::FutureExt;
@@ -95,14 +96,20 @@ struct Stream {
 
 impl Stream {
     async fn run(mut self, last: Option<(String, i64)>) -> Result<(), Gone> {
+        // Before the client hears of the stream: whatever is stored later is told live.
+        let newest = self.app.inbox.newest_seq().await.map_err(|error| unreadable(&error))?;
         self.send(": connected\n\n".to_owned()).await?;
         match last {
-            None => {}
+            None => self.seen = newest,
             Some((epoch, seq)) if epoch == self.app.inbox.epoch() => {
                 self.seen = seq;
                 self.replay().await?;
             }
-            Some(_) => self.tell_lagged(UNKNOWN_EPOCH, None).await?,
+            // Everything in this database is new to a client of another one.
+            Some(_) => {
+                self.tell_lagged(UNKNOWN_EPOCH).await?;
+                self.replay().await?;
+            }
         }
         loop {
             let event = async { Some(self.subscription.next().await) };
@@ -121,8 +128,7 @@ impl Stream {
                 Some(Some(event)) => self.pass_on(&event).await?,
             }
             if self.subscription.take_lagged() {
-                let from = format!("{}-{}", self.app.inbox.epoch(), self.seen);
-                self.tell_lagged(SLOW_READER, Some(from)).await?;
+                self.tell_lagged(SLOW_READER).await?;
                 self.replay().await?;
             }
         }
@@ -144,13 +150,8 @@ impl Stream {
     /// Everything after `seen`, from the store, oldest first.
     async fn replay(&mut self) -> Result<(), Gone> {
         loop {
-            let missed = match self.app.inbox.after(self.seen, REPLAY_PAGE).await {
-                Ok(missed) => missed,
-                Err(error) => {
-                    tracing::error!(%error, "missed messages cannot be read");
-                    return Err(Gone);
-                }
-            };
+            let missed = self.app.inbox.after(self.seen, REPLAY_PAGE).await;
+            let missed = missed.map_err(|error| unreadable(&error))?;
             let more = missed.len() == REPLAY_PAGE;
             for message in missed {
                 let seq = message.seq;
@@ -164,15 +165,24 @@ impl Stream {
         }
     }
 
-    async fn tell_lagged(&self, reason: &str, resumed_from: Option<String>) -> Result<(), Gone> {
-        let ts = iso(self.app.clock.now());
-        let data = to_text(&LaggedEvent { ts, reason: reason.to_owned(), resumed_from });
+    async fn tell_lagged(&self, reason: &str) -> Result<(), Gone> {
+        let data = to_text(&LaggedEvent {
+            ts: iso(self.app.clock.now()),
+            reason: reason.to_owned(),
+            resumed_from: format!("{}-{}", self.app.inbox.epoch(), self.seen),
+        });
         self.send(format!("event: lagged\ndata: {data}\n\n")).await
     }
 
     async fn send(&self, text: String) -> Result<(), Gone> {
         self.sender.send(Bytes::from(text)).await.map_err(|_| Gone)
     }
+}
+
+/// The stream ends, and its client comes back with where it was.
+fn unreadable(error: &Error) -> Gone {
+    tracing::error!(%error, "messages for a stream cannot be read");
+    Gone
 }
 
 /// One event as the protocol writes it. The data is JSON, so it has no line break of its own.

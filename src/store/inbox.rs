@@ -153,6 +153,15 @@ impl Inbox {
         self.db.read(move |tx| list_in(tx, &query)).await
     }
 
+    /// The place of the newest message; 0 if there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_seq(&self) -> Result<i64, Error> {
+        let sql = "SELECT max(seq) FROM inbox";
+        self.db.read(move |tx| Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0))).await
+    }
+
     /// Messages after a place, oldest first: what a listener missed.
     ///
     /// # Errors
