@@ -329,7 +329,8 @@ impl Driver {
     fn hand_out(&mut self, open: &mut Open<Connection>) {
         let view = view::open(open.negotiated());
         let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        self.trouble.over(&self.config.mesh_id, open.negotiated());
+        let now = self.clock.monotonic();
+        self.trouble.over(&self.config.mesh_id, open.negotiated(), now);
         let connection = open.socket_mut();
         connection.allow_sends();
         let courier = connection.desk.courier(
@@ -355,7 +356,8 @@ impl Driver {
 
     /// Waits for its turn, or until somebody asks; `None` when it is time to stop.
     async fn wait(&mut self, waiting: Waiting) -> Option<Dialing> {
-        self.trouble.down(&self.config.mesh_id, &waiting);
+        let (now, stable_after) = (self.clock.monotonic(), self.config.timers.stable_after);
+        self.trouble.down(&self.config.mesh_id, &waiting, now, stable_after);
         self.observer.down(view::waiting(&waiting, self.close_code));
         let delay = Duration::from_millis(waiting.delay_ms());
         match self.clock.timeout(delay, self.signals.wait()).await {
