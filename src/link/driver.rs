@@ -21,6 +21,7 @@ use claudemesh_fsm::link::{
 use claudemesh_fsm::negotiate;
 use smol::channel::Sender;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const PROTOCOL_VERSION: u32 = 1;
@@ -40,6 +41,8 @@ pub(super) struct Driver {
     signals: Signals,
     tls: Tls,
     trouble: Trouble,
+    /// Unusable frames so far.
+    dropped: Arc<AtomicU64>,
     /// The close code that the last connection ended with.
     close_code: Option<u16>,
     /// The feature that the last negotiation failed on.
@@ -94,6 +97,7 @@ impl Driver {
             signals,
             tls,
             trouble,
+            dropped: Arc::default(),
             close_code,
             feature,
             max_age_ms: 0,
@@ -149,8 +153,9 @@ impl Driver {
         self.signals.forget_redials();
         let (clock, observer) = (self.clock.clone(), self.observer.clone());
         let (secrets, inbound) = (self.secrets.clone(), self.inbound.clone());
+        let dropped = self.dropped.clone();
         let mut connection =
-            Connection::new(socket, &self.config, secrets, clock, observer, inbound);
+            Connection::new(socket, &self.config, secrets, clock, observer, inbound, dropped);
         connection.say(&ClientFrame::Hello(Box::new(self.hello())));
         self.observer.down(LinkView::plain(LinkState::Greeting));
         Ok(dialing.connected(connection, self.clock.monotonic()))
