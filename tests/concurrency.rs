@@ -184,7 +184,8 @@ fn what_sixty_four_senders_send_arrives_once_each() {
             let id = format!("s{sender}-{number}");
             let body = json!({"to": "bob", "message": format!("of {id}"), "client_message_id": id});
             // Half of them on connections of their own.
-            let status = if sender % 2 == 0 { kept.send(&body).0 } else { alice.send(&body).status() };
+            let status =
+                if sender % 2 == 0 { kept.send(&body).0 } else { alice.send(&body).status() };
             assert_eq!(status, 202, "{id}");
         }
     });
@@ -240,7 +241,10 @@ fn one_request_in_many_spellings_is_one_row() {
         (vec![("Idempotency-Key", "id-1")], with(json!({"to": " bob "}))),
         (vec![("Idempotency-Key", "id-1")], with(json!({"unknown": [1, 2, 3]}))),
         (vec![("Idempotency-Key", "id-1")], reordered.to_owned()),
-        (vec![("Idempotency-Key", "id-1")], with(json!({"message": "m"})).replace("\"m\"", "\"\\u006d\"")),
+        (
+            vec![("Idempotency-Key", "id-1")],
+            with(json!({"message": "m"})).replace("\"m\"", "\"\\u006d\""),
+        ),
     ];
     let answers = together(same.len() * 4, |number| {
         let (headers, body) = &same[number % same.len()];
@@ -270,15 +274,24 @@ fn one_request_in_many_spellings_is_one_row() {
     }
 
     let bad: [(&[(&str, &str)], Value, &str); 6] = [
-        (&[("Idempotency-Key", "id-1")], json!({"client_message_id": "id-2"}), "idempotency_key_conflict"),
-        (&[("Idempotency-Key", "id-1"), ("Idempotency-Key", "id-1")], json!({}), "invalid_client_message_id"),
+        (
+            &[("Idempotency-Key", "id-1")],
+            json!({"client_message_id": "id-2"}),
+            "idempotency_key_conflict",
+        ),
+        (
+            &[("Idempotency-Key", "id-1"), ("Idempotency-Key", "id-1")],
+            json!({}),
+            "invalid_client_message_id",
+        ),
         (&[("Idempotency-Key", "\"id-1")], json!({}), "invalid_client_message_id"),
         (&[("Idempotency-Key", "id 1")], json!({}), "invalid_client_message_id"),
         (&[], json!({"client_message_id": ".."}), "invalid_client_message_id"),
         (&[], json!({"client_message_id": "x".repeat(256)}), "invalid_client_message_id"),
     ];
     for (headers, changes, code) in bad {
-        let answer = alice.try_request(&post("/v1/send", headers, &with(changes))).expect("answers");
+        let answer =
+            alice.try_request(&post("/v1/send", headers, &with(changes))).expect("answers");
         assert_eq!((answer.status(), answer.json()["error"].as_str()), (400, Some(code)));
     }
     assert_eq!(rows(&alice).len(), 1);
