@@ -1,6 +1,8 @@
 //! "202" means "on stable storage" (§4.1, §4.7): shown in the system calls of the real daemon; and
 //! what a full disk does (§1.2).
 
+#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
+
 #[path = "support/rig.rs"]
 mod rig;
 

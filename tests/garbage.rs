@@ -1,6 +1,8 @@
 //! Rubbish from every side: the daemon and the broker go on serving, stay small, say little, keep
 //! their secrets, and refuse what they cannot use with a documented exit code.
 
+#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
+
 #[path = "support/chance.rs"]
 mod chance;
 #[path = "support/rig.rs"]
