@@ -1,5 +1,7 @@
 //! Many callers at once: one id is one row, whoever asks first (§4.5.1).
 
+#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
+
 #[path = "support/rig.rs"]
 mod rig;
 
@@ -273,7 +275,8 @@ fn one_request_in_many_spellings_is_one_row() {
         assert_eq!(answer.json()["error"], "idempotency_key_reused");
     }
 
-    let bad: [(&[(&str, &str)], Value, &str); 6] = [
+    type Bad = (&'static [(&'static str, &'static str)], Value, &'static str);
+    let bad: [Bad; 6] = [
         (
             &[("Idempotency-Key", "id-1")],
             json!({"client_message_id": "id-2"}),

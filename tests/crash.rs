@@ -3,6 +3,8 @@
 //! These are slices of a longer torture, which is the same code:
 //! `CLAUDEMESH_KILLS=500 cargo test --release --test crash torture -- --ignored --nocapture`
 
+#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
+
 #[path = "support/chance.rs"]
 mod chance;
 #[path = "support/rig.rs"]

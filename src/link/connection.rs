@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub(super) struct Connection {
     last_heard: Duration,
     delivered: bool,
     dropped: u64,
+    /// By every connection of this link.
+    dropped_ever: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -77,6 +80,7 @@ impl Connection {
         clock: Clock,
         observer: Arc<dyn LinkObserver>,
         inbound: Sender<Inbound>,
+        dropped_ever: Arc<AtomicU64>,
     ) -> Self {
         let (acks, acks_in) = channel::bounded(CLIENT_ACKS_MAX);
         Self {
@@ -98,6 +102,7 @@ impl Connection {
             last_heard: clock.monotonic(),
             delivered: false,
             dropped: 0,
+            dropped_ever,
             clock,
         }
     }
@@ -273,9 +278,10 @@ impl Connection {
         event
     }
 
-    /// Counts what cannot be used; said once per connection.
+    /// Counts what cannot be used; said once per link, because a broker that is rubbish is so on
+    /// every connection.
     pub(super) fn drop_frame(&mut self, what: &str) {
-        if self.dropped == 0 {
+        if self.dropped_ever.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(what, "dropped from the broker; more of the kind is only counted");
         }
         self.dropped += 1;
@@ -331,7 +337,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.dropped > 1 {
-            tracing::warn!(dropped = self.dropped, "unusable frames on this connection");
+            tracing::debug!(dropped = self.dropped, "unusable frames on this connection");
         }
     }
 }

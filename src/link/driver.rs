@@ -21,6 +21,7 @@ use claudemesh_fsm::link::{
 use claudemesh_fsm::negotiate;
 use smol::channel::Sender;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const PROTOCOL_VERSION: u32 = 1;
@@ -40,6 +41,8 @@ pub(super) struct Driver {
     signals: Signals,
     tls: Tls,
     trouble: Trouble,
+    /// Unusable frames so far.
+    dropped: Arc<AtomicU64>,
     /// The close code that the last connection ended with.
     close_code: Option<u16>,
     /// The feature that the last negotiation failed on.
@@ -94,6 +97,7 @@ impl Driver {
             signals,
             tls,
             trouble,
+            dropped: Arc::default(),
             close_code,
             feature,
             max_age_ms: 0,
@@ -149,8 +153,9 @@ impl Driver {
         self.signals.forget_redials();
         let (clock, observer) = (self.clock.clone(), self.observer.clone());
         let (secrets, inbound) = (self.secrets.clone(), self.inbound.clone());
+        let dropped = self.dropped.clone();
         let mut connection =
-            Connection::new(socket, &self.config, secrets, clock, observer, inbound);
+            Connection::new(socket, &self.config, secrets, clock, observer, inbound, dropped);
         connection.say(&ClientFrame::Hello(Box::new(self.hello())));
         self.observer.down(LinkView::plain(LinkState::Greeting));
         Ok(dialing.connected(connection, self.clock.monotonic()))
@@ -329,7 +334,8 @@ impl Driver {
     fn hand_out(&mut self, open: &mut Open<Connection>) {
         let view = view::open(open.negotiated());
         let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        self.trouble.over(&self.config.mesh_id, open.negotiated());
+        let now = self.clock.monotonic();
+        self.trouble.over(&self.config.mesh_id, open.negotiated(), now);
         let connection = open.socket_mut();
         connection.allow_sends();
         let courier = connection.desk.courier(
@@ -355,7 +361,8 @@ impl Driver {
 
     /// Waits for its turn, or until somebody asks; `None` when it is time to stop.
     async fn wait(&mut self, waiting: Waiting) -> Option<Dialing> {
-        self.trouble.down(&self.config.mesh_id, &waiting);
+        let (now, stable_after) = (self.clock.monotonic(), self.config.timers.stable_after);
+        self.trouble.down(&self.config.mesh_id, &waiting, now, stable_after);
         self.observer.down(view::waiting(&waiting, self.close_code));
         let delay = Duration::from_millis(waiting.delay_ms());
         match self.clock.timeout(delay, self.signals.wait()).await {

@@ -5,6 +5,7 @@ use crate::wire::features::{Feature as WireFeature, Response};
 use claudemesh_fsm::link::{Cause, LinkState, Refused, Waiting};
 use claudemesh_fsm::negotiate::{Feature, Negotiated, Offer, Param};
 use serde_json::Value;
+use std::time::Duration;
 
 /// The view of a link that is tried again; `close_code` is what led here.
 pub(super) fn waiting(waiting: &Waiting, close_code: Option<u16>) -> LinkView {
@@ -61,31 +62,54 @@ fn param(value: Value) -> Param {
     }
 }
 
-/// Says a condition once, and counts it from then on.
+/// Says a condition once, and counts it from then on, until the link has been open for a while: one
+/// that opens and falls at once is one condition, not two lines every time.
 #[derive(Default)]
 pub(super) struct Trouble {
-    said: Option<Cause>,
+    /// As many as there are causes, at the most.
+    said: Vec<Cause>,
     times: u32,
+    /// Since when it is open, on the monotonic clock.
+    open_since: Option<Duration>,
+    /// Whether a line said that it is open after the last line that said it is not.
+    said_open: bool,
 }
 
 impl Trouble {
-    /// The link is down again.
-    pub(super) fn down(&mut self, mesh: &str, waiting: &Waiting) {
+    /// The link is down again, at `now`; having been open for `stable_after` ends what was before.
+    pub(super) fn down(
+        &mut self,
+        mesh: &str,
+        waiting: &Waiting,
+        now: Duration,
+        stable_after: Duration,
+    ) {
+        let open_for = self.open_since.take().map(|since| now.saturating_sub(since));
+        if open_for.is_some_and(|open_for| open_for >= stable_after) {
+            *self = Self::default();
+        }
         self.times = self.times.saturating_add(1);
         let (reason, retry_ms) = (waiting.reason(), waiting.delay_ms());
-        if self.said == Some(waiting.cause()) {
+        if self.said.contains(&waiting.cause()) {
             tracing::debug!(mesh, reason, retry_ms, times = self.times, "link still down");
         } else {
             let remedy = waiting.remedy();
             tracing::warn!(mesh, reason, remedy, retry_ms, "link down");
-            self.said = Some(waiting.cause());
+            self.said.push(waiting.cause());
+            self.said_open = false;
         }
     }
 
-    /// It is open.
-    pub(super) fn over(&mut self, mesh: &str, negotiated: &Negotiated) {
+    /// It is open, at `now`.
+    pub(super) fn over(&mut self, mesh: &str, negotiated: &Negotiated, now: Duration) {
+        self.open_since = Some(now);
         let Negotiated { features, retention, concurrent, notes, legacy, .. } = negotiated;
         let down_times = self.times;
+        if self.said_open {
+            tracing::debug!(mesh, down_times, "link open again");
+            return;
+        }
+        self.said_open = true;
         tracing::info!(
             mesh,
             down_times,
@@ -96,7 +120,6 @@ impl Trouble {
             legacy,
             "link open"
         );
-        *self = Self::default();
     }
 }
 

@@ -85,6 +85,25 @@ impl Home {
         self.command(args).output().expect("runs")
     }
 
+    /// Runs the command line; `None` if it has not ended after `limit`, and then it is killed.
+    pub fn cli_within(&self, limit: Duration, args: &[&str]) -> Option<Output> {
+        let mut command = self.command(args);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+        let mut process = Process { child };
+        let deadline = Instant::now() + limit;
+        while process.is_running() {
+            if Instant::now() > deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        process.child.stdout.take()?.read_to_end(&mut stdout).expect("reads");
+        process.child.stderr.take()?.read_to_end(&mut stderr).expect("reads");
+        let status = process.child.wait().expect("waits");
+        Some(Output { status, stdout, stderr })
+    }
+
     /// Runs the command line, which must succeed, and reads its JSON.
     pub fn json(&self, args: &[&str]) -> Value {
         let output = self.cli(&[args, &["--json"]].concat());

@@ -85,7 +85,9 @@ fn collect(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(name, value)| match value {
             // The seed is the first half; the second is the public key.
-            Value::String(text) if name == "secretKey" => into.push(text.chars().take(64).collect()),
+            Value::String(text) if name == "secretKey" => {
+                into.push(text.chars().take(64).collect())
+            }
             value => collect(value, into),
         }),
         Value::Array(values) => values.iter().for_each(|value| collect(value, into)),

@@ -1,0 +1,252 @@
+//! Brokers that misbehave: the daemon stays well, says what is wrong in words, and idles.
+
+#[path = "support/rig.rs"]
+mod rig;
+#[path = "support/script.rs"]
+mod script;
+#[path = "support/vitals.rs"]
+mod vitals;
+
+use async_tungstenite::tungstenite::{self, Message};
+use rig::{Daemon, Mesh, eventually};
+use script::{Script, Socket, open, receive_type, say};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// A link that is down may burn this much of one second, in ticks of 10 ms: dialling every 100 ms
+/// in a build without optimisation costs something.
+const IDLE_TICKS_MAX: u64 = 20;
+/// A condition is logged once and then counted; start and state changes have lines of their own.
+const LOG_LINES_MAX: usize = 20;
+const TIMERS: &str = "[link]\nbackoff_cap_ms = 100\nhello_ms = 300\nnegotiation_ms = 300\n\
+    ack_ms = 300\n[outbox]\nbackoff_cap_ms = 100\n";
+
+/// A daemon whose broker is this script.
+struct Faulty {
+    mesh: Mesh,
+    script: Script,
+    alice: Daemon,
+}
+
+impl Faulty {
+    fn start(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let mut mesh = Mesh::new();
+        mesh.broker.process.kill();
+        let script = Script::start(serve);
+        let config = mesh.alice.daemon_dir().join("config.toml");
+        std::fs::write(config, TIMERS).expect("writes");
+        mesh.alice.reach_broker_through(script.port);
+        let alice = Daemon::start(&mesh.alice);
+        Self { mesh, script, alice }
+    }
+
+    fn link(&self) -> Value {
+        self.alice.get("/v1/health").json()["meshes"][0].clone()
+    }
+
+    /// The reason the link gives, once it gives one with `words` in it.
+    fn wait_for_reason(&self, words: &str) {
+        eventually(&format!("a reason with `{words}`, last {}", self.link()), || {
+            let link = self.link();
+            link["reason"].as_str().is_some_and(|reason| reason.contains(words)).then_some(())
+        });
+        let status = self.mesh.alice.cli(&["daemon", "status"]);
+        assert!(status.status.success(), "{status:?}");
+    }
+
+    fn send(&self, id: &str) {
+        let body = json!({"to": "*", "message": "m", "client_message_id": id});
+        let answer = self.alice.send(&body);
+        assert_eq!(answer.status(), 202, "{answer:?}");
+    }
+
+    /// Accepting works, the process idles, the log is short, and nothing secret is in it.
+    fn assert_well(&self, dials_min: usize) {
+        eventually("more dials", || (self.script.connections() >= dials_min).then_some(()));
+        self.send("while-it-is-so");
+        let pid = self.alice.process.pid();
+        let before = vitals::cpu_ticks(pid);
+        // This second is what is measured, not a wait for something.
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = vitals::cpu_ticks(pid) - before;
+        assert!(spent <= IDLE_TICKS_MAX, "{spent} ticks of processor time in one second");
+        vitals::assert_healthy(&self.alice, &self.mesh.alice, pid, LOG_LINES_MAX);
+        vitals::assert_clean_log(&self.mesh.alice);
+    }
+}
+
+/// Reads until the other side is gone.
+fn listen_only(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+}
+
+fn listen_on(socket: &mut Socket) {
+    while socket.read().is_ok() {}
+}
+
+#[test]
+fn a_broker_that_closes_at_once() {
+    let faulty = Faulty::start(|stream, _| drop(stream));
+    faulty.wait_for_reason("");
+    faulty.assert_well(10);
+}
+
+#[test]
+fn a_broker_that_accepts_and_never_speaks() {
+    let faulty = Faulty::start(|stream, _| listen_only(stream));
+    // The whole upgrade has its own, longer limit: until then the link is dialling, and well.
+    assert_eq!(faulty.link()["link"], "dialing");
+    faulty.assert_well(1);
+}
+
+#[test]
+fn a_broker_that_upgrades_and_never_speaks() {
+    let faulty = Faulty::start(|stream, _| {
+        if let Ok(mut socket) = tungstenite::accept(stream) {
+            listen_on(&mut socket);
+        }
+    });
+    faulty.wait_for_reason("hello");
+    faulty.assert_well(3);
+}
+
+#[test]
+fn a_broker_that_answers_garbage_instead_of_an_upgrade() {
+    let faulty = Faulty::start(|mut stream, number| {
+        let answers: [&[u8]; 5] = [
+            b"\0\x01\x02\x03 garbage \xff\xfe",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.9\r\n",
+        ];
+        let _ = stream.write_all(answers[number % answers.len()]);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        listen_only(stream);
+    });
+    faulty.wait_for_reason("");
+    faulty.assert_well(10);
+}
+
+#[test]
+fn a_broker_whose_answer_to_the_upgrade_never_ends() {
+    let faulty = Faulty::start(|mut stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n");
+        while stream.write_all(&[b'x'; 16 * 1024]).is_ok() {}
+    });
+    faulty.wait_for_reason("");
+    faulty.assert_well(5);
+}
+
+#[test]
+fn a_broker_that_sends_frames_of_twenty_megabytes() {
+    let faulty = Faulty::start(|stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        let huge = "x".repeat(20 * 1024 * 1024);
+        let frame = json!({"type": "push", "messageId": "huge", "ciphertext": huge});
+        let _ = socket.send(Message::text(frame.to_string()));
+        listen_on(&mut socket);
+    });
+    eventually("a second dial", || (faulty.script.connections() > 1).then_some(()));
+    faulty.wait_for_reason("");
+    assert_eq!(faulty.alice.inbox().len(), 0);
+    // Making twenty megabytes takes the script longer than taking them takes the daemon.
+    faulty.assert_well(4);
+}
+
+#[test]
+fn a_broker_that_acks_what_was_never_sent() {
+    let faulty = Faulty::start(|stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        while let Some(send) = receive_type(&mut socket, "send") {
+            for id in ["never", "", "while", "\0", &"x".repeat(10_000)] {
+                for broker_id in ["b", "", "\n"] {
+                    let ack = json!({"type": "ack", "id": id, "messageId": broker_id,
+                        "client_message_id": id, "broker_message_id": broker_id, "code": 201});
+                    say(&mut socket, &ack);
+                }
+            }
+            let ack =
+                json!({"type": "ack", "id": send["id"], "messageId": "right", "queued": true});
+            say(&mut socket, &ack);
+        }
+    });
+    faulty.alice.wait_for_link("open");
+    faulty.send("one");
+    faulty.alice.wait_for_status("one", "done");
+    let row = faulty.alice.get("/v1/messages/one").json();
+    assert_eq!(row["broker_message_id"], "right", "{row}");
+    faulty.assert_well(1);
+}
+
+#[test]
+fn a_broker_that_acks_twice_and_out_of_order() {
+    let faulty = Faulty::start(|stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        let mut waiting = Vec::new();
+        while let Some(send) = receive_type(&mut socket, "send") {
+            waiting.push(send["id"].as_str().unwrap_or_default().to_owned());
+            // Only once several wait, the last one first, and each twice with two names.
+            if waiting.len() == 8 {
+                for id in waiting.drain(..).rev() {
+                    for name in ["first", "second"] {
+                        let broker_id = format!("{name}-{id}");
+                        let ack = json!({"type": "ack", "id": id, "messageId": broker_id});
+                        say(&mut socket, &ack);
+                    }
+                }
+            }
+        }
+    });
+    faulty.alice.wait_for_link("open");
+    let ids: Vec<String> = (0..16).map(|number| format!("m{number:02}")).collect();
+    ids.iter().for_each(|id| faulty.send(id));
+    for id in &ids {
+        faulty.alice.wait_for_status(id, "done");
+        let row = faulty.alice.get(&format!("/v1/messages/{id}")).json();
+        // Done is done: the second answer changes nothing.
+        assert_eq!(row["broker_message_id"], format!("first-{id}"), "{row}");
+    }
+    vitals::assert_clean_log(&faulty.mesh.alice);
+}
+
+#[test]
+fn a_broker_that_never_acks() {
+    let faulty = Faulty::start(|stream, _| {
+        if let Some(mut socket) = open(stream) {
+            listen_on(&mut socket);
+        }
+    });
+    faulty.alice.wait_for_link("open");
+    faulty.send("unanswered");
+    let row = eventually("a second attempt", || {
+        let row = faulty.alice.get("/v1/messages/unanswered").json();
+        (row["attempts"].as_u64() >= Some(2) && row["status"] == "pending").then_some(row)
+    });
+    assert_eq!(row["may_have_been_sent"], true, "{row}");
+    assert!(row["last_error"].as_str().is_some_and(|why| why.contains("no answer")), "{row}");
+    // The link stays: a slow answer is no reason to lose the others.
+    assert_eq!(faulty.link()["link"], "open");
+    faulty.assert_well(1);
+}
+
+#[test]
+fn a_broker_that_refuses_every_send_says_so_in_the_row() {
+    let faulty = Faulty::start(|stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        while let Some(send) = receive_type(&mut socket, "send") {
+            let ack = json!({"type": "ack", "id": send["id"], "messageId": "", "queued": false,
+                "error": "not a member of this topic\u{1b}[31m", "code": 403});
+            say(&mut socket, &ack);
+        }
+    });
+    faulty.alice.wait_for_link("open");
+    faulty.send("refused");
+    faulty.alice.wait_for_status("refused", "dead");
+    let row = faulty.alice.get("/v1/messages/refused").json();
+    assert!(row["last_error"].as_str().is_some_and(|why| why.contains("not a member")), "{row}");
+    faulty.assert_well(1);
+}
