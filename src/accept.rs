@@ -11,11 +11,10 @@ use crate::message::{MetaError, canonical_meta, fingerprint};
 use crate::roster::{self, Resolution};
 use crate::store::outbox::{Accepted, NewRow, Outbox};
 use crate::store::{Error as StoreError, Kind};
-use crate::wire::parcel::packed_bytes;
+use crate::wire::parcel::{certainly_fits, packed_bytes};
 use crate::wire::{FRAME_BYTES_MAX, MENTIONS_MAX};
 use claudemesh_fsm::envelope::{Destination, DestinationError, Envelope, Priority};
 use claudemesh_fsm::id::{ClientMessageId, IdError, RowId};
-use claudemesh_fsm::link::LinkState;
 
 /// The flow and what it works on. Cheap to clone.
 #[derive(Clone)]
@@ -125,7 +124,6 @@ impl From<StoreError> for Rejection {
 /// The checked parts of a request that do not depend on a mesh.
 struct Request {
     client_message_id: ClientMessageId,
-    destination: Destination,
     explicit_mesh: Option<String>,
     envelope: Envelope,
 }
@@ -141,27 +139,23 @@ impl Accept {
         header_id: Option<String>,
     ) -> Result<Answer, Rejection> {
         let client_message_id = self.choose_id(body.client_message_id.as_deref(), header_id)?;
-        let request = check(client_message_id, body)?;
-        let answer = |accepted| Answer {
-            client_message_id: request.client_message_id.clone(),
-            accepted,
-            is_direct: request.destination.is_direct(),
-        };
-        match self.place(&request) {
-            Ok(envelope) => {
+        let mut request = check(client_message_id.clone(), body)?;
+        let is_direct = request.envelope.destination.is_direct();
+        let answer = |accepted| Answer { client_message_id, accepted, is_direct };
+        match self.place(&mut request) {
+            Ok(()) => {
                 let new = NewRow {
                     id: RowId::trusted(self.clock.mint_id()),
-                    client_message_id: request.client_message_id.clone(),
-                    envelope,
+                    client_message_id: request.client_message_id,
+                    envelope: request.envelope,
                     enqueued_at: self.clock.now(),
                     mesh_is_explicit: request.explicit_mesh.is_some(),
                 };
                 Ok(answer(self.outbox.accept(new).await?))
             }
             Err(rejection) => {
-                let fingerprint = request.envelope.fingerprint;
-                let mesh = request.explicit_mesh.clone();
-                let known = self.outbox.existing(&request.client_message_id, fingerprint, mesh);
+                let Request { client_message_id: id, explicit_mesh, envelope } = request;
+                let known = self.outbox.existing(&id, envelope.fingerprint, explicit_mesh);
                 known.await?.map(answer).ok_or(rejection)
             }
         }
@@ -186,31 +180,30 @@ impl Accept {
     }
 
     /// Everything that depends on a mesh: which one, whom it means by the name, and its limit.
-    fn place(&self, request: &Request) -> Result<Envelope, Rejection> {
+    fn place(&self, request: &mut Request) -> Result<(), Rejection> {
         let mesh = self.choose_mesh(request)?;
-        let link = mesh.link();
-        if link.state == LinkState::Refused {
-            return Err(Rejection::MeshRefused {
-                mesh: mesh.slug().to_owned(),
-                reason: link.reason.unwrap_or_else(|| "the broker refused us".to_owned()),
-                remedy: link.remedy.unwrap_or_else(|| "see `claudemesh daemon status`".to_owned()),
-            });
-        }
-        let mut envelope = request.envelope.clone();
-        envelope.mesh = mesh.slug().to_owned();
-        if let Destination::Member(to) = &request.destination {
+        let frame_bytes_max = mesh.frame_bytes_max().map_err(|link| Rejection::MeshRefused {
+            mesh: mesh.slug().to_owned(),
+            reason: link.reason.unwrap_or_else(|| "the broker refused us".to_owned()),
+            remedy: link.remedy.unwrap_or_else(|| "see `claudemesh daemon status`".to_owned()),
+        })?;
+        let envelope = &mut request.envelope;
+        mesh.slug().clone_into(&mut envelope.mesh);
+        if let Destination::Member(to) = &envelope.destination {
             let resolution = mesh.with_roster(|roster| roster::resolve(roster, to));
             envelope.recipient = Some(pin(resolution, to, &mesh)?);
         }
-        let frame_bytes_max = link
-            .frame_bytes_max
+        let frame_bytes_max = frame_bytes_max
             .map_or(FRAME_BYTES_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let frame_bytes = packed_bytes(&envelope, &request.client_message_id);
+        if certainly_fits(envelope, &request.client_message_id, frame_bytes_max) {
+            return Ok(());
+        }
+        let frame_bytes = packed_bytes(envelope, &request.client_message_id);
         if frame_bytes > frame_bytes_max {
-            let mesh = envelope.mesh;
+            let mesh = mesh.slug().to_owned();
             return Err(Rejection::TooLarge { mesh, frame_bytes, frame_bytes_max });
         }
-        Ok(envelope)
+        Ok(())
     }
 
     fn choose_mesh(&self, request: &Request) -> Result<Mesh, Rejection> {
@@ -218,14 +211,14 @@ impl Accept {
             let known = self.meshes.get(slug);
             return known.ok_or_else(|| Rejection::MeshNotAttached(slug.clone()));
         }
-        let mut attached = self.meshes.all();
-        if attached.len() == 1 {
-            return Ok(attached.remove(0));
+        if let Some(only) = self.meshes.only() {
+            return Ok(only);
         }
-        let to = request.destination.to_text();
+        let attached = self.meshes.all();
+        let to = request.envelope.destination.to_text();
         let knows = |mesh: &&Mesh| mesh.with_roster(|roster| roster::knows(roster, &to));
         let mut knowing = attached.iter().filter(knows);
-        match (request.destination.is_direct(), knowing.next(), knowing.next()) {
+        match (request.envelope.destination.is_direct(), knowing.next(), knowing.next()) {
             (true, Some(only), None) => Ok(only.clone()),
             _ => Err(Rejection::MeshRequired {
                 attached: attached.iter().map(|mesh| mesh.slug().to_owned()).collect(),
@@ -294,7 +287,7 @@ fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, 
         fingerprint(&destination, reply_to_id.as_deref(), priority, meta.as_deref(), &payload);
     let envelope = Envelope {
         mesh: String::new(),
-        destination: destination.clone(),
+        destination,
         recipient: None,
         priority,
         meta,
@@ -303,7 +296,7 @@ fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, 
         payload,
         fingerprint,
     };
-    Ok(Request { client_message_id, destination, explicit_mesh: body.mesh, envelope })
+    Ok(Request { client_message_id, explicit_mesh: body.mesh, envelope })
 }
 
 fn check_mentions(mentions: &[String], destination: &Destination) -> Result<(), Rejection> {

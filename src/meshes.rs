@@ -66,6 +66,13 @@ impl Meshes {
         self.by_slug.read().unwrap_or_else(PoisonError::into_inner).get(slug).cloned()
     }
 
+    /// The only one, if there is exactly one.
+    #[must_use]
+    pub fn only(&self) -> Option<Mesh> {
+        let by_slug = self.by_slug.read().unwrap_or_else(PoisonError::into_inner);
+        by_slug.values().next().filter(|_| by_slug.len() == 1).cloned()
+    }
+
     /// All of them, by slug.
     #[must_use]
     pub fn all(&self) -> Vec<Mesh> {
@@ -117,6 +124,17 @@ impl Mesh {
     pub fn link(&self) -> LinkView {
         match &*self.lock_link() {
             Link::Down(view) | Link::Open(view, _) => view.clone(),
+        }
+    }
+
+    /// The most a frame may weigh, in bytes, if the broker said.
+    ///
+    /// # Errors
+    /// What the link is, if the broker will not have us.
+    pub fn frame_bytes_max(&self) -> Result<Option<u64>, Box<LinkView>> {
+        match &*self.lock_link() {
+            Link::Down(view) if view.state == LinkState::Refused => Err(Box::new(view.clone())),
+            Link::Down(view) | Link::Open(view, _) => Ok(view.frame_bytes_max),
         }
     }
 

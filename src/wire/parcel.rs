@@ -12,6 +12,9 @@ use claudemesh_fsm::id::ClientMessageId;
 /// Length of a nonce in base64.
 const NONCE_B64_BYTES: usize = 32;
 
+/// More than a frame weighs without what its sender chose, mentions' punctuation included.
+const FIXED_BYTES_MAX: usize = 1024;
+
 /// The frame for one attempt.
 ///
 /// `sealed_for` is the box between the sending key and the recipient; `None` for a message to many.
@@ -59,6 +62,18 @@ pub fn packed_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
         + NONCE_B64_BYTES
         + b64_bytes(envelope.payload.len())
         + second
+}
+
+/// Whether the frame of a message fits `bytes_max` by a wide margin, without building it: true of
+/// nearly every message.
+#[must_use]
+pub fn certainly_fits(envelope: &Envelope, id: &ClientMessageId, bytes_max: usize) -> bool {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let mentions: usize = envelope.mentions.iter().map(String::len).sum();
+    // JSON writes a byte in six at the most; base64 four for three, within a factor of two.
+    let in_clear = id.as_str().len() * 2 + envelope.destination.reference().len() + mentions;
+    let boxed = envelope.payload.len() + length(&envelope.meta) + length(&envelope.reply_to_id) * 6;
+    in_clear * 6 + length(&envelope.reply_to_id) * 6 + boxed * 2 + FIXED_BYTES_MAX <= bytes_max
 }
 
 /// What the broker is asked to route to.
@@ -147,6 +162,7 @@ mod tests {
                     let send = pack(&envelope, &id, target_spec(&envelope), sealed_for, nonces);
                     let frame = to_text(&ClientFrame::Send(Box::new(send)));
                     assert_eq!(frame.len(), packed_bytes(&envelope, &id), "{frame}");
+                    assert!(!certainly_fits(&envelope, &id, frame.len() - 1), "{frame}");
                 }
             }
         }
