@@ -60,6 +60,8 @@ pub struct Drain {
     pace: Mutex<Pace>,
     /// Wall time minus monotonic time: constant until the clock jumps.
     clock_offset_ms: Mutex<i64>,
+    /// Monotonic time from which a row's age means something.
+    age_trusted_from: Mutex<Duration>,
     /// Whether a row waits for its recipient to come back.
     awaits_recipients: AtomicBool,
     /// The store cannot be written.
@@ -103,6 +105,7 @@ impl Drain {
             boxes: SharedBoxes::default(),
             pace: Mutex::default(),
             clock_offset_ms,
+            age_trusted_from: Mutex::default(),
             awaits_recipients: AtomicBool::new(false),
             store_failing: Repeated::default(),
         }
@@ -197,16 +200,20 @@ impl Drain {
             return (Vec::new(), Next::At(paused_until));
         }
         let now = self.clock.now();
-        let expired_before = Millis(now.0.saturating_sub_unsigned(max_age_ms));
+        let jumped = self.clock_jumped();
+        let expired_before = self.expired_before(now, max_age_ms, jumped);
         let claimed = async {
-            if self.clock_jumped() {
+            if jumped {
                 self.outbox.hasten(self.mesh.slug(), now).await?;
             }
             self.outbox.claim_due(self.mesh.slug(), now, expired_before, limit).await
         };
         let claimed = match claimed.await {
             Ok(claimed) => {
-                self.note_store_works();
+                // A claim of nothing wrote nothing.
+                if !claimed.rows.is_empty() {
+                    self.note_store_works();
+                }
                 claimed
             }
             Err(error) => {
@@ -215,9 +222,10 @@ impl Drain {
             }
         };
         for row in claimed.expired {
-            // An expiry that cannot be stored now is found again by the next claim.
+            // An expiry that cannot be stored now is found again by a later claim.
             if let Err((_, error)) = self.outbox.store(row.expire()).await {
                 self.note_store_failed(&error);
+                return (claimed.rows, Next::At(self.clock.monotonic() + STORE_RETRY));
             }
         }
         let next = match claimed.next_due_at {
@@ -229,6 +237,19 @@ impl Drain {
             }
         };
         (claimed.rows, next)
+    }
+
+    /// Rows accepted before this are too old. A jump of the clock may make any row look old, so
+    /// nothing expires until as much time as a row may wait has really passed since (§4.6).
+    fn expired_before(&self, now: Millis, max_age_ms: u64, jumped: bool) -> Millis {
+        let mut trusted_from = self.age_trusted_from.lock().unwrap_or_else(PoisonError::into_inner);
+        if jumped {
+            *trusted_from = self.clock.monotonic() + Duration::from_millis(max_age_ms);
+        }
+        if self.clock.monotonic() < *trusted_from {
+            return Millis(i64::MIN);
+        }
+        Millis(now.0.saturating_sub_unsigned(max_age_ms))
     }
 
     /// Whether wall time moved against monotonic time since this was last asked: a suspend, or
@@ -375,7 +396,7 @@ impl Drain {
     async fn store_late_acks(&self) {
         while let Some(late) = self.mesh.next_late_ack().await {
             let id = ClientMessageId::trusted(late.client_message_id);
-            if let Err(error) = self.outbox.late_ack(&id, late.ack).await {
+            if let Err(error) = self.outbox.late_ack(self.mesh.slug(), &id, late.ack).await {
                 // The retry that is due anyway brings the same answer.
                 tracing::warn!(mesh = self.mesh.slug(), %id, %error, "cannot store a late answer");
             }

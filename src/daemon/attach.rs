@@ -76,8 +76,10 @@ impl Fleet {
         let slug = joined.slug.clone();
         let roster = self.rosters.remove(&slug).unwrap_or_default();
         let (clock, bus) = (self.clock.clone(), self.bus.clone());
-        let mesh = self.meshes.attach(slug, joined.pubkey().to_hex(), roster, clock, bus);
+        let member_key = joined.pubkey().to_hex();
+        // First what can fail: a mesh that is attached accepts messages.
         let config = self.link_config(joined, name)?;
+        let mesh = self.meshes.attach(slug, member_key, roster, clock, bus);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
         let receive = Receive::new(
             mesh.clone(),

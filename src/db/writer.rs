@@ -1,6 +1,6 @@
 //! The writer thread: gather what waits, one transaction, one commit, then every answer.
 
-use super::{BATCH_MAX, Durability, Error, Tx, open};
+use super::{BATCH_MAX, Durability, Error, Kind, Tx, open};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, TryRecvError};
 use sqlite::Connection;
@@ -217,6 +217,14 @@ fn commit(
     done
 }
 
+/// Fails if no transaction is open any more: only then is a second `BEGIN` allowed.
+fn prove_in_transaction(tx: &Tx<'_>) -> Result<(), Error> {
+    match tx.execute("BEGIN", &[]) {
+        Err(_) => Ok(()),
+        Ok(_) => Err(Error::new(Kind::Io, "a failing job ended the transaction of its batch")),
+    }
+}
+
 fn run_all(tx: &Tx<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
     for job in batch {
         let ran = match job.undo() {
@@ -225,7 +233,12 @@ fn run_all(tx: &Tx<'_>, batch: &mut [Box<dyn Job>]) -> Result<(), Error> {
         };
         match ran {
             // The job keeps its own error; the others go on.
-            Ok(()) | Err(Failed::Job) => {}
+            Ok(()) => {}
+            // Some failures end the whole transaction by themselves. What follows would then commit
+            // on its own and be told that nothing was: the savepoint of a job proves that it did
+            // not happen, and without one nothing does.
+            Err(Failed::Job) if job.undo() == Undo::Nothing => prove_in_transaction(tx)?,
+            Err(Failed::Job) => {}
             Err(Failed::Database(error)) => return Err(error),
         }
     }

@@ -27,6 +27,8 @@ const TOO_LARGE: u16 = 413;
 const ID_BYTES_MAX: usize = 256;
 /// The status of an id that was used for another message (§4.5b).
 const CONFLICT: u16 = 409;
+/// Codes with which a broker says that it has the message (§4.5b); older ones give none.
+const ACCEPTED: [u16; 2] = [200, 201];
 
 /// A frame on its way to the socket.
 struct Outgoing {
@@ -188,8 +190,11 @@ fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
         let words = words.chars().take(WORDS_CHARS_MAX).collect();
         return Some(Delivery::Refused { code, permanent, words });
     }
-    if code == Some(CONFLICT) {
-        let words = "idempotency_key_reused".to_owned();
+    if let Some(failing) = code.filter(|code| !ACCEPTED.contains(code)) {
+        let words = match failing {
+            CONFLICT => "idempotency_key_reused".to_owned(),
+            other => format!("the broker answered with code {other} and no word"),
+        };
         return Some(Delivery::Refused { code, permanent, words });
     }
     let named = ack.broker_message_id.filter(|id| !id.is_empty()).unwrap_or(ack.message_id);

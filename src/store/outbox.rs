@@ -225,11 +225,17 @@ impl Outbox {
     ///
     /// # Errors
     /// When the commit fails.
-    pub async fn late_ack(&self, id: &ClientMessageId, ack: Ack) -> Result<bool, Error> {
-        let id = id.clone();
+    pub async fn late_ack(
+        &self,
+        mesh: &str,
+        id: &ClientMessageId,
+        ack: Ack,
+    ) -> Result<bool, Error> {
+        let (mesh, id) = (mesh.to_owned(), id.clone());
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| match query::row(tx, &id)? {
-            Some(AnyRow::Pending(row)) => {
+            // A broker speaks for its own mesh alone.
+            Some(AnyRow::Pending(row)) if row.envelope().mesh == mesh => {
                 let (guard, _) = row.acked_late(ack).split();
                 apply(tx, guard).map(Some)
             }

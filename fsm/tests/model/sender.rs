@@ -142,10 +142,10 @@ pub(crate) fn settle(sender: &mut Sender, hand: u8) {
 
 fn classify(refusal: Reply) -> Refusal {
     match refusal {
-        Reply::Mismatch => Refusal::classify(Some(409), "idempotency_key_reused"),
-        Reply::Blocked => Refusal::classify(Some(403), "blocked by recipient grants"),
-        Reply::RateLimited => Refusal::classify(Some(429), "rate limit: slow down"),
-        Reply::Busy => Refusal::classify(Some(503), "busy"),
+        Reply::Mismatch => Refusal::classify(Some(409), None, "idempotency_key_reused"),
+        Reply::Blocked => Refusal::classify(Some(403), None, "blocked by recipient grants"),
+        Reply::RateLimited => Refusal::classify(Some(429), None, "rate limit: slow down"),
+        Reply::Busy => Refusal::classify(Some(503), None, "busy"),
         Reply::Accepted(_) => Refusal::Passing(Passing::Busy),
     }
 }

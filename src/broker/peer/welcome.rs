@@ -45,7 +45,10 @@ impl Peer {
         };
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
         let _ = self.greeted.try_send(arrival.id);
-        broker.ledger.touch_member(member.seq, self.clock().now()).await?;
+        // For the roster only: a broker whose disk is full still lets members collect their mail.
+        if let Err(error) = broker.ledger.touch_member(member.seq, self.clock().now()).await {
+            tracing::warn!(%error, "when a member was last seen could not be stored");
+        }
         if !arrival.was_present && member.visible {
             let data =
                 json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});

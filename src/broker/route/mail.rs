@@ -53,7 +53,14 @@ impl Hub {
     ) {
         let state = &mut *self.lock();
         let Some(id) = state.taker(member, only_key) else { return };
+        // A pump that read the ledger since the commit may have handed this one over already.
+        if state.members.get(&member).is_some_and(|live| live.leases.contains_key(&seq)) {
+            return;
+        }
         let Some(connection) = state.connections.get(&id) else { return };
+        if seq <= connection.cursor {
+            return;
+        }
         if connection.progress != Progress::CaughtUp || connection.unacked >= UNACKED_MAX {
             state.mark_behind(id);
             return;
