@@ -107,21 +107,23 @@ impl Drain {
     /// Drains until `stop`; then lets the sends under way finish, for a while.
     pub async fn run(self, stop: Shutdown) {
         let work = async {
+            let mut spent = None;
             while !stop.has_fired() {
-                let open = async { Some(self.mesh.courier().await) };
+                let open = async { Some(self.mesh.courier(spent.as_ref()).await) };
                 let stopped = async {
                     stop.wait().await;
                     None
                 };
                 let Some(courier) = open.or(stopped).await else { return };
-                self.serve(courier, &stop).await;
+                self.serve(&courier, &stop).await;
+                spent = Some(courier);
             }
         };
         work.or(self.store_late_acks()).await;
     }
 
     /// Sends through one courier until it closes.
-    async fn serve(&self, courier: Arc<dyn Courier>, stop: &Shutdown) {
+    async fn serve(&self, courier: &Arc<dyn Courier>, stop: &Shutdown) {
         // Another link may send with another key.
         self.boxes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut under_way = FuturesUnordered::new();
@@ -133,7 +135,7 @@ impl Drain {
             if has_room && next == Next::Now {
                 let rows;
                 (rows, next) = self.claim(room.min(CLAIM_MAX), courier.max_age_ms()).await;
-                under_way.extend(rows.into_iter().map(|row| self.attempt(row, &courier)));
+                under_way.extend(rows.into_iter().map(|row| self.attempt(row, courier)));
             }
             let settled = async {
                 match under_way.next().await {

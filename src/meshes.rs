@@ -121,10 +121,14 @@ impl Mesh {
     }
 
     /// Waits until the link is open; the courier it returns can send until it says it is closed.
-    pub async fn courier(&self) -> Arc<dyn Courier> {
+    /// `spent` is one that said so already: a link closes its courier a moment before it says here
+    /// that it is down, and in that moment a caller that comes back must not be given it again.
+    pub async fn courier(&self, spent: Option<&Arc<dyn Courier>>) -> Arc<dyn Courier> {
         loop {
             let changed = self.shared.link_changed.listen();
-            if let Link::Open(_, courier) = &*self.lock_link() {
+            if let Link::Open(_, courier) = &*self.lock_link()
+                && !spent.is_some_and(|spent| Arc::ptr_eq(spent, courier))
+            {
                 return courier.clone();
             }
             changed.await;
