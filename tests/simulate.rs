@@ -4,6 +4,8 @@
 //! Replays one seed: `CLAUDEMESH_SEEDS=17..18 cargo test --test simulate -- --ignored --nocapture
 //! torture`, which then also prints the seed's event log.
 
+#![allow(unreachable_pub, missing_docs, reason = "its modules are its own")]
+
 #[path = "simulate/broker.rs"]
 mod broker;
 #[path = "simulate/checkers.rs"]

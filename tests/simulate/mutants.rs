@@ -20,16 +20,6 @@ pub enum Mutant {
     UnsyncedAccepts,
 }
 
-impl Mutant {
-    pub const ALL: [Self; 5] = [
-        Self::UnguardedDone,
-        Self::AckBeforeCommit,
-        Self::NoDedupe,
-        Self::NoRecovery,
-        Self::UnsyncedAccepts,
-    ];
-}
-
 /// What `UPDATE … SET status = 'done' WHERE client_message_id = ?` would do. The writer thread is
 /// idle meanwhile: its callers wait for it.
 pub fn unguarded_done(dir: &Path, late: &LateAck) {

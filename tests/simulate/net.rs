@@ -65,7 +65,6 @@ pub struct Weather {
 
 /// A frame that arrives.
 pub struct Arrival {
-    pub at: Duration,
     pub conn: u64,
     pub way: Way,
     pub frame: Frame,
@@ -256,8 +255,8 @@ impl Net {
         let now = self.sched.now();
         let mut state = self.lock();
         let entry = state.in_flight.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let ((at, _), (conn, way, frame)) = entry.remove_entry();
-        Some(Arrival { at, conn, way, frame })
+        let (_, (conn, way, frame)) = entry.remove_entry();
+        Some(Arrival { conn, way, frame })
     }
 
     /// Hands an arrived frame to its end. Gives back a late ack, for mutants to misuse.

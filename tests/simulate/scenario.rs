@@ -247,12 +247,24 @@ impl Scenario {
                 self.start_broker(owner, disk, wall, entropy)
             } else {
                 let around = self.around.clone();
-                let daemon = Daemon::start(index, owner, disk, wall, entropy, around)
-                    .map_err(|error| format!("{} cannot start: {error}", NAMES[index]))?;
-                let rows = checkers::outbox(&daemon.disk.dir);
-                checkers::started(&rows)?;
+                let daemon = match Daemon::start(index, owner, disk, wall, entropy, around) {
+                    Ok(daemon) => daemon,
+                    // A disk error or a death during the start itself: somebody starts it again.
+                    Err(error) => {
+                        self.sched.log(|| format!("{} cannot start: {error}", NAMES[index]));
+                        self.processes[index].disk.die(false);
+                        self.bury(index);
+                        continue;
+                    }
+                };
+                let is_alive = daemon.disk.is_alive();
                 self.processes[index].life = Life::Daemon(daemon);
-                self.look_at(index)?;
+                if is_alive {
+                    checkers::started(&checkers::outbox(&self.processes[index].disk.dir))?;
+                    self.look_at(index)?;
+                } else {
+                    self.bury(index);
+                }
                 continue;
             };
         }
