@@ -222,9 +222,8 @@ fn an_id_comes_in_the_body_in_the_header_or_from_the_daemon() {
     let (_mesh, alice) = alice_offline();
     let body = json!({ "to": "bob", "message": "hola" });
     pin(SUBJECT, "id-minted", &alice.send(&body));
-    let with_key = |key: &str, body: &Value| {
-        alice.post("/v1/send", &[("Idempotency-Key", key)], body)
-    };
+    let with_key =
+        |key: &str, body: &Value| alice.post("/v1/send", &[("Idempotency-Key", key)], body);
     pin(SUBJECT, "id-header-bare", &with_key("order-17", &body));
     pin(SUBJECT, "id-header-quoted", &with_key("\"order-18\"", &body));
     pin(SUBJECT, "id-header-broken-quote", &with_key("\"order-19", &body));

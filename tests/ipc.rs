@@ -197,7 +197,9 @@ fn guards() -> Vec<Case> {
     let port: u16 = port.trim().parse().expect("a port");
     let token = std::fs::read_to_string(home.daemon_dir().join("local-token")).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());
-    let tcp = |request: &str| exchange(TcpStream::connect(("127.0.0.1", port)).expect("connects"), request);
+    let tcp = |request: &str| {
+        exchange(TcpStream::connect(("127.0.0.1", port)).expect("connects"), request)
+    };
     let unix = |request: &str| alice.try_request(request).expect("answers");
 
     let good = raw("GET /v1/health", &["Host: 127.0.0.1", &bearer]);
@@ -389,7 +391,17 @@ fn destinations() -> Vec<Case> {
     let mesh = Mesh::new();
     let data = mesh.broker_home.path().join("broker");
     let data = data.to_str().expect("is UTF-8");
-    let invite = mesh.alice.json(&["mesh", "invite", "demo", "--data", data, "--expires", "2h", "--uses", "2"]);
+    let invite = mesh.alice.json(&[
+        "mesh",
+        "invite",
+        "demo",
+        "--data",
+        data,
+        "--expires",
+        "2h",
+        "--uses",
+        "2",
+    ]);
     let link = invite["link"].as_str().expect("a link");
     for _ in 0..2 {
         let carol = Home::new();
@@ -411,7 +423,10 @@ fn destinations() -> Vec<Case> {
         ("a name of two members".to_owned(), ambiguous),
         ("a name nobody ever had".to_owned(), alice.send(&in_demo("bobb"))),
         ("a mesh that is not attached".to_owned(), alice.send(&elsewhere)),
-        ("two meshes, and no word which".to_owned(), alice.send(&json!({ "to": "#t", "message": "x" }))),
+        (
+            "two meshes, and no word which".to_owned(),
+            alice.send(&json!({ "to": "#t", "message": "x" })),
+        ),
         ("a message too large for a frame".to_owned(), alice.send(&large)),
     ]
 }

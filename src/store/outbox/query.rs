@@ -226,9 +226,9 @@ pub(super) fn list(tx: &Tx<'_>, query: &ListQuery) -> Result<ListPage, Error> {
         (None, None) => view_columns!("WHERE seq < ? ORDER BY seq DESC LIMIT ?"),
         (Some(_), None) => view_columns!("WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
         (None, Some(_)) => view_columns!("WHERE mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
-        (Some(_), Some(_)) => view_columns!(
-            "WHERE status = ? AND mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-        ),
+        (Some(_), Some(_)) => {
+            view_columns!("WHERE status = ? AND mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?")
+        }
     };
     let bounds = [before.into(), limit.into()];
     let params: Vec<Param<'_>> = status.into_iter().chain(mesh).chain(bounds).collect();
