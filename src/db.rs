@@ -42,12 +42,26 @@ pub enum Durability {
 }
 
 /// How jobs reach the writer thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Driver {
     /// Callers await; jobs that wait together share a commit.
     Threaded,
-    /// Callers block until their own commit is done, so that a simulation is repeatable.
-    Inline,
+    /// Callers block until their own commit is done, so that a simulation is repeatable, and every
+    /// commit passes by `Faults`.
+    Inline(Arc<dyn Faults>),
+}
+
+/// Fault injection, for simulations only: what happens around each commit. Runs on the writer
+/// thread; a database that was opened [`Driver::Threaded`] has none.
+pub trait Faults: Send + Sync {
+    /// The statements of a transaction have run and its `COMMIT` is next.
+    ///
+    /// # Errors
+    /// An error takes the place of the commit, and the transaction is rolled back.
+    fn before_commit(&self, path: &Path, durability: Durability) -> Result<(), Error>;
+
+    /// The commit stands and nobody was told yet.
+    fn after_commit(&self, path: &Path, durability: Durability);
 }
 
 /// A handle on one open database. Cheap to clone; [`Db::close`] ends it for every clone.
@@ -79,9 +93,13 @@ impl Db {
         open::prepare(path, migrations)?;
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();
+        let faults = match &driver {
+            Driver::Threaded => None,
+            Driver::Inline(faults) => Some(faults.clone()),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("{}-writer", migrations.name))
-            .spawn(move || writer::run(&writer_path, &queue))
+            .spawn(move || writer::run(&writer_path, &queue, faults.as_deref()))
             .map_err(|e| Error::new(Kind::Io, format!("cannot start the writer thread: {e}")))?;
         let shared = Shared {
             path: path.to_path_buf(),
@@ -156,9 +174,9 @@ impl Db {
         &self,
         answer: oneshot::Receiver<Result<T, E>>,
     ) -> Result<T, E> {
-        let answer = match self.shared.driver {
+        let answer = match &self.shared.driver {
             Driver::Threaded => answer.await,
-            Driver::Inline => smol::future::block_on(answer),
+            Driver::Inline(_) => smol::future::block_on(answer),
         };
         answer.unwrap_or_else(|_| Err(Error::closed().into()))
     }

@@ -43,7 +43,7 @@ pub async fn open(
     bus: &Bus,
     meshes: &Meshes,
 ) -> Result<Stores, Error> {
-    let outbox = Outbox::open(&paths.outbox_db(), driver, on_moved(clock, bus, meshes))?;
+    let outbox = Outbox::open(&paths.outbox_db(), driver.clone(), on_moved(clock, bus, meshes))?;
     let recovered = outbox.recover(clock.now().plus(BACKOFF_BASE_MS)).await?;
     if recovered > 0 {
         tracing::info!(rows = recovered, "sends that a stop left unanswered will be tried again");
@@ -75,7 +75,7 @@ fn on_moved(clock: &Clock, bus: &Bus, meshes: &Meshes) -> Arc<dyn Fn(&Moved) + S
 }
 
 fn open_inbox(path: &Path, driver: Driver, clock: &Clock) -> Result<Inbox, Error> {
-    match Inbox::open(path, driver) {
+    match Inbox::open(path, driver.clone()) {
         Err(error) if error.kind() == Kind::Corrupt => {
             let aside = set_aside(path, clock)?;
             tracing::error!(%error, aside = %aside.display(), "the inbox is damaged: it was set aside, and a new one begins");

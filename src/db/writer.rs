@@ -1,6 +1,6 @@
 //! The writer thread: gather what waits, one transaction, one commit, then every answer.
 
-use super::{BATCH_MAX, Durability, Error, Kind, Tx, open};
+use super::{BATCH_MAX, Durability, Error, Faults, Kind, Tx, open};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, TryRecvError};
 use sqlite::Connection;
@@ -112,11 +112,12 @@ where
 }
 
 /// Serves `queue` until it is closed and empty.
-pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>) {
+pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>, faults: Option<&dyn Faults>) {
+    let faults = faults.map(|faults| (path, faults));
     loop {
         match open::connect(path) {
             Ok(connection) => {
-                if serve(&connection, queue).is_closed() {
+                if serve(&connection, queue, faults).is_closed() {
                     // Leaves an empty WAL behind, so that a copy of the file alone is whole.
                     if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") {
                         tracing::warn!(%error, path = %path.display(), "the last checkpoint failed");
@@ -148,7 +149,11 @@ impl Ended {
     }
 }
 
-fn serve(connection: &Connection, queue: &Receiver<Box<dyn Job>>) -> Ended {
+fn serve(
+    connection: &Connection,
+    queue: &Receiver<Box<dyn Job>>,
+    faults: Option<(&Path, &dyn Faults)>,
+) -> Ended {
     let tx = Tx::new(connection);
     let mut synchronous = Durability::Synced;
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
@@ -159,7 +164,7 @@ fn serve(connection: &Connection, queue: &Receiver<Box<dyn Job>>) -> Ended {
         {
             batch.push(job);
         }
-        let commit = commit(connection, &tx, &mut synchronous, &mut batch);
+        let commit = commit(connection, &tx, &mut synchronous, &mut batch, faults);
         for job in batch.drain(..) {
             job.answer(commit.clone());
         }
@@ -194,6 +199,7 @@ fn commit(
     tx: &Tx<'_>,
     synchronous: &mut Durability,
     batch: &mut [Box<dyn Job>],
+    faults: Option<(&Path, &dyn Faults)>,
 ) -> Result<(), Error> {
     let wanted = if batch.iter().any(|job| job.durability() == Durability::Synced) {
         Durability::Synced
@@ -209,10 +215,14 @@ fn commit(
         *synchronous = wanted;
     }
     tx.execute("BEGIN IMMEDIATE", &[])?;
-    let done = run_all(tx, batch).and_then(|()| tx.execute("COMMIT", &[]).map(drop));
-    if done.is_err() {
+    let done = run_all(tx, batch)
+        .and_then(|()| faults.map_or(Ok(()), |(path, faults)| faults.before_commit(path, wanted)))
+        .and_then(|()| tx.execute("COMMIT", &[]).map(drop));
+    match (&done, faults) {
+        (Ok(()), Some((path, faults))) => faults.after_commit(path, wanted),
+        (Ok(()), None) => {}
         // Some failures roll back by themselves; then this one has nothing left to do.
-        let _ = tx.execute("ROLLBACK", &[]);
+        (Err(_), _) => drop(tx.execute("ROLLBACK", &[])),
     }
     done
 }

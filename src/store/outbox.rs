@@ -251,7 +251,9 @@ impl Outbox {
     }
 
     /// Every inflight row becomes pending, due at `next_attempt_at`: at start nobody is sending
-    /// (§4.11). Returns how many.
+    /// (§4.11). Every other waiting row is due no later than that either: a due time is wall time,
+    /// and the clock may have been set while nobody watched it (§4.6). Returns how many were
+    /// inflight.
     ///
     /// # Errors
     /// When the commit fails.
@@ -259,7 +261,11 @@ impl Outbox {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE outbox SET status = 'pending', next_attempt_at = ?, \
                        may_have_been_sent = 1 WHERE status = 'inflight'";
-            tx.execute(sql, &[next_attempt_at.0.into()])
+            let recovered = tx.execute(sql, &[next_attempt_at.0.into()])?;
+            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
+                       WHERE status = 'pending' AND next_attempt_at > ?1";
+            tx.execute(sql, &[next_attempt_at.0.into()])?;
+            Ok(recovered)
         };
         let recovered =
             self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await?;

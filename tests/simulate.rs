@@ -1,0 +1,117 @@
+//! The deterministic simulation of delivery (`specs/simulation.md`): the real flows, decisions and
+//! databases under a virtual clock, network and power supply, and the invariants of §4.12.
+//!
+//! Replays one seed: `CLAUDEMESH_SEEDS=17..18 cargo test --test simulate -- --ignored --nocapture
+//! torture`, which then also prints the seed's event log.
+
+#![allow(unreachable_pub, missing_docs, reason = "its modules are its own")]
+
+#[path = "simulate/broker.rs"]
+mod broker;
+#[path = "simulate/checkers.rs"]
+mod checkers;
+#[path = "simulate/daemon.rs"]
+mod daemon;
+#[path = "simulate/disk.rs"]
+mod disk;
+#[path = "simulate/mutants.rs"]
+mod mutants;
+#[path = "simulate/net.rs"]
+mod net;
+#[path = "simulate/scenario.rs"]
+mod scenario;
+#[path = "simulate/world.rs"]
+mod world;
+
+use mutants::Mutant;
+use std::ops::Range;
+
+/// The slice every run of the tests takes.
+const SLICE: Range<u64> = 0..60;
+/// A mutant that survives this many seeds means blind checkers.
+const MUTANT_SEEDS_MAX: u64 = 1000;
+
+fn replay(seed: u64) -> String {
+    let next = seed + 1;
+    format!(
+        "CLAUDEMESH_SEEDS={seed}..{next} cargo test --test simulate -- --ignored --nocapture torture"
+    )
+}
+
+fn run_all(seeds: Range<u64>) {
+    let (mut told, mut deaths, mut commits) = (0, 0, 0);
+    let is_one = seeds.end == seeds.start + 1;
+    for seed in seeds.clone() {
+        let report = scenario::run(seed, None, is_one);
+        report.log.iter().for_each(|line| println!("{line}"));
+        if let Err(broken) = report.verdict {
+            panic!("seed {seed}: {broken}\nreplay it with: {}", replay(seed));
+        }
+        told += report.told;
+        deaths += report.deaths;
+        commits += report.commits;
+    }
+    println!("seeds {seeds:?}: {told} answers, {deaths} deaths, {commits} commits");
+}
+
+#[test]
+fn the_invariants_hold_whatever_breaks() {
+    run_all(SLICE);
+}
+
+/// `CLAUDEMESH_SEEDS=a..b`; 0..10000 without it.
+#[test]
+#[ignore = "takes minutes: run it by name"]
+fn torture() {
+    let text = std::env::var("CLAUDEMESH_SEEDS").unwrap_or_else(|_| "0..10000".into());
+    let (from, to) = text.split_once("..").expect("CLAUDEMESH_SEEDS is a..b");
+    let number = |text: &str| text.parse().expect("CLAUDEMESH_SEEDS is a..b, numbers");
+    run_all(number(from)..number(to));
+}
+
+#[test]
+fn a_seed_runs_the_same_way_twice() {
+    for seed in [3, 14, 159] {
+        let (one, two) = (scenario::run(seed, None, false), scenario::run(seed, None, false));
+        assert_eq!(one.log_hash, two.log_hash, "seed {seed}");
+        assert!(one.log_hash.1 > 100, "seed {seed} did something");
+    }
+}
+
+fn is_found(mutant: Mutant, invariants: &[&str]) {
+    for seed in 0..MUTANT_SEEDS_MAX {
+        if let Err(broken) = scenario::run(seed, Some(mutant), false).verdict {
+            println!("{mutant:?}: seed {seed}: {broken}");
+            let names_it = invariants.iter().any(|name| broken.starts_with(name));
+            assert!(names_it, "{mutant:?} breaks {invariants:?}, not: {broken}");
+            return;
+        }
+    }
+    panic!("{mutant:?} survived {MUTANT_SEEDS_MAX} seeds");
+}
+
+#[test]
+fn an_unguarded_done_is_found() {
+    // An aborted row that becomes done also is no longer the retired half of a requeue.
+    is_found(Mutant::UnguardedDone, &["invariant 4", "invariant 5"]);
+}
+
+#[test]
+fn an_ack_before_the_commit_is_found() {
+    is_found(Mutant::AckBeforeCommit, &["invariant 7"]);
+}
+
+#[test]
+fn a_broker_without_dedupe_is_found() {
+    is_found(Mutant::NoDedupe, &["invariant 2"]);
+}
+
+#[test]
+fn an_omitted_recovery_is_found() {
+    is_found(Mutant::NoRecovery, &["invariant 6"]);
+}
+
+#[test]
+fn an_accept_that_is_not_synced_is_found() {
+    is_found(Mutant::UnsyncedAccepts, &["invariant 1"]);
+}

@@ -1,0 +1,286 @@
+//! One life of one daemon: the real stores, the real flows, and the simulated link, wired as
+//! `daemon/attach.rs` wires them. Says to its callers what the real one would.
+
+use super::checkers::{Book, Told};
+use super::disk::{Disk, Point};
+use super::net::{DaemonEnd, Frame, Net, Way};
+use super::world::{Owner, ProcessClock, Rng, Sched};
+use claudemesh::accept::{Accept, Rejection};
+use claudemesh::api::SendBody;
+use claudemesh::clock::Clock;
+use claudemesh::courier::{LinkObserver, LinkView};
+use claudemesh::db::Driver;
+use claudemesh::drain::{Drain, Limits};
+use claudemesh::events::{Bus, Kind};
+use claudemesh::http::{Shutdown, Trigger};
+use claudemesh::meshes::{Mesh, Meshes};
+use claudemesh::message::{SecretKey, fingerprint};
+use claudemesh::paths::Paths;
+use claudemesh::receive::Receive;
+use claudemesh::recover::{self, Stores};
+use claudemesh::roster::Roster;
+use claudemesh::store::inbox::Inbox;
+use claudemesh::store::outbox::{ListQuery, Outbox, Patch, RequeueOutcome, RequeueRequest};
+use claudemesh::wire::Peer;
+use claudemesh_fsm::id::{ClientMessageId, RowId};
+use claudemesh_fsm::link::LinkState;
+use claudemesh_fsm::outbox::Status;
+use futures_lite::FutureExt;
+use smol::Task;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
+
+pub const MESH: &str = "m";
+pub const NAMES: [&str; 2] = ["alice", "bob"];
+pub const FILES: &[&str] = &["outbox.db", "inbox.db"];
+/// The longest back-off: short, so that a scenario ends soon.
+const BACKOFF_CAP_MS: u64 = 8_000;
+const INBOUND_MAX: usize = 256;
+
+/// The key of a daemon: its seed is one byte, like the cast of the specification.
+pub fn secret(daemon: usize) -> SecretKey {
+    SecretKey::from_seed([daemon as u8 + 1; 32])
+}
+
+/// What every life of a daemon shares.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub sched: Arc<Sched>,
+    pub net: Arc<Net>,
+    pub book: Arc<Mutex<Book>>,
+    /// A mutant: rows left inflight are not recovered.
+    pub no_recovery: bool,
+}
+
+/// One life.
+pub struct Daemon {
+    pub index: usize,
+    pub owner: Owner,
+    pub disk: Arc<Disk>,
+    pub stores: Stores,
+    accept: Accept,
+    clock: Clock,
+    around: Surroundings,
+    tasks: Vec<Task<()>>,
+    _running: Trigger,
+}
+
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub id: String,
+    pub to: String,
+    pub body: String,
+    pub meta: Option<String>,
+}
+
+impl Daemon {
+    pub fn start(
+        index: usize,
+        owner: Owner,
+        disk: Arc<Disk>,
+        wall_offset_ms: Arc<AtomicI64>,
+        entropy: Rng,
+        around: Surroundings,
+    ) -> Result<Self, String> {
+        let sched = around.sched.clone();
+        let rng = Mutex::new(entropy);
+        let clock = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
+        let (bus, meshes) = (Bus::default(), Meshes::default());
+        let driver = Driver::Inline(disk.clone());
+        let paths = Paths {
+            home: disk.dir.clone(),
+            config_dir: disk.dir.clone(),
+            daemon_dir: disk.dir.clone(),
+        };
+        let stores = if around.no_recovery {
+            let outbox = Outbox::open(&paths.outbox_db(), driver.clone(), Arc::new(|_| ()));
+            let inbox = Inbox::open(&paths.inbox_db(), driver);
+            Stores {
+                outbox: outbox.map_err(|e| e.to_string())?,
+                inbox: inbox.map_err(|e| e.to_string())?,
+            }
+        } else {
+            let opened = recover::open(&paths, driver, &clock, &bus, &meshes);
+            smol::future::block_on(opened).map_err(|e| e.to_string())?
+        };
+        let key = secret(index).public().to_hex();
+        let mesh = meshes.attach(MESH.into(), key, Roster::default(), clock.clone(), bus.clone());
+        let (running, stopped) = Shutdown::new();
+        let limits = Limits { inflight_max: 8, backoff_cap_ms: BACKOFF_CAP_MS };
+        let drain = Drain::new(mesh.clone(), stores.outbox.clone(), clock.clone(), limits);
+        let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
+        let receive = Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), clock.clone());
+        let link = link(index, mesh, clock.clone(), disk.clone(), to_receive, around.clone());
+        let tasks = vec![
+            clock.spawn(listen(index, bus, disk.clone(), around.clone())),
+            clock.spawn(link),
+            clock.spawn(drain.run(stopped)),
+            clock.spawn(receive.run(pushes)),
+        ];
+        let accept = Accept { outbox: stores.outbox.clone(), meshes, clock: clock.clone() };
+        Ok(Self { index, owner, disk, stores, accept, clock, around, tasks, _running: running })
+    }
+
+    /// A caller's `POST /v1/send`; what it is told goes into the book, if the daemon lives to say.
+    pub fn send(&mut self, request: Request) {
+        let (accept, disk, around, index) =
+            (self.accept.clone(), self.disk.clone(), self.around.clone(), self.index);
+        let call = async move {
+            let body = SendBody {
+                to: request.to.clone(),
+                message: request.body.clone(),
+                meta: request.meta.clone(),
+                client_message_id: Some(request.id.clone()),
+                ..SendBody::default()
+            };
+            let answer = accept.accept(body, None).await;
+            if !disk.is_alive() {
+                return;
+            }
+            around.sched.log(|| format!("daemon {index} tells {}: {answer:?}", request.id));
+            if let Err(Rejection::Store(_) | Rejection::DiskFull | Rejection::Unresolvable { .. }) =
+                &answer
+            {
+                return;
+            }
+            let told = Told::from_answer(index, request, answer);
+            around.book.lock().expect("whole").told.push(told);
+        };
+        let task = self.clock.spawn(call);
+        self.tasks.push(task);
+    }
+
+    /// An operator's requeue of some dead or pending row.
+    pub fn requeue(&mut self, new_id: String, mut rng: Rng) {
+        let (outbox, clock) = (self.stores.outbox.clone(), self.clock.clone());
+        let (disk, around, index) = (self.disk.clone(), self.around.clone(), self.index);
+        let call = async move {
+            let status = if rng.permille(400) { Status::Dead } else { Status::Pending };
+            let query = ListQuery { status: Some(status), mesh: None, before_seq: None, limit: 50 };
+            let Ok(page) = outbox.list(query).await else { return };
+            // Rather one whose attempt was not answered yet: its answer may still come.
+            let unanswered: Vec<_> = page.rows.iter().filter(|r| r.may_have_been_sent).collect();
+            let Some(row) = rng.pick(&unanswered).copied().or(rng.pick(&page.rows)) else { return };
+            let patched = rng.permille(300).then(|| format!("patched {new_id}"));
+            let new_row_id = clock.mint_id();
+            let request = RequeueRequest {
+                id: RowId::trusted(row.id.clone()),
+                new_id: RowId::trusted(new_row_id.clone()),
+                new_client_message_id: ClientMessageId::trusted(new_id.clone()),
+                patch: patched.as_ref().map(|payload| Patch {
+                    payload: payload.clone().into_bytes(),
+                    fingerprint: |envelope| {
+                        fingerprint(
+                            &envelope.destination,
+                            envelope.reply_to_id.as_deref(),
+                            envelope.priority,
+                            envelope.meta.as_deref(),
+                            &envelope.payload,
+                        )
+                    },
+                }),
+                aborted_by: "operator".into(),
+                now: clock.now(),
+                force: rng.permille(850),
+            };
+            let outcome = outbox.requeue(request).await;
+            if !disk.is_alive() {
+                return;
+            }
+            around
+                .sched
+                .log(|| format!("daemon {index} requeues {}: {outcome:?}", row.client_message_id));
+            if let Ok(RequeueOutcome::Requeued { .. }) = outcome {
+                let told = (index, row.id.clone(), new_row_id, new_id, patched);
+                around.book.lock().expect("whole").requeued.push(told);
+            }
+        };
+        let task = self.clock.spawn(call);
+        self.tasks.push(task);
+    }
+
+    /// The process is gone: its tasks and handles are dropped where they stand.
+    pub fn end(self) {
+        let (sched, owner) = (self.around.sched.clone(), self.owner);
+        drop(self);
+        sched.bury(owner);
+    }
+}
+
+/// What local listeners hear of arrived messages.
+async fn listen(index: usize, bus: Bus, disk: Arc<Disk>, around: Surroundings) {
+    let events = bus.subscribe();
+    while let Some(event) = events.next().await {
+        if event.kind == Kind::Message && disk.is_alive() {
+            let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
+            let id = find(&data, "broker_message_id").unwrap_or_default();
+            around.book.lock().expect("whole").heard.push((index, id));
+        }
+    }
+}
+
+fn find(value: &serde_json::Value, name: &str) -> Option<String> {
+    let object = value.as_object()?;
+    let own = object.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+    own.or_else(|| object.values().find_map(|value| find(value, name)))
+}
+
+/// Dials, hands out the courier, forwards acknowledgements, and begins again.
+async fn link(
+    index: usize,
+    mesh: Mesh,
+    clock: Clock,
+    disk: Arc<Disk>,
+    inbound: smol::channel::Sender<claudemesh::courier::Inbound>,
+    around: Surroundings,
+) {
+    loop {
+        let wait = 100 + u64::from(clock.jitter() >> 16) % 2000;
+        clock.sleep(std::time::Duration::from_millis(wait)).await;
+        let (acks, acked) = smol::channel::bounded(INBOUND_MAX);
+        let end = DaemonEnd {
+            mesh: mesh.clone(),
+            clock: clock.clone(),
+            disk: disk.clone(),
+            secret: secret(index),
+            inbound: inbound.clone(),
+            acks,
+        };
+        let Some((conn, courier)) = around.net.dial(index, end) else { continue };
+        let gone = courier.end();
+        mesh.open(LinkView::plain(LinkState::Open), Arc::new(courier));
+        LinkObserver::roster(&mesh, roster());
+        let forward = async {
+            while let Ok(ack) = acked.recv().await {
+                if !disk.passes(Point::BeforeSend) {
+                    return std::future::pending().await;
+                }
+                let id = ack.broker_message_id.clone().unwrap_or_default();
+                around.book.lock().expect("whole").acked.push((index, id));
+                around.net.send(conn, Way::ToBroker, Frame::ClientAck(ack));
+                disk.passes(Point::AfterSend);
+            }
+        };
+        let closed = async {
+            let _ = gone.recv().await;
+        };
+        forward.or(closed).await;
+        mesh.down(LinkView::plain(LinkState::Offline));
+    }
+}
+
+fn roster() -> Vec<Peer> {
+    let peer = |(index, name): (usize, &&str)| {
+        let key = secret(index).public().to_hex();
+        Peer {
+            pubkey: key.clone(),
+            member_pubkey: key,
+            display_name: (*name).to_owned(),
+            online: None,
+            peer_role: None,
+            rest: serde_json::Map::new(),
+        }
+    };
+    NAMES.iter().enumerate().map(peer).collect()
+}
