@@ -6,6 +6,8 @@
 //! The loop sleeps until a wake-up, a deadline or an answer; it never touches a row that cannot
 //! progress.
 
+mod ages;
+
 use crate::clock::Clock;
 use crate::courier::{Courier, Delivery};
 use crate::http::Shutdown;
@@ -16,6 +18,7 @@ use crate::roster;
 use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
 use crate::wire::{self, parcel};
+use ages::Ages;
 use claudemesh_fsm::id::{ClientMessageId, Millis};
 use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
 use claudemesh_fsm::refusal::{Passing, Refusal};
@@ -36,8 +39,6 @@ const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 const RATE_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often the pause doubles at the most.
 const RATE_LIMIT_DOUBLINGS_MAX: u32 = 5;
-/// Wall time that moves this much against monotonic time has jumped.
-const CLOCK_JUMP_MS_MIN: u64 = 2_000;
 /// How long sends under way may take to finish at shutdown (§14).
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
@@ -58,10 +59,7 @@ pub struct Drain {
     limits: Limits,
     boxes: SharedBoxes,
     pace: Mutex<Pace>,
-    /// Wall time minus monotonic time: constant until the clock jumps.
-    clock_offset_ms: Mutex<i64>,
-    /// Monotonic time from which a row's age means something.
-    age_trusted_from: Mutex<Duration>,
+    ages: Ages,
     /// Whether a row waits for its recipient to come back.
     awaits_recipients: AtomicBool,
     /// The store cannot be written.
@@ -96,16 +94,14 @@ impl Drain {
     /// A drain of `mesh`, which does nothing until it runs.
     #[must_use]
     pub fn new(mesh: Mesh, outbox: Outbox, clock: Clock, limits: Limits) -> Self {
-        let clock_offset_ms = Mutex::new(clock_offset_ms(&clock));
         Self {
             mesh,
             outbox,
+            ages: Ages::new(&clock),
             clock,
             limits,
             boxes: SharedBoxes::default(),
             pace: Mutex::default(),
-            clock_offset_ms,
-            age_trusted_from: Mutex::default(),
             awaits_recipients: AtomicBool::new(false),
             store_failing: Repeated::default(),
         }
@@ -200,8 +196,7 @@ impl Drain {
             return (Vec::new(), Next::At(paused_until));
         }
         let now = self.clock.now();
-        let jumped = self.clock_jumped();
-        let expired_before = self.expired_before(now, max_age_ms, jumped);
+        let (expired_before, jumped) = self.ages.look(&self.clock, max_age_ms);
         let claimed = async {
             if jumped {
                 self.outbox.hasten(self.mesh.slug(), now).await?;
@@ -237,29 +232,6 @@ impl Drain {
             }
         };
         (claimed.rows, next)
-    }
-
-    /// Rows accepted before this are too old. A jump of the clock may make any row look old, so
-    /// nothing expires until as much time as a row may wait has really passed since (§4.6).
-    fn expired_before(&self, now: Millis, max_age_ms: u64, jumped: bool) -> Millis {
-        let mut trusted_from = self.age_trusted_from.lock().unwrap_or_else(PoisonError::into_inner);
-        if jumped {
-            *trusted_from = self.clock.monotonic() + Duration::from_millis(max_age_ms);
-        }
-        if self.clock.monotonic() < *trusted_from {
-            return Millis(i64::MIN);
-        }
-        Millis(now.0.saturating_sub_unsigned(max_age_ms))
-    }
-
-    /// Whether wall time moved against monotonic time since this was last asked: a suspend, or
-    /// somebody set the clock.
-    fn clock_jumped(&self) -> bool {
-        let offset_ms = clock_offset_ms(&self.clock);
-        let mut last = self.clock_offset_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        let jumped = offset_ms.abs_diff(*last) > CLOCK_JUMP_MS_MIN;
-        *last = offset_ms;
-        jumped
     }
 
     /// One attempt, from its frame to its answer on disk.
@@ -406,8 +378,4 @@ impl Drain {
     fn lock_pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn clock_offset_ms(clock: &Clock) -> i64 {
-    clock.now().0 - i64::try_from(clock.monotonic().as_millis()).unwrap_or(i64::MAX)
 }

@@ -57,7 +57,12 @@ pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
 pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error> {
     create_private(path)?;
     let version = judge(path, migrations)?;
-    migrate(&connect(path)?, migrations, version)
+    let connection = connect(path)?;
+    migrate(&connection, migrations, version)?;
+    // A crash may leave commits that were written and never synced. They are visible now and will
+    // be answered for, so they reach stable storage first (§4.7).
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(())
 }
 
 /// The file's schema version, if it is whole and ours.
