@@ -92,7 +92,8 @@ fn is_found(mutant: Mutant, invariants: &[&str]) {
 
 #[test]
 fn an_unguarded_done_is_found() {
-    is_found(Mutant::UnguardedDone, &["invariant 4"]);
+    // An aborted row that becomes done also is no longer the retired half of a requeue.
+    is_found(Mutant::UnguardedDone, &["invariant 4", "invariant 5"]);
 }
 
 #[test]

@@ -68,6 +68,8 @@ impl Broker {
         while let Ok((conn, frame)) = frames.recv().await {
             let Some(daemon) = self.net.daemon_of(conn) else { continue };
             match frame {
+                // One of a connection that is cut already comes too late to be answered.
+                Frame::Hello if !self.net.is_open(conn) => {}
                 Frame::Hello => {
                     self.conns.lock().expect("whole")[daemon] = Some(conn);
                     self.push_waiting(daemon).await;
@@ -102,7 +104,8 @@ impl Broker {
         let new_id = self.clock.mint_id();
         let refusal = self.refusal(&send.target_spec);
         let skip_dedupe = self.no_dedupe;
-        let job = move |tx: &Tx<'_>| accept(tx, sender, &send, new_id, recipients, refusal, skip_dedupe);
+        let job =
+            move |tx: &Tx<'_>| accept(tx, sender, &send, new_id, recipients, refusal, skip_dedupe);
         let stored = self.db.write(Durability::Synced, job, |_: &Result<Outcome, Error>| ()).await;
         let answer = wire::Ack { id: name, ..wire::Ack::default() };
         let (answer, recipients) = match stored {

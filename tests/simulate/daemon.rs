@@ -88,12 +88,18 @@ impl Daemon {
         let clock = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
         let (bus, meshes) = (Bus::default(), Meshes::default());
         let driver = Driver::Inline(disk.clone());
-        let paths =
-            Paths { home: disk.dir.clone(), config_dir: disk.dir.clone(), daemon_dir: disk.dir.clone() };
+        let paths = Paths {
+            home: disk.dir.clone(),
+            config_dir: disk.dir.clone(),
+            daemon_dir: disk.dir.clone(),
+        };
         let stores = if around.no_recovery {
             let outbox = Outbox::open(&paths.outbox_db(), driver.clone(), Arc::new(|_| ()));
             let inbox = Inbox::open(&paths.inbox_db(), driver);
-            Stores { outbox: outbox.map_err(|e| e.to_string())?, inbox: inbox.map_err(|e| e.to_string())? }
+            Stores {
+                outbox: outbox.map_err(|e| e.to_string())?,
+                inbox: inbox.map_err(|e| e.to_string())?,
+            }
         } else {
             let opened = recover::open(&paths, driver, &clock, &bus, &meshes);
             smol::future::block_on(opened).map_err(|e| e.to_string())?
@@ -104,8 +110,7 @@ impl Daemon {
         let limits = Limits { inflight_max: 8, backoff_cap_ms: BACKOFF_CAP_MS };
         let drain = Drain::new(mesh.clone(), stores.outbox.clone(), clock.clone(), limits);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
-        let receive =
-            Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), clock.clone());
+        let receive = Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), clock.clone());
         let link = link(index, mesh, clock.clone(), disk.clone(), to_receive, around.clone());
         let tasks = vec![
             clock.spawn(listen(index, bus, disk.clone(), around.clone())),
@@ -134,7 +139,9 @@ impl Daemon {
                 return;
             }
             around.sched.log(|| format!("daemon {index} tells {}: {answer:?}", request.id));
-            if let Err(Rejection::Store(_) | Rejection::DiskFull | Rejection::Unresolvable { .. }) = &answer {
+            if let Err(Rejection::Store(_) | Rejection::DiskFull | Rejection::Unresolvable { .. }) =
+                &answer
+            {
                 return;
             }
             let told = Told::from_answer(index, request, answer);
@@ -152,7 +159,9 @@ impl Daemon {
             let status = if rng.permille(400) { Status::Dead } else { Status::Pending };
             let query = ListQuery { status: Some(status), mesh: None, before_seq: None, limit: 50 };
             let Ok(page) = outbox.list(query).await else { return };
-            let Some(row) = rng.pick(&page.rows) else { return };
+            // Rather one whose attempt was not answered yet: its answer may still come.
+            let unanswered: Vec<_> = page.rows.iter().filter(|r| r.may_have_been_sent).collect();
+            let Some(row) = rng.pick(&unanswered).copied().or(rng.pick(&page.rows)) else { return };
             let patched = rng.permille(300).then(|| format!("patched {new_id}"));
             let new_row_id = clock.mint_id();
             let request = RequeueRequest {
@@ -173,13 +182,15 @@ impl Daemon {
                 }),
                 aborted_by: "operator".into(),
                 now: clock.now(),
-                force: rng.permille(700),
+                force: rng.permille(850),
             };
             let outcome = outbox.requeue(request).await;
             if !disk.is_alive() {
                 return;
             }
-            around.sched.log(|| format!("daemon {index} requeues {}: {outcome:?}", row.client_message_id));
+            around
+                .sched
+                .log(|| format!("daemon {index} requeues {}: {outcome:?}", row.client_message_id));
             if let Ok(RequeueOutcome::Requeued { .. }) = outcome {
                 let told = (index, row.id.clone(), new_row_id, new_id, patched);
                 around.book.lock().expect("whole").requeued.push(told);
@@ -273,4 +284,3 @@ fn roster() -> Vec<Peer> {
     };
     NAMES.iter().enumerate().map(peer).collect()
 }
-

@@ -56,6 +56,7 @@ impl Disk {
         next_dir: PathBuf,
         names: &'static [&'static str],
         unsynced: Option<&'static str>,
+        synced: BTreeMap<String, u64>,
         rng: Rng,
     ) -> Arc<Self> {
         fs::create_dir_all(&dir).expect("a directory for the files");
@@ -64,7 +65,7 @@ impl Disk {
             alive: true,
             plan: None,
             errors_permille: 0,
-            synced: BTreeMap::new(),
+            synced,
             commits: 0,
             power_cut: false,
         };
@@ -88,6 +89,21 @@ impl Disk {
     /// Whether it died by a power cut.
     pub fn was_power_cut(&self) -> bool {
         self.lock().power_cut
+    }
+
+    /// The stores were opened: what their logs held is in the databases now, and synced.
+    pub fn opened(&self) {
+        self.lock().synced.clear();
+    }
+
+    /// What the next incarnation need not fear for: after a crash, what was synced before it;
+    /// after a power cut, all that is left.
+    pub fn inherited(&self) -> BTreeMap<String, u64> {
+        let state = self.lock();
+        if !state.power_cut {
+            return state.synced.clone();
+        }
+        self.names.iter().map(|name| ((*name).to_owned(), u64::MAX)).collect()
     }
 
     pub fn arm(&self, plan: Plan) {

@@ -24,7 +24,8 @@ pub enum Mutant {
 /// idle meanwhile: its callers wait for it.
 pub fn unguarded_done(dir: &Path, late: &LateAck) {
     let connection = sqlite::Connection::open(dir.join("outbox.db")).expect("opens");
-    let sql = "UPDATE outbox SET status = 'done', broker_message_id = ? WHERE client_message_id = ?";
+    let sql =
+        "UPDATE outbox SET status = 'done', broker_message_id = ? WHERE client_message_id = ?";
     let mut statement = connection.prepare(sql).expect("a good statement");
     statement.bind((1, late.ack.broker_message_id.as_str())).expect("binds");
     statement.bind((2, late.client_message_id.as_str())).expect("binds");

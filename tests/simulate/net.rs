@@ -150,9 +150,7 @@ impl Net {
         state.next_conn += 1;
         let waiting = BTreeMap::new();
         let last_arrival = [self.sched.now(); 2];
-        state
-            .conns
-            .insert(conn, Conn { daemon, open: true, gone, waiting, end, last_arrival });
+        state.conns.insert(conn, Conn { daemon, open: true, gone, waiting, end, last_arrival });
         drop(state);
         self.sched.log(|| format!("daemon {daemon} opens connection {conn}"));
         self.send(conn, Way::ToBroker, Frame::Hello);
@@ -210,8 +208,11 @@ impl Net {
         }
         let copies = 1 + usize::from(state.rng.permille(weather.doubled));
         for _ in 0..copies {
-            let delay =
-                if state.rng.permille(weather.slow) { state.rng.ms(1000, 9000) } else { state.rng.ms(1, 80) };
+            let delay = if state.rng.permille(weather.slow) {
+                state.rng.ms(1000, 9000)
+            } else {
+                state.rng.ms(1, 80)
+            };
             let number = state.next_frame;
             state.next_frame += 1;
             let Some(conn) = state.conns.get_mut(&id) else { return };

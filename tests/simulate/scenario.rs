@@ -59,7 +59,9 @@ struct Scenario {
     processes: Vec<Process>,
     requests: [Vec<Request>; 2],
     looked: [Vec<Fields>; 2],
+    /// Whether the power was cut since the last look, and ever.
     power_cut: [bool; 2],
+    power_cuts: [bool; 2],
     done_with: BTreeMap<(usize, String), String>,
     mood: Mood,
     deaths: u64,
@@ -110,6 +112,7 @@ impl Scenario {
             requests: Default::default(),
             looked: Default::default(),
             power_cut: [false; 2],
+            power_cuts: [false; 2],
             done_with: BTreeMap::new(),
             mood: Mood::default(),
             deaths: 0,
@@ -117,21 +120,27 @@ impl Scenario {
             numbered: 0,
         };
         for index in 0..=BROKER {
-            let disk = scenario.disk(index, 0);
+            let disk = scenario.disk(index, 0, BTreeMap::new());
             let wall_offset_ms = Arc::new(AtomicI64::new(0));
             let life = Life::Dead;
             let back_at = Duration::ZERO;
-            scenario.processes.push(Process { life, disk, incarnation: 0, back_at, wall_offset_ms });
+            scenario.processes.push(Process {
+                life,
+                disk,
+                incarnation: 0,
+                back_at,
+                wall_offset_ms,
+            });
         }
         scenario
     }
 
-    fn disk(&self, index: usize, incarnation: u64) -> Arc<Disk> {
+    fn disk(&self, index: usize, incarnation: u64, synced: BTreeMap<String, u64>) -> Arc<Disk> {
         let dir = |incarnation: u64| self.root.join(format!("{index}-{incarnation}"));
         let names = if index == BROKER { &[broker::FILE] } else { FILES };
         let unsynced = (self.mutant == Some(Mutant::UnsyncedAccepts)).then_some("outbox.db");
         let rng = Rng::new(self.seed, 100 + incarnation * 8 + index as u64);
-        Disk::new(dir(incarnation), dir(incarnation + 1), names, unsynced, rng)
+        Disk::new(dir(incarnation), dir(incarnation + 1), names, unsynced, synced, rng)
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -139,7 +148,7 @@ impl Scenario {
         let weather = Weather {
             lost: rng.below(80),
             doubled: rng.below(60),
-            slow: rng.below(80),
+            slow: rng.below(200),
             cut: rng.below(40),
             survives: rng.below(1000),
         };
@@ -217,6 +226,7 @@ impl Scenario {
             Life::Daemon(daemon) => {
                 self.around.net.cut_daemon(index);
                 self.power_cut[index] |= was_power_cut;
+                self.power_cuts[index] |= was_power_cut;
                 daemon.end();
             }
             Life::Broker(broker, tasks, owner) => {
@@ -229,7 +239,8 @@ impl Scenario {
         }
         self.processes[index].incarnation += 1;
         let incarnation = self.processes[index].incarnation;
-        self.processes[index].disk = self.disk(index, incarnation);
+        let synced = self.processes[index].disk.inherited();
+        self.processes[index].disk = self.disk(index, incarnation, synced);
     }
 
     fn revive(&mut self) -> Result<(), String> {
@@ -260,6 +271,7 @@ impl Scenario {
                 let is_alive = daemon.disk.is_alive();
                 self.processes[index].life = Life::Daemon(daemon);
                 if is_alive {
+                    self.processes[index].disk.opened();
                     checkers::started(&checkers::outbox(&self.processes[index].disk.dir))?;
                     self.look_at(index)?;
                 } else {
@@ -293,10 +305,9 @@ impl Scenario {
             no_dedupe: self.mutant == Some(Mutant::NoDedupe),
         };
         let (to_broker, frames) = smol::channel::unbounded();
-        let tasks = vec![
-            clock.spawn(broker.clone().run(frames)),
-            clock.spawn(broker.clone().run_leases()),
-        ];
+        let tasks =
+            vec![clock.spawn(broker.clone().run(frames)), clock.spawn(broker.clone().run_leases())];
+        broker.disk.opened();
         self.around.net.set_broker(Some(to_broker));
         Life::Broker(broker, tasks, owner)
     }
@@ -305,9 +316,9 @@ impl Scenario {
     fn trouble(&mut self) {
         let index = self.rng.below(2) as usize;
         match self.rng.below(100) {
-            0..50 => self.call(index),
-            50..58 => self.requeue(index),
-            58..78 => self.plan_death(),
+            0..48 => self.call(index),
+            48..62 => self.requeue(index),
+            62..78 => self.plan_death(),
             78..84 => self.kill(),
             84..90 => self.around.net.cut_daemon(index),
             90..95 => {
@@ -362,8 +373,7 @@ impl Scenario {
 
     fn plan_death(&mut self) {
         let index = self.rng.below(3) as usize;
-        let points =
-            [Point::BeforeCommit, Point::AfterCommit, Point::BeforeSend, Point::AfterSend];
+        let points = [Point::BeforeCommit, Point::AfterCommit, Point::BeforeSend, Point::AfterSend];
         let point = points[self.rng.below(4) as usize];
         let plan = Plan { point, after: self.rng.below(4), power_cut: self.rng.permille(400) };
         self.sched.log(|| format!("planned for {index}: {plan:?}"));
@@ -403,7 +413,8 @@ impl Scenario {
         checkers::history(&before, &rows, was_power_cut)?;
         for row in rows.iter().filter(|row| row["status"] == "done") {
             let key = (index, row["id"].clone());
-            let first = self.done_with.entry(key).or_insert_with(|| row["broker_message_id"].clone());
+            let first =
+                self.done_with.entry(key).or_insert_with(|| row["broker_message_id"].clone());
             if *first != row["broker_message_id"] {
                 return Err(format!("invariant 4: done with {first} before: {row:?}"));
             }
@@ -451,6 +462,7 @@ impl Scenario {
             book: &book,
             outboxes: [checkers::outbox(&dir(0)), checkers::outbox(&dir(1))],
             done_with: &self.done_with,
+            power_cuts: self.power_cuts,
             inboxes: [inbox(0), inbox(1)],
             messages: self.broker_table("message"),
             deliveries: self.broker_table("delivery"),

@@ -123,7 +123,6 @@ impl Sched {
         }
         state.log_lines += 1;
         if let Some(text) = &mut state.log_text {
-            if std::env::var("SIMDBG").is_ok() { eprintln!("{line}"); }
             text.push(line);
         }
     }
