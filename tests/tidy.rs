@@ -34,11 +34,9 @@ impl Source {
     /// `path:line` of each line of the code that holds one of `words`.
     fn lines_with<'a>(&'a self, words: &'a [&str]) -> impl Iterator<Item = String> + 'a {
         let holds = |line: &str| words.iter().any(|word| line.contains(word));
-        self.code
-            .lines()
-            .enumerate()
-            .filter(move |(_, line)| holds(line))
-            .map(|(number, line)| format!("{}:{}: {}", self.path, number + 1, line.trim()))
+        self.code.lines().enumerate().filter(move |(_, line)| holds(line)).map(|(number, line)| {
+            format!("{}:{}: {}", self.path, number + 1, line.trim())
+        })
     }
 }
 
@@ -175,8 +173,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Where only one thing of a room may be imported.
-const ONLY: &[(&str, &str, &[&str])] =
-    &[("cli", "http", &["Shutdown"]), ("cli", "clock", &["Clock", "{iso, parse_iso}", "iso"])];
+const ONLY: &[(&str, &str, &[&str])] = &[
+    ("cli", "http", &["Shutdown"]),
+    ("cli", "clock", &["Clock", "{iso, parse_iso}", "iso"]),
+];
 
 #[test]
 fn a_room_imports_only_the_rooms_below_it() {
@@ -254,10 +254,7 @@ fn the_decisions_know_nothing_of_the_world() {
         .iter()
         .flat_map(|source| source.lines_with(&words).collect::<Vec<_>>())
         .collect();
-    fail(
-        "fsm is pure: no clock, no I/O, no runtime, so that it can be tested exhaustively",
-        &found,
-    );
+    fail("fsm is pure: no clock, no I/O, no runtime, so that it can be tested exhaustively", &found);
 }
 
 /// A word that belongs to some rooms, and why.
@@ -306,10 +303,7 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         words: &["Serialize"],
         rooms: &[
-            "src/api",
-            "src/wire",
-            "src/config",
-            "src/identity",
+            "src/api", "src/wire", "src/config", "src/identity",
             // Takes any of the types of `api`; derives nothing.
             "src/ipc/reply",
             // Invites and members as the administration socket tells them.
@@ -447,8 +441,5 @@ fn a_cited_section_exists() {
             }
         }
     }
-    fail(
-        "a § leads to a heading of specs/ (withdrawn numbers keep a line in specs/README.md)",
-        &found,
-    );
+    fail("a § leads to a heading of specs/ (withdrawn numbers keep a line in specs/README.md)", &found);
 }

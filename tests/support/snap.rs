@@ -123,7 +123,9 @@ impl<'a> Iterator for Tokens<'a> {
 fn by_name(member: &str, value: &str) -> String {
     let is_set = value != "null";
     match member {
-        "broker_message_id" | "history_id" | "memberId" | "sessionId" | "next_cursor" if is_set => {
+        "broker_message_id" | "history_id" | "memberId" | "sessionId" | "next_cursor"
+            if is_set =>
+        {
             format!("\"<{}>\"", snake(member))
         }
         "pid" | "uptime_seconds" => format!("<{member}>"),
@@ -182,8 +184,9 @@ fn is_time(text: &str) -> bool {
 
 fn name_of(word: &str) -> Option<&'static str> {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let is_crockford =
-        |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_uppercase() && !b"ILOU".contains(&byte));
+    let is_crockford = |byte: u8| {
+        byte.is_ascii_digit() || (byte.is_ascii_uppercase() && !b"ILOU".contains(&byte))
+    };
     match word.len() {
         64 if word.bytes().all(is_hex) => Some("<key>"),
         26 if word.starts_with('0') && word.bytes().all(is_crockford) => Some("<minted id>"),
