@@ -132,7 +132,7 @@ impl Drain {
             let room = self.limits.inflight_max.saturating_sub(under_way.len());
             // With many under way, waiting for a batch of answers costs nothing and saves claims.
             let has_room = room >= self.limits.inflight_max.div_ceil(4);
-            if has_room && next == Next::Now {
+            if has_room && next == Next::Now && !self.is_paused() {
                 let rows;
                 (rows, next) = self.claim(room.min(CLAIM_MAX), courier.max_age_ms()).await;
                 under_way.extend(rows.into_iter().map(|row| self.attempt(row, courier)));
@@ -173,18 +173,25 @@ impl Drain {
         }
     }
 
+    /// Waits until a claim makes sense. Whoever drops this before its end loses no wake-up: the one
+    /// that was taken is remembered as [`Next::Now`], and only that waits for the pause.
     async fn wait_for(&self, next: Next) {
         match next {
-            Next::Now => {}
+            Next::Now => {
+                let paused_until = self.lock_pace().paused_until;
+                if self.clock.monotonic() < paused_until {
+                    self.clock.sleep_until(paused_until).await;
+                }
+            }
             Next::At(deadline) => {
                 self.clock.sleep_until(deadline).or(self.mesh.drain_woken()).await;
             }
             Next::WhenWoken => self.mesh.drain_woken().await,
         }
-        let paused_until = self.lock_pace().paused_until;
-        if self.clock.monotonic() < paused_until {
-            self.clock.sleep_until(paused_until).await;
-        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.clock.monotonic() < self.lock_pace().paused_until
     }
 
     /// Claims what is due and expires what is too old.
