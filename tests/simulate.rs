@@ -5,6 +5,7 @@
 //! torture`, which then also prints the seed's event log.
 
 #![allow(unreachable_pub, missing_docs, reason = "its modules are its own")]
+#![allow(clippy::print_stdout, reason = "a replayed seed shows its event log")]
 
 #[path = "simulate/broker.rs"]
 mod broker;

@@ -1,17 +1,20 @@
 //! One seed: two daemons, a broker and their callers through a stretch of trouble, then calm, then
 //! the checkers.
 
+#[path = "trouble.rs"]
+mod trouble;
+
 use super::broker::{self, Broker, Mood};
 use super::checkers::{self, Book, End, Fields};
-use super::daemon::{Daemon, FILES, NAMES, Request, Surroundings, secret};
-use super::disk::{Disk, Plan, Point};
+use super::daemon::{Daemon, FILES, Request, Surroundings, secret};
+use super::disk::Disk;
 use super::mutants::{self, Mutant};
 use super::net::{Net, Weather};
 use super::world::{Owner, ProcessClock, Rng, Sched, Step};
 use smol::Task;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -244,43 +247,38 @@ impl Scenario {
     }
 
     fn revive(&mut self) -> Result<(), String> {
-        for index in 0..=BROKER {
-            let process = &self.processes[index];
-            if !matches!(process.life, Life::Dead) || self.sched.now() < process.back_at {
-                continue;
-            }
-            let incarnation = process.incarnation;
-            let owner = Owner { process: index, incarnation };
-            let entropy = Rng::new(self.seed, 1000 + incarnation * 8 + index as u64);
-            let (disk, wall) = (process.disk.clone(), process.wall_offset_ms.clone());
-            self.sched.log(|| format!("process {index} starts"));
-            self.processes[index].life = if index == BROKER {
-                self.start_broker(owner, disk, wall, entropy)
-            } else {
-                let around = self.around.clone();
-                let daemon = match Daemon::start(index, owner, disk, wall, entropy, around) {
-                    Ok(daemon) => daemon,
-                    // A disk error or a death during the start itself: somebody starts it again.
-                    Err(error) => {
-                        self.sched.log(|| format!("{} cannot start: {error}", NAMES[index]));
-                        self.processes[index].disk.die(false);
-                        self.bury(index);
-                        continue;
-                    }
-                };
-                let is_alive = daemon.disk.is_alive();
-                self.processes[index].life = Life::Daemon(daemon);
-                if is_alive {
-                    self.processes[index].disk.opened();
-                    checkers::started(&checkers::outbox(&self.processes[index].disk.dir))?;
-                    self.look_at(index)?;
-                } else {
-                    self.bury(index);
-                }
-                continue;
-            };
+        (0..=BROKER).try_for_each(|index| self.revive_one(index))
+    }
+
+    fn revive_one(&mut self, index: usize) -> Result<(), String> {
+        let process = &self.processes[index];
+        if !matches!(process.life, Life::Dead) || self.sched.now() < process.back_at {
+            return Ok(());
         }
-        Ok(())
+        let incarnation = process.incarnation;
+        let owner = Owner { process: index, incarnation };
+        let entropy = Rng::new(self.seed, 1000 + incarnation * 8 + index as u64);
+        let (disk, wall) = (process.disk.clone(), process.wall_offset_ms.clone());
+        self.sched.log(|| format!("process {index} starts"));
+        if index == BROKER {
+            self.processes[index].life = self.start_broker(owner, disk, wall, entropy);
+            return Ok(());
+        }
+        match Daemon::start(index, owner, disk.clone(), wall, entropy, self.around.clone()) {
+            Ok(daemon) => self.processes[index].life = Life::Daemon(daemon),
+            Err(error) => {
+                self.sched.log(|| format!("process {index} cannot start: {error}"));
+                disk.die(false);
+            }
+        }
+        // A disk error or a death during the start itself: somebody starts it again.
+        if !disk.is_alive() {
+            self.bury(index);
+            return Ok(());
+        }
+        disk.opened();
+        checkers::started(&checkers::outbox(&disk.dir))?;
+        self.look_at(index)
     }
 
     fn start_broker(
@@ -312,91 +310,6 @@ impl Scenario {
         Life::Broker(broker, tasks, owner)
     }
 
-    /// One thing happens: mostly a caller, sometimes a fault.
-    fn trouble(&mut self) {
-        let index = self.rng.below(2) as usize;
-        match self.rng.below(100) {
-            0..48 => self.call(index),
-            48..62 => self.requeue(index),
-            62..78 => self.plan_death(),
-            78..84 => self.kill(),
-            84..90 => self.around.net.cut_daemon(index),
-            90..95 => {
-                let permille = if self.rng.permille(500) { 0 } else { self.rng.below(300) };
-                let process = self.rng.below(3) as usize;
-                self.sched.log(|| format!("disk errors of {process}: {permille}"));
-                self.processes[process].disk.set_errors(permille);
-            }
-            _ => self.jump_clock(index),
-        }
-    }
-
-    fn call(&mut self, index: usize) {
-        let known = &self.requests[index];
-        let retry = self.rng.permille(350).then(|| self.rng.pick(known).cloned()).flatten();
-        let request = match retry {
-            Some(mut again) => {
-                if self.rng.permille(250) {
-                    again.body.push_str(" (changed)");
-                }
-                again
-            }
-            None => {
-                self.numbered += 1;
-                let number = self.numbered;
-                let peer = secret(1 - index).public().to_hex();
-                let stranger = secret(8).public().to_hex();
-                let to = match self.rng.below(10) {
-                    0..4 => peer,
-                    4..7 => NAMES[1 - index].to_owned(),
-                    7..9 => "*".to_owned(),
-                    _ => stranger,
-                };
-                let meta = self.rng.permille(300).then(|| format!("{{\"n\":{number}}}"));
-                Request { id: format!("m{number}"), to, body: format!("text {number}"), meta }
-            }
-        };
-        if let Life::Daemon(daemon) = &mut self.processes[index].life {
-            // What became of it may never be known; a retry may follow all the same.
-            self.requests[index].push(request.clone());
-            daemon.send(request);
-        }
-    }
-
-    fn requeue(&mut self, index: usize) {
-        self.numbered += 1;
-        let (new_id, rng) = (format!("r{}", self.numbered), Rng::new(self.rng.next(), 7));
-        if let Life::Daemon(daemon) = &mut self.processes[index].life {
-            daemon.requeue(new_id, rng);
-        }
-    }
-
-    fn plan_death(&mut self) {
-        let index = self.rng.below(3) as usize;
-        let points = [Point::BeforeCommit, Point::AfterCommit, Point::BeforeSend, Point::AfterSend];
-        let point = points[self.rng.below(4) as usize];
-        let plan = Plan { point, after: self.rng.below(4), power_cut: self.rng.permille(400) };
-        self.sched.log(|| format!("planned for {index}: {plan:?}"));
-        self.processes[index].disk.arm(plan);
-    }
-
-    fn kill(&mut self) {
-        let index = self.rng.below(3) as usize;
-        let power_cut = self.rng.permille(400);
-        if !matches!(self.processes[index].life, Life::Dead) {
-            self.processes[index].disk.die(power_cut);
-            self.bury(index);
-        }
-    }
-
-    fn jump_clock(&mut self, index: usize) {
-        let hours = self.rng.below(7) as i64 - 3;
-        let minutes = self.rng.below(60) as i64;
-        let by_ms = (hours * 60 + minutes) * 60_000;
-        self.sched.log(|| format!("the clock of {index} jumps by {by_ms} ms"));
-        self.processes[index].wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);
-    }
-
     fn look(&mut self) -> Result<(), String> {
         (0..2).try_for_each(|index| self.look_at(index))
     }
@@ -421,18 +334,6 @@ impl Scenario {
         }
         self.looked[index] = rows;
         Ok(())
-    }
-
-    fn calm(&mut self) {
-        self.sched.log(|| "calm".into());
-        self.around.net.set_weather(Weather::default());
-        self.mood = Mood::default();
-        for process in &mut self.processes {
-            process.disk.calm();
-            if let Life::Broker(broker, ..) = &process.life {
-                broker.mood.lock().expect("whole").0 = Mood::default();
-            }
-        }
     }
 
     fn is_quiet(&self) -> bool {
