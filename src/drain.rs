@@ -200,6 +200,7 @@ impl Drain {
         let claimed = async {
             if jumped {
                 self.outbox.hasten(self.mesh.slug(), now).await?;
+                self.ages.dealt_with(&self.clock);
             }
             self.outbox.claim_due(self.mesh.slug(), now, expired_before, limit).await
         };
@@ -246,13 +247,12 @@ impl Drain {
                 self.lock_pace().refusals = 0;
                 self.settle(row, |row| row.acked(ack.clone())).await;
             }
+            // The due time is reckoned anew for each try to store it: the clock may jump between.
             Delivery::Lost { words } => {
-                let due = self.back_off(attempts);
-                self.settle(row, |row| row.lost(words.clone(), due)).await;
+                self.settle(row, |row| row.lost(words.clone(), self.back_off(attempts))).await;
             }
             Delivery::Unsent { words } => {
-                let due = self.back_off(attempts);
-                self.settle(row, |row| row.unsent(words.clone(), due)).await;
+                self.settle(row, |row| row.unsent(words.clone(), self.back_off(attempts))).await;
             }
             Delivery::Refused { code, permanent, words } => {
                 match Refusal::classify(code, permanent, &words) {

@@ -23,8 +23,8 @@ impl Ages {
         Self(Mutex::new(Seen { offset_ms: offset_ms(clock), trusted_from: Duration::ZERO }))
     }
 
-    /// Rows accepted before the first are too old; the second says whether the clock jumped since
-    /// this was last asked: a suspend, or somebody set it.
+    /// Rows accepted before the first are too old; the second says whether the clock jumped, by a
+    /// suspend or by somebody who set it, and says so until [`dealt_with`](Self::dealt_with).
     ///
     /// A jump may make any row look old, so nothing expires until as much time as a row may wait
     /// has really passed since.
@@ -32,7 +32,6 @@ impl Ages {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let offset_ms = offset_ms(clock);
         let jumped = offset_ms.abs_diff(seen.offset_ms) > CLOCK_JUMP_MS_MIN;
-        seen.offset_ms = offset_ms;
         if jumped {
             seen.trusted_from = clock.monotonic() + Duration::from_millis(max_age_ms);
         }
@@ -42,6 +41,11 @@ impl Ages {
             Millis(clock.now().0.saturating_sub_unsigned(max_age_ms))
         };
         (expired_before, jumped)
+    }
+
+    /// Every waiting row is due by the clock as it is now: only then is a jump over.
+    pub(super) fn dealt_with(&self, clock: &Clock) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).offset_ms = offset_ms(clock);
     }
 }
 
