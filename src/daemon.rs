@@ -245,6 +245,7 @@ async fn ipc_on_both(
         body_limits: listen::BodyLimits {
             send_bytes_max: settings.ipc.send_body_bytes_max,
             requeue_bytes_max: settings.ipc.requeue_body_bytes_max,
+            seen_bytes_max: settings.ipc.seen_body_bytes_max,
             other_bytes_max: settings.ipc.body_bytes_max,
         },
         shutdown: stopped.clone(),

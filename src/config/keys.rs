@@ -34,6 +34,8 @@ pub mod default {
     pub const IPC_REQUESTS_MAX: u64 = 512;
     /// `ipc.streams_max`.
     pub const IPC_STREAMS_MAX: u64 = 32;
+    /// `ipc.seen_body_bytes_max`.
+    pub const SEEN_BODY_BYTES_MAX: u64 = 64 * KIB;
     /// `ipc.send_body_bytes_max` and `ipc.requeue_body_bytes_max`.
     pub const SEND_BODY_BYTES_MAX: u64 = 256 * KIB;
     /// `ipc.body_bytes_max`.
@@ -197,6 +199,7 @@ pub const KEYS: &[Key] = &[
     bounded("ipc.streams_max", Integer(1, 4096), default::IPC_STREAMS_MAX, NeedsRestart, "open event streams"),
     bounded("ipc.send_body_bytes_max", BODY_BYTES, default::SEND_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/send"),
     bounded("ipc.requeue_body_bytes_max", BODY_BYTES, default::SEND_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/outbox/requeue"),
+    bounded("ipc.seen_body_bytes_max", BODY_BYTES, default::SEEN_BODY_BYTES_MAX, NeedsRestart, "body of POST /v1/inbox/seen"),
     bounded("ipc.body_bytes_max", BODY_BYTES, default::BODY_BYTES_MAX, NeedsRestart, "any other body"),
     bounded("ipc.head_ms", TIMER_MS, default::HEAD_MS, NeedsRestart, "time for a header block to arrive"),
     bounded("ipc.request_ms", TIMER_MS, default::REQUEST_MS, NeedsRestart, "time for a whole request to arrive"),

@@ -35,6 +35,8 @@ pub struct Ipc {
     pub send_body_bytes_max: usize,
     /// Body of a requeue.
     pub requeue_body_bytes_max: usize,
+    /// Body of `POST /v1/inbox/seen`.
+    pub seen_body_bytes_max: usize,
     /// Any other body.
     pub body_bytes_max: usize,
     /// For a header block to arrive.
@@ -149,6 +151,7 @@ impl Ipc {
             streams_max: entries.integer("ipc.streams_max"),
             send_body_bytes_max: entries.integer("ipc.send_body_bytes_max"),
             requeue_body_bytes_max: entries.integer("ipc.requeue_body_bytes_max"),
+            seen_body_bytes_max: entries.integer("ipc.seen_body_bytes_max"),
             body_bytes_max: entries.integer("ipc.body_bytes_max"),
             head: entries.duration("ipc.head_ms"),
             request: entries.duration("ipc.request_ms"),

@@ -76,18 +76,17 @@ fn in_one_moment<T, E: From<Error>>(
 
 fn run(path: &Path, queue: &Receiver<Query>) {
     // Opened by the first query: most databases of an idle daemon are never read.
-    let Ok(first) = queue.recv_blocking() else { return };
-    match open::connect_read_only(path) {
-        Ok(connection) => {
-            let tx = Tx::new(&connection);
-            first(Ok(&tx));
-            while let Ok(query) = queue.recv_blocking() {
-                query(Ok(&tx));
+    while let Ok(first) = queue.recv_blocking() {
+        match open::connect_read_only(path) {
+            // The next query tries again.
+            Err(error) => first(Err(error)),
+            Ok(connection) => {
+                let tx = Tx::new(&connection);
+                first(Ok(&tx));
+                while let Ok(query) = queue.recv_blocking() {
+                    query(Ok(&tx));
+                }
             }
-        }
-        Err(error) => {
-            first(Err(error));
-            run(path, queue);
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct BodyLimits {
     pub send_bytes_max: usize,
     /// `POST /v1/outbox/requeue`.
     pub requeue_bytes_max: usize,
+    /// `POST /v1/inbox/seen`.
+    pub seen_bytes_max: usize,
     /// Any other route.
     pub other_bytes_max: usize,
 }
@@ -60,6 +62,7 @@ impl BodyLimits {
         match path {
             "/v1/send" => self.send_bytes_max,
             "/v1/outbox/requeue" => self.requeue_bytes_max,
+            "/v1/inbox/seen" => self.seen_bytes_max,
             _ => self.other_bytes_max,
         }
     }

@@ -15,6 +15,7 @@ const SOON: Duration = Duration::from_secs(20);
 const BODY_LIMITS: BodyLimits = BodyLimits {
     send_bytes_max: 256 * 1024,
     requeue_bytes_max: 200 * 1024,
+    seen_bytes_max: 64 * 1024,
     other_bytes_max: 16 * 1024,
 };
 const TOKEN: &str = "token";
@@ -175,6 +176,7 @@ fn unknown_routes_and_wrong_methods_are_told_apart() {
 fn each_route_has_its_body_limit() {
     run(|clock| async move {
         assert_eq!(BODY_LIMITS.of("/v1/outbox/requeue"), 200 * 1024);
+        assert_eq!(BODY_LIMITS.of("/v1/inbox/seen"), 64 * 1024);
         assert_eq!(BODY_LIMITS.of("/v1/profile"), 16 * 1024);
         let daemon = daemon(&clock, 8, Limits::default()).await;
         let fits = daemon.ask(Request::post_json("/v1/send", vec![b'x'; 256 * 1024])).await;
