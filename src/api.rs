@@ -69,6 +69,23 @@ pub struct MessageStatus {
     pub last_error: Option<String>,
     pub superseded_by: Option<String>,
     pub may_have_been_sent: bool,
+    /// `null` until the broker has the message, and for ever where it does not tell.
+    pub receipt: Option<Receipt>,
+}
+
+/// What the broker told of a message after it took it (§4.13).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Whether everybody the message is for has stored it.
+    pub delivered: bool,
+    /// How many members it is for.
+    pub recipients: u32,
+    /// How many of them have stored it.
+    pub stored: u32,
+    /// How many will never get it: it waited too long, or their membership ended.
+    pub expired: u32,
+    /// When the broker last told something new.
+    pub updated_at: String,
 }
 
 /// One row of `GET /v1/outbox`.
@@ -91,6 +108,7 @@ pub struct OutboxRow {
     pub superseded_by: Option<String>,
     pub may_have_been_sent: bool,
     pub payload_bytes: i64,
+    pub receipt: Option<Receipt>,
 }
 
 /// A page of anything.
@@ -240,7 +258,7 @@ pub struct Candidate {
     pub online: bool,
 }
 
-/// Data of an `outbox` event: a row changed status.
+/// Data of an `outbox` event: a row changed status, or its receipt grew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct OutboxEvent {
@@ -250,6 +268,8 @@ pub struct OutboxEvent {
     pub status: String,
     pub broker_message_id: Option<String>,
     pub last_error: Option<String>,
+    /// `null` in the event of a changed status.
+    pub receipt: Option<Receipt>,
 }
 
 /// Data of a `broker_status` event.

@@ -46,6 +46,11 @@ pub trait Courier: Send + Sync {
     /// message's `id` correlates the answer, so two with one id must not be under way at once.
     fn deliver(&self, message: wire::Send) -> BoxFuture<Delivery>;
 
+    /// Asks what became of messages the broker has, by `client_message_id`, at most
+    /// [`wire::RECEIPT_IDS_MAX`] (§4.13). `None` when this broker does not tell, or the link ends
+    /// first; a broker that never answers is the caller's to give up.
+    fn receipts(&self, ids: Vec<String>) -> BoxFuture<Option<Vec<wire::Receipt>>>;
+
     /// Completes when the link is no longer open.
     fn closed(&self) -> BoxFuture<()>;
 
@@ -128,4 +133,7 @@ pub trait LinkObserver: Send + Sync {
 
     /// A success arrived for an attempt that had been given up (§4.5.2).
     fn late_ack(&self, late: LateAck);
+
+    /// The broker told, unasked, what became of messages (§4.13).
+    fn receipts(&self, receipts: Vec<wire::Receipt>);
 }

@@ -21,6 +21,7 @@ pub mod log;
 pub mod meshes;
 pub mod message;
 pub mod paths;
+pub mod receipts;
 pub mod receive;
 pub mod recover;
 pub mod roster;

@@ -13,6 +13,7 @@
 //! or the broker's.
 
 mod acks;
+mod asks;
 mod connection;
 mod driver;
 mod roster;

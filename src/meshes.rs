@@ -7,7 +7,7 @@ use crate::clock::{Clock, iso};
 use crate::courier::{Courier, LateAck, LinkObserver, LinkView};
 use crate::events::{Bus, Event, Kind};
 use crate::roster::Roster;
-use crate::wire::{Peer, to_text};
+use crate::wire::{Peer, Receipt, to_text};
 use claudemesh_fsm::link::LinkState;
 use event_listener::Event as Signal;
 use smol::channel::{Receiver, Sender};
@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 /// How many late acknowledgements may wait to be stored; more are dropped, and the retry they
 /// would have saved is answered by the broker's dedupe.
 const LATE_ACKS_MAX: usize = 256;
+
+/// How many frames of receipts may wait to be stored; more are dropped, and asked for later.
+const RECEIPTS_MAX: usize = 256;
 
 /// Every mesh that is attached. Cheap to clone.
 #[derive(Clone, Default)]
@@ -46,6 +49,7 @@ impl Meshes {
             roster_changed: Signal::new(),
             drain: smol::channel::bounded(1),
             late_acks: smol::channel::bounded(LATE_ACKS_MAX),
+            receipts: smol::channel::bounded(RECEIPTS_MAX),
         };
         let mesh = Mesh { shared: Arc::new(shared) };
         let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
@@ -98,6 +102,7 @@ struct Shared {
     roster_changed: Signal,
     drain: (Sender<()>, Receiver<()>),
     late_acks: (Sender<LateAck>, Receiver<LateAck>),
+    receipts: (Sender<Vec<Receipt>>, Receiver<Vec<Receipt>>),
 }
 
 /// "Open" and "can send" are one value.
@@ -186,6 +191,16 @@ impl Mesh {
         self.shared.late_acks.1.recv().await.ok()
     }
 
+    /// Waits until the broker told what became of messages, and takes all it has told.
+    pub async fn next_receipts(&self) -> Vec<Receipt> {
+        // Both ends live in `shared`, so the channel is never closed.
+        let mut receipts = self.shared.receipts.1.recv().await.unwrap_or_default();
+        while let Ok(more) = self.shared.receipts.1.try_recv() {
+            receipts.extend(more);
+        }
+        receipts
+    }
+
     fn set_link(&self, link: Link) {
         let view = match &link {
             Link::Down(view) | Link::Open(view, _) => view.clone(),
@@ -243,5 +258,10 @@ impl LinkObserver for Mesh {
     fn late_ack(&self, late: LateAck) {
         // Dropping one is safe: the retry is answered by the broker's dedupe.
         let _ = self.shared.late_acks.0.try_send(late);
+    }
+
+    fn receipts(&self, receipts: Vec<Receipt>) {
+        // Dropping some is safe: what is still open is asked for again (§4.13).
+        let _ = self.shared.receipts.0.try_send(receipts);
     }
 }

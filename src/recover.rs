@@ -68,6 +68,7 @@ fn on_moved(clock: &Clock, bus: &Bus, meshes: &Meshes) -> Arc<dyn Fn(&Moved) + S
                 status: moved.status.as_str().to_owned(),
                 broker_message_id: moved.broker_message_id.clone(),
                 last_error: moved.last_error.clone(),
+                receipt: None,
             })
         };
         bus.publish_with(|| Event { kind: EventKind::Outbox, seq: None, data: data() });

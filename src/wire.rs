@@ -8,9 +8,11 @@ pub mod features;
 pub mod hello;
 pub mod join;
 pub mod parcel;
+pub mod receipts;
 pub mod topics;
 
 pub use hello::{Group, Hello, HelloAck, SessionHello};
+pub use receipts::{RECEIPT_IDS_MAX, Receipt, Receipts, ReceiptsRequest};
 pub use topics::{Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse, TopicRef};
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub enum ClientFrame {
     FeatureNegotiationRequest(features::Request),
     Send(Box<Send>),
     ClientAck(ClientAck),
+    ReceiptsRequest(ReceiptsRequest),
     ListPeers(Correlated),
     SetStatus {
         status: String,
@@ -69,6 +72,7 @@ pub enum BrokerFrame {
     Error(ErrorFrame),
     Ack(Box<Ack>),
     Push(Box<Push>),
+    Receipts(Receipts),
     PeersList(PeersList),
     TopicCreated(TopicCreated),
     TopicListResponse(TopicListResponse),
@@ -164,6 +168,9 @@ pub struct Ack {
     /// 16 hex digits of the fingerprint the broker has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker_fingerprint_prefix: Option<String>,
+    /// How many members it was put in the queue of: what its receipt begins with (§4.13).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<u32>,
     /// Whether trying again can never help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permanent: Option<bool>,

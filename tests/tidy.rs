@@ -134,7 +134,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("events", &[]),
     ("identity", &["clock", "message", "paths"]),
     ("roster", &["clock", "paths", "wire"]),
-    ("store", &["api", "clock", "db", "message"]),
+    ("store", &["api", "clock", "db", "message", "wire"]),
     ("meshes", &["api", "clock", "courier", "events", "roster", "wire"]),
     ("link", &["clock", "courier", "identity", "message", "wire"]),
     // 3 flows
@@ -144,6 +144,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "receive",
         &["api", "clock", "courier", "events", "log", "meshes", "message", "store", "wire"],
     ),
+    ("receipts", &["api", "clock", "courier", "events", "http", "log", "meshes", "store", "wire"]),
     ("recover", &["api", "clock", "db", "events", "meshes", "paths", "store", "wire"]),
     // 4 edges
     (
@@ -162,7 +163,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "accept", "api", "broker", "clock", "config", "courier", "db", "drain", "events",
             "http", "identity", "ipc", "join", "link", "log", "meshes", "message", "paths",
-            "receive", "recover", "roster", "store", "wire",
+            "receipts", "receive", "recover", "roster", "store", "wire",
         ],
     ),
     // 6

@@ -24,6 +24,8 @@ pub struct Seen {
     pub history_available: bool,
     /// When it was first accepted.
     pub first_seen_at: Millis,
+    /// How many members it was put in the queue of; `None` where the ledger does not know.
+    pub recipients: Option<u32>,
     /// When the ledger may forget it; `None`: never. Until it is forgotten it counts, however
     /// late: the nightly expiry decides, not the clock of one lookup.
     pub expires_at: Option<Millis>,
@@ -70,6 +72,7 @@ mod tests {
             history_id: Some("h1".into()),
             history_available: true,
             first_seen_at: Millis(5),
+            recipients: Some(1),
             expires_at: Some(Millis(9)),
         }
     }

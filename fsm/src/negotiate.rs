@@ -27,8 +27,12 @@ pub const KEY_EPOCH: &str = "key_epoch";
 /// The broker says how large a frame may be (§3.6).
 pub const MAX_PAYLOAD: &str = "max_payload";
 
+/// The broker tells a sender what became of its messages (§4.13).
+pub const RECEIPTS: &str = "delivery_receipts";
+
 /// Every feature this version can judge. A required feature that is not here is always missing.
-pub const FEATURES: [&str; 5] = [DEDUPE, CONCURRENT, KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD];
+pub const FEATURES: [&str; 6] =
+    [DEDUPE, CONCURRENT, KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD, RECEIPTS];
 
 /// The one version of every feature this version speaks.
 pub const VERSION: i64 = 1;
@@ -109,7 +113,7 @@ impl Default for Policy {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         Self {
             require: names(&[DEDUPE, CONCURRENT]),
-            optional: names(&[KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD]),
+            optional: names(&[KEYPAIR_ROTATED, KEY_EPOCH, MAX_PAYLOAD, RECEIPTS]),
             allow_legacy: false,
         }
     }

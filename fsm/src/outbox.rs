@@ -220,6 +220,9 @@ pub enum Change {
         history_id: Option<String>,
         /// When it acknowledged.
         delivered_at: Millis,
+        /// How many members it waits for: what its receipt begins with (§4.13). Not part of the
+        /// row, which is final: what is learned later lives beside it.
+        recipients: Option<u32>,
     },
     /// → pending again.
     Returned {

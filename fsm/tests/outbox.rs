@@ -66,7 +66,7 @@ fn update(record: &mut RowRecord, guard: &Guard) -> usize {
     record.attempts = guard.attempts_after().into();
     match guard.change().clone() {
         Change::Claimed => {}
-        Change::Done { broker_message_id, history_id, delivered_at } => {
+        Change::Done { broker_message_id, history_id, delivered_at, recipients: _ } => {
             record.broker_message_id = Some(broker_message_id.into_string());
             record.history_id = history_id;
             record.delivered_at = Some(delivered_at.0);
@@ -170,7 +170,8 @@ fn each(status: Status, check: impl Fn(&RowRecord, i64, bool)) {
 
 fn ack() -> Ack {
     let broker_message_id = BrokerMessageId::trusted("b1".into());
-    Ack { broker_message_id, history_id: Some("h1".into()), delivered_at: Millis(9) }
+    let history_id = Some("h1".into());
+    Ack { broker_message_id, history_id, delivered_at: Millis(9), recipients: Some(1) }
 }
 
 fn retire(force: bool) -> Retire {

@@ -9,6 +9,7 @@ mod delivery;
 mod fanout;
 mod members;
 mod meshes;
+mod receipts;
 mod retention;
 mod schema;
 mod topics;
@@ -17,6 +18,7 @@ pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 pub(crate) use delivery::{Mail, Mailbox};
 pub(crate) use members::{Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
+pub(crate) use receipts::Told;
 pub(crate) use retention::{Check, Retention};
 pub(crate) use topics::{TopicError, TopicKey, TopicRow};
 

@@ -297,10 +297,13 @@ impl Peer {
         self.broker.counters.client_acks.add(1);
         if let Some(message_id) = self.broker.hub.acknowledge(id, ack)
             && let Some(identity) = self.broker.hub.identity(id)
-            && let Err(error) =
-                self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await
         {
-            tracing::warn!(%error, "an acknowledgement was not stored; the message will come again");
+            match self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await {
+                Ok(told) => self.broker.hub.tell_receipts(told.into_iter().collect()),
+                Err(error) => {
+                    tracing::warn!(%error, "an acknowledgement was not stored; the message will come again");
+                }
+            }
         }
     }
 

@@ -12,8 +12,9 @@ pub(crate) use mail::Parcel;
 pub(crate) use presence::Admission;
 
 use super::counters::Counters;
-use super::ledger::Sender as Author;
+use super::ledger::{Sender as Author, Told};
 use crate::http::Trigger;
+use crate::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_fsm::id::Millis;
 use mail::Lease;
@@ -91,6 +92,8 @@ struct Live {
 pub(crate) struct Connection {
     pub(crate) identity: Identity,
     pub(crate) offline_roster: bool,
+    /// Whether the client wants to know what becomes of its messages (§4.13).
+    wants_receipts: bool,
     lines: Lines,
     /// Everything up to this message number was read from the ledger or handed over.
     cursor: i64,
@@ -215,6 +218,35 @@ impl Hub {
         }
     }
 
+    /// Remembers that a connection asked to be told receipts.
+    pub(crate) fn set_wants_receipts(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.wants_receipts = true;
+        }
+    }
+
+    /// Tells the senders of messages what became of them, those that are connected and asked to
+    /// know; the others ask when they come back.
+    pub(crate) fn tell_receipts(&self, told: Vec<Told>) {
+        let mut by_sender: HashMap<i64, Vec<Receipt>> = HashMap::new();
+        for Told { sender, receipt } in told {
+            by_sender.entry(sender).or_default().push(receipt);
+        }
+        let state = self.lock();
+        for (sender, receipts) in by_sender {
+            let Some(live) = state.members.get(&sender) else { continue };
+            let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
+            let mut curious = curious.filter(|connection| connection.wants_receipts).peekable();
+            if curious.peek().is_some() {
+                let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
+                let frame = Utf8Bytes::from(to_text(&frame));
+                curious.for_each(|connection| {
+                    connection.send(Outgoing::Frame(frame.clone()));
+                });
+            }
+        }
+    }
+
     /// Closes every connection, as the broker goes down.
     pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
         for connection in self.lock().connections.values() {
@@ -268,6 +300,7 @@ impl Connection {
         Self {
             identity,
             offline_roster: false,
+            wants_receipts: false,
             lines,
             cursor: 0,
             progress: Progress::Behind,

@@ -215,7 +215,7 @@ fn bounded(mut text: String) -> String {
 fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
     let counters = &broker.counters;
     match outcome {
-        Ok(Accepted::First { seq, letter, .. }) => {
+        Ok(Accepted::First { seq, letter, recipients, .. }) => {
             counters.accepts.add(1);
             Ack {
                 message_id: letter.id.clone(),
@@ -224,6 +224,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
                 broker_message_id: Some(letter.id.clone()),
                 history_id: Some(seq.to_string()),
                 duplicate: Some(false),
+                recipients: u32::try_from(recipients.len()).ok(),
                 ..Ack::default()
             }
         }
@@ -238,6 +239,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
                 duplicate: Some(true),
                 history_available: Some(seen.history_available),
                 first_seen_at: Some(iso(seen.first_seen_at)),
+                recipients: seen.recipients,
                 ..Ack::default()
             }
         }

@@ -16,6 +16,7 @@ pub const FEATURES: &[&str] = &[
     "member_keypair_rotated_event",
     "key_epoch",
     "max_payload",
+    "delivery_receipts",
 ];
 
 /// Defaults that other code or a test may want to name. Units stand last.
@@ -69,7 +70,8 @@ pub mod default {
     /// `features.require`.
     pub const REQUIRE: &[&str] = &["client_message_id_dedupe", "concurrent_connection_policy"];
     /// `features.optional`.
-    pub const OPTIONAL: &[&str] = &["member_keypair_rotated_event", "key_epoch", "max_payload"];
+    pub const OPTIONAL: &[&str] =
+        &["member_keypair_rotated_event", "key_epoch", "max_payload", "delivery_receipts"];
     /// `broker.listen`.
     pub const BROKER_LISTEN: &str = "127.0.0.1:7900";
     /// `broker.lease_ms`.

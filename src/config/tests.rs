@@ -47,7 +47,8 @@ fn the_file_is_read_into_plain_values() {
     assert!(settings.features.allow_legacy_broker.allows("old-mesh"));
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
     assert_eq!(settings.features.require, ["max_payload"]);
-    assert_eq!(settings.features.optional, ["member_keypair_rotated_event", "key_epoch"]);
+    let rest = ["member_keypair_rotated_event", "key_epoch", "delivery_receipts"];
+    assert_eq!(settings.features.optional, rest);
     assert_eq!(settings.origin("daemon.log_level"), Some(Origin::File));
     assert_eq!(settings.origin("ipc.http_port"), Some(Origin::Default));
     assert_eq!(settings.origin("ipc.nothing"), None);

@@ -10,6 +10,7 @@ use crate::identity::{Config, JoinedMesh, SessionKeys};
 use crate::link::{self, LinkConfig, TlsRoots};
 use crate::meshes::{Mesh, Meshes};
 use crate::paths::Paths;
+use crate::receipts::Receipts;
 use crate::receive::Receive;
 use crate::recover::Stores;
 use crate::roster::Roster;
@@ -87,6 +88,12 @@ impl Fleet {
             self.bus.clone(),
             self.clock.clone(),
         );
+        let receipts = Receipts::new(
+            mesh.clone(),
+            self.stores.outbox.clone(),
+            self.bus.clone(),
+            self.clock.clone(),
+        );
         let limits = Limits {
             inflight_max: self.settings.link.inflight_max,
             backoff_cap_ms: self.settings.outbox.backoff_cap_ms,
@@ -112,6 +119,7 @@ impl Fleet {
             self.clock.spawn(link),
             self.clock.spawn(drain),
             self.clock.spawn(receive.run(pushes)),
+            self.clock.spawn(receipts.run(self.stopped.clone())),
             self.clock.spawn(keep_roster(
                 mesh,
                 self.paths.clone(),

@@ -5,6 +5,7 @@
 //! link's end is dropped in the middle.
 
 use super::WORDS_CHARS_MAX;
+use super::asks::{Ask, Asks};
 use crate::clock::{BoxFuture, Clock};
 use crate::courier::{Courier, Delivery, LateAck};
 use crate::message::SecretKey;
@@ -67,6 +68,8 @@ pub(super) struct Desk {
     next_ticket: u64,
     inflight_max: usize,
     ack_max: Duration,
+    /// Questions beside the sends.
+    pub(super) asks: Asks,
     /// Dropped with the desk: that is how couriers learn of the end.
     gone: (Sender<Infallible>, Receiver<Infallible>),
 }
@@ -82,20 +85,15 @@ impl Desk {
             next_ticket: 0,
             inflight_max: inflight_max.max(1),
             ack_max,
+            asks: Asks::new(),
             gone: channel::bounded(1),
         }
     }
 
     /// A way for the flows to send through this desk.
-    pub(super) fn courier(
-        &self,
-        secret: SecretKey,
-        max_age_ms: u64,
-        frame_bytes_max: usize,
-        clock: Clock,
-    ) -> DeskCourier {
+    pub(super) fn courier(&self, terms: Terms, clock: Clock) -> DeskCourier {
         let (outgoing, gone) = (self.sender.clone(), self.gone.1.clone());
-        DeskCourier { outgoing, gone, secret, max_age_ms, frame_bytes_max, clock }
+        DeskCourier { outgoing, asks: self.asks.sender(), gone, terms, clock }
     }
 
     /// The next frame to write at `now`; from here on it counts as written.
@@ -167,6 +165,7 @@ impl Desk {
         while let Ok(outgoing) = self.queue.try_recv() {
             let _ = outgoing.reply.send(Delivery::Unsent { words: why.to_owned() });
         }
+        self.asks.close();
         self.gone.0.close();
     }
 
@@ -205,6 +204,7 @@ fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
         broker_message_id: BrokerMessageId::trusted(named),
         history_id: ack.history_id.filter(|id| id.len() <= ID_BYTES_MAX),
         delivered_at: at,
+        recipients: ack.recipients,
     }))
 }
 
@@ -212,13 +212,24 @@ fn late(client_message_id: String, ack: Ack) -> Settled {
     Settled::Late(LateAck { client_message_id, ack })
 }
 
+/// What a courier knows of the link it sends through.
+pub(super) struct Terms {
+    /// What it sends with.
+    pub(super) secret: SecretKey,
+    /// How long a message may wait, in milliseconds.
+    pub(super) max_age_ms: u64,
+    /// The most a frame may weigh, in bytes.
+    pub(super) frame_bytes_max: usize,
+    /// Whether the broker tells receipts.
+    pub(super) has_receipts: bool,
+}
+
 /// The courier's end.
 pub(super) struct DeskCourier {
     outgoing: Sender<Outgoing>,
+    asks: Sender<Ask>,
     gone: Receiver<Infallible>,
-    secret: SecretKey,
-    max_age_ms: u64,
-    frame_bytes_max: usize,
+    terms: Terms,
     clock: Clock,
 }
 
@@ -229,7 +240,7 @@ impl Courier for DeskCourier {
             message.id = Some(id.unwrap_or_else(|| self.clock.mint_id()));
         }
         let id = Arc::from(message.id.as_deref().unwrap_or_default());
-        let (outgoing, frame_bytes_max) = (self.outgoing.clone(), self.frame_bytes_max);
+        let (outgoing, frame_bytes_max) = (self.outgoing.clone(), self.terms.frame_bytes_max);
         Box::pin(async move {
             let text = to_text(&ClientFrame::Send(Box::new(message)));
             if text.len() > frame_bytes_max {
@@ -244,6 +255,18 @@ impl Courier for DeskCourier {
         })
     }
 
+    fn receipts(&self, ids: Vec<String>) -> BoxFuture<Option<Vec<wire::Receipt>>> {
+        if !self.terms.has_receipts {
+            return Box::pin(std::future::ready(None));
+        }
+        let (asks, request_id) = (self.asks.clone(), self.clock.mint_id());
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            asks.send(Ask { request_id, ids, reply }).await.ok()?;
+            answer.await.ok()
+        })
+    }
+
     fn closed(&self) -> BoxFuture<()> {
         let gone = self.gone.clone();
         Box::pin(async move {
@@ -253,11 +276,11 @@ impl Courier for DeskCourier {
     }
 
     fn secret(&self) -> &SecretKey {
-        &self.secret
+        &self.terms.secret
     }
 
     fn max_age_ms(&self) -> u64 {
-        self.max_age_ms
+        self.terms.max_age_ms
     }
 }
 

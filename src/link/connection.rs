@@ -252,6 +252,11 @@ impl Connection {
                 Settled::Late(late) => self.observer.late_ack(late),
                 Settled::Unusable => self.drop_frame("an ack that answers nothing"),
             },
+            BrokerFrame::Receipts(receipts) => {
+                if let Some(news) = self.desk.asks.answer(receipts) {
+                    self.observer.receipts(news);
+                }
+            }
             // Today's network says more than we listen to.
             BrokerFrame::Unknown => {}
             other => return Some(Event::Frame(other)),
@@ -319,7 +324,13 @@ impl Connection {
         {
             return Poll::Ready(to_text(&ClientFrame::ClientAck(ack)));
         }
-        if self.may_send { self.desk.poll_frame(cx, now) } else { Poll::Pending }
+        if !self.may_send {
+            return Poll::Pending;
+        }
+        match self.desk.poll_frame(cx, now) {
+            Poll::Pending => self.desk.asks.poll_frame(cx),
+            frame => frame,
+        }
     }
 
     /// What was committed is acknowledged before we go, as far as it costs no waiting.

@@ -3,6 +3,7 @@
 //! Decides nothing that [`claudemesh_fsm::link`] can decide: what happened goes in, where the link
 //! goes comes out. A socket is said goodbye to before its state is left.
 
+use super::acks::Terms;
 use super::connection::{Connection, Event};
 use super::roster::RosterAsk;
 use super::signals::{Signal, Signals};
@@ -334,16 +335,18 @@ impl Driver {
     fn hand_out(&mut self, open: &mut Open<Connection>) {
         let view = view::open(open.negotiated());
         let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        let has_receipts = open.negotiated().has(negotiate::RECEIPTS);
         let now = self.clock.monotonic();
         self.trouble.over(&self.config.mesh_id, open.negotiated(), now);
         let connection = open.socket_mut();
         connection.allow_sends();
-        let courier = connection.desk.courier(
-            self.config.secret.clone(),
-            self.max_age_ms,
-            frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
-            self.clock.clone(),
-        );
+        let terms = Terms {
+            secret: self.config.secret.clone(),
+            max_age_ms: self.max_age_ms,
+            frame_bytes_max: frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
+            has_receipts,
+        };
+        let courier = connection.desk.courier(terms, self.clock.clone());
         self.observer.open(view, Arc::new(courier));
     }
 

@@ -2,6 +2,7 @@
 
 mod broken;
 mod delivery;
+mod receipts;
 mod refusals;
 mod rig;
 mod tls;

@@ -3,12 +3,14 @@
 mod accept;
 mod moves;
 mod query;
+mod receipt;
 mod requeue;
 mod view;
 
 pub use accept::Accepted;
 pub use moves::Claimed;
 pub use query::{ListPage, ListQuery, RowView};
+pub use receipt::{Learned, Receipt};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
 use super::schema;

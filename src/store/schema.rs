@@ -4,7 +4,8 @@
 
 use crate::db::Migrations;
 
-pub(super) static OUTBOX: Migrations = Migrations { name: "outbox", steps: &[OUTBOX_1] };
+pub(super) static OUTBOX: Migrations =
+    Migrations { name: "outbox", steps: &[OUTBOX_1, OUTBOX_RECEIPTS] };
 pub(super) static INBOX: Migrations = Migrations { name: "inbox", steps: &[INBOX_1] };
 
 /// `seq` is the order of insertion. The due index holds pending rows only, so that it stays small
@@ -42,6 +43,19 @@ CREATE INDEX outbox_due ON outbox (mesh, priority, next_attempt_at, enqueued_at)
   WHERE status = 'pending';
 CREATE INDEX outbox_inflight ON outbox (mesh) WHERE status = 'inflight';
 CREATE INDEX outbox_dead ON outbox (seq) WHERE status = 'dead';
+";
+
+/// What is learned of a message after it is done (§4.13). The index holds only what more may be
+/// learned of.
+const OUTBOX_RECEIPTS: &str = "
+CREATE TABLE receipt (
+  seq INTEGER PRIMARY KEY,
+  recipients INTEGER NOT NULL,
+  stored INTEGER NOT NULL DEFAULT 0,
+  expired INTEGER NOT NULL DEFAULT 0,
+  updated_at INTEGER NOT NULL
+);
+CREATE INDEX receipt_open ON receipt (seq) WHERE stored + expired < recipients;
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

@@ -13,15 +13,18 @@ pub struct Ack {
     pub history_id: Option<String>,
     /// When the answer arrived.
     pub delivered_at: Millis,
+    /// How many members it waits for, when the broker tells what becomes of it (§4.13).
+    pub recipients: Option<u32>,
 }
 
 impl Ack {
     pub(super) fn into_done(self) -> (Done, Change) {
-        let Self { broker_message_id, history_id, delivered_at } = self;
+        let Self { broker_message_id, history_id, delivered_at, recipients } = self;
         let change = Change::Done {
             broker_message_id: broker_message_id.clone(),
             history_id: history_id.clone(),
             delivered_at,
+            recipients,
         };
         (Done { broker_message_id, history_id, delivered_at }, change)
     }

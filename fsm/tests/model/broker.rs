@@ -54,6 +54,7 @@ impl Broker {
             history_id: None,
             history_available: true,
             first_seen_at: Millis(0),
+            recipients: None,
             expires_at: None,
         })
     }

@@ -152,7 +152,7 @@ fn classify(refusal: Reply) -> Refusal {
 
 fn ack(broker_id: u8) -> Ack {
     let broker_message_id = BrokerMessageId::trusted(name('b', broker_id));
-    Ack { broker_message_id, history_id: None, delivered_at: NOW }
+    Ack { broker_message_id, history_id: None, delivered_at: NOW, recipients: None }
 }
 
 /// Stores a late success: the look-up and the update are one transaction.

@@ -164,7 +164,7 @@ fn accept(
 
 fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
     let sql = "SELECT request_fingerprint, broker_message_id, history_id, history_available, \
-               first_seen_at, expires_at FROM client_message_dedupe \
+               first_seen_at, expires_at, recipients FROM client_message_dedupe \
                WHERE mesh_id = ? AND sender_member_pubkey = ? AND client_message_id = ?";
     let key = [(&sender.mesh_id).into(), (&sender.member_pubkey).into(), id.into()];
     tx.query_row(sql, &key, |row| {
@@ -177,6 +177,7 @@ fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
             history_available: row.int(3)? != 0,
             first_seen_at: Millis(row.int(4)?),
             expires_at: row.int_or_null(5)?.map(Millis),
+            recipients: row.int_or_null(6)?.and_then(|count| u32::try_from(count).ok()),
         })
     })
 }
@@ -206,7 +207,6 @@ fn store(
         _ => (None, None),
     };
     let seq = insert_message(tx, sender, &letter, topic_id)?;
-    insert_dedupe(tx, sender, &letter, target, seq)?;
     let bytes = weight(&letter);
     let recipients = match &route {
         Route::Member(member, only_key) => {
@@ -215,6 +215,7 @@ fn store(
         }
         many => deliver_to_many(tx, sender, many, seq, bytes)?,
     };
+    insert_dedupe(tx, sender, &letter, target, seq, recipients.len())?;
     Ok(Accepted::First { seq, topic, recipients, letter: Box::new(letter) })
 }
 
@@ -302,13 +303,14 @@ fn insert_dedupe(
     letter: &Letter,
     target: &Target,
     seq: i64,
+    recipients: usize,
 ) -> Result<(), Error> {
     let Some((id, fingerprint)) = &letter.client else { return Ok(()) };
     let kind = if matches!(target, Target::Key(_)) { "dm" } else { "topic" };
     let sql = "INSERT INTO client_message_dedupe (mesh_id, sender_member_pubkey, \
                client_message_id, broker_message_id, request_fingerprint, destination_kind, \
-               destination_ref, first_seen_at, expires_at, history_id) \
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+               destination_ref, first_seen_at, expires_at, history_id, recipients) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let params = [
         (&sender.mesh_id).into(),
         (&sender.member_pubkey).into(),
@@ -320,6 +322,7 @@ fn insert_dedupe(
         letter.now.0.into(),
         letter.dedupe_expires_at.map(|at| at.0).into(),
         seq.into(),
+        i64::try_from(recipients).unwrap_or(i64::MAX).into(),
     ];
     tx.execute(sql, &params).map(drop)
 }

@@ -1,10 +1,9 @@
 //! The queue of each member: what waits, and what is acknowledged.
 
 use super::Ledger;
+use super::receipts::{Told, count_stored};
 use crate::clock::iso;
-#[cfg(test)]
-use crate::db::Tx;
-use crate::db::{Columns, Error};
+use crate::db::{Columns, Error, Tx};
 use crate::wire::Push;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 
@@ -57,26 +56,36 @@ impl Ledger {
             .await
     }
 
-    /// Removes deliveries that were acknowledged. A lost one only means the message comes again,
-    /// and its receiver knows it.
-    pub(crate) async fn acknowledge(&self, member: i64, seqs: Vec<i64>) -> Result<(), Error> {
+    /// Removes deliveries that were acknowledged, and says what their senders may be told. A lost
+    /// one only means the message comes again, and its receiver knows it.
+    pub(crate) async fn acknowledge(
+        &self,
+        member: i64,
+        seqs: Vec<i64>,
+    ) -> Result<Vec<Told>, Error> {
         self.relaxed(move |tx| {
-            for seq in &seqs {
-                let sql = "DELETE FROM delivery WHERE recipient = ? AND message_seq = ?";
-                tx.execute(sql, &[member.into(), (*seq).into()])?;
+            let mut told = Vec::new();
+            for seq in seqs {
+                told.extend(remove(tx, member, seq)?);
             }
-            Ok(())
+            Ok(told)
         })
         .await
     }
 
     /// Removes a delivery by the broker's id: an acknowledgement that comes after its lease.
-    pub(crate) async fn acknowledge_by_id(&self, member: i64, id: &str) -> Result<(), Error> {
+    pub(crate) async fn acknowledge_by_id(
+        &self,
+        member: i64,
+        id: &str,
+    ) -> Result<Option<Told>, Error> {
         let id = id.to_owned();
         self.relaxed(move |tx| {
-            let sql = "DELETE FROM delivery WHERE recipient = ? \
-                       AND message_seq = (SELECT seq FROM message WHERE id = ?)";
-            tx.execute(sql, &[member.into(), (&id).into()]).map(drop)
+            let sql = "SELECT seq FROM message WHERE id = ?";
+            match tx.query_row(sql, &[(&id).into()], |row| row.int(0))? {
+                Some(seq) => remove(tx, member, seq),
+                None => Ok(None),
+            }
         })
         .await
     }
@@ -85,6 +94,16 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) async fn queued(&self, member: i64) -> Result<i64, Error> {
         self.db.read(move |tx| queued(tx, member)).await
+    }
+}
+
+/// A recipient has stored a message: it leaves the queue and is counted, both or neither.
+fn remove(tx: &Tx<'_>, member: i64, seq: i64) -> Result<Option<Told>, Error> {
+    let sql = "DELETE FROM delivery WHERE recipient = ? AND message_seq = ?";
+    match tx.execute(sql, &[member.into(), seq.into()])? {
+        // Acknowledged before.
+        0 => Ok(None),
+        _ => count_stored(tx, seq),
     }
 }
 

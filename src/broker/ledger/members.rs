@@ -2,6 +2,7 @@
 
 use super::Ledger;
 use super::meshes::{InviteProblem, use_invite};
+use super::receipts::count_queue_expired;
 use crate::db::{Columns, Error, Param, Tx};
 use crate::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
@@ -180,6 +181,7 @@ impl Ledger {
                 let sql = "UPDATE member SET revoked_at = coalesce(revoked_at, ?) WHERE seq = ?";
                 tx.execute(sql, &[now.0.into(), found.seq.into()])?;
                 let seq = [found.seq.into()];
+                count_queue_expired(tx, found.seq)?;
                 tx.execute("DELETE FROM delivery WHERE recipient = ?", &seq)?;
                 tx.execute("DELETE FROM group_member WHERE member = ?", &seq)?;
                 tx.execute("DELETE FROM topic_member WHERE member = ?", &seq)?;

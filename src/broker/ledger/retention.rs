@@ -106,12 +106,15 @@ fn prune(tx: &Tx<'_>, before: Millis) -> Result<Expired, Error> {
         if created_at >= before.0 {
             break;
         }
+        let undelivered = undeliver(tx, &mesh, seq)?;
         if let Some(id) = &client_id {
-            let sql = "UPDATE client_message_dedupe SET history_available = 0 WHERE mesh_id = ? \
+            let sql = "UPDATE client_message_dedupe SET history_available = 0, \
+                       expired = expired + ? WHERE mesh_id = ? \
                        AND sender_member_pubkey = ? AND client_message_id = ?";
-            tx.execute(sql, &[(&mesh).into(), (&sender).into(), id.into()])?;
+            let count = i64::try_from(undelivered).unwrap_or(i64::MAX);
+            tx.execute(sql, &[count.into(), (&mesh).into(), (&sender).into(), id.into()])?;
         }
-        expired.undelivered += undeliver(tx, &mesh, seq)?;
+        expired.undelivered += undelivered;
         tx.execute("DELETE FROM message WHERE seq = ?", &[seq.into()])?;
         expired.messages += 1;
     }

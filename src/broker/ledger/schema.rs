@@ -3,7 +3,8 @@
 use crate::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
-pub(crate) static MIGRATIONS: Migrations = Migrations { name: "ledger", steps: &[STEP_1] };
+pub(crate) static MIGRATIONS: Migrations =
+    Migrations { name: "ledger", steps: &[STEP_1, RECEIPTS] };
 
 /// `delivery` is the queue: one row per recipient member, gone once acknowledged. `mailbox` counts
 /// it, kept by triggers so that no path can forget. Leases are not here: one belongs to a
@@ -131,3 +132,10 @@ END;
 CREATE TRIGGER delivery_empties_the_mailbox AFTER DELETE ON delivery BEGIN
     UPDATE mailbox SET queued = queued - 1, bytes = bytes - OLD.bytes WHERE member = OLD.recipient;
 END";
+
+/// What became of a message (§4.13), beside the id that outlives it. `recipients` is NULL where it
+/// was not counted yet.
+const RECEIPTS: &str = "
+ALTER TABLE client_message_dedupe ADD COLUMN recipients INTEGER;
+ALTER TABLE client_message_dedupe ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE client_message_dedupe ADD COLUMN expired INTEGER NOT NULL DEFAULT 0";

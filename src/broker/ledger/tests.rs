@@ -304,3 +304,44 @@ fn an_invite_is_used_up_and_a_member_burns_none() {
     assert_eq!(join("new", 50, NOW), Joined::New("new".into()));
     assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
 }
+
+fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32) {
+    let pubkey = broker.members[from].pubkey.clone();
+    let ids = vec!["unknown".to_owned(), id.to_owned()];
+    let found = block_on(broker.ledger.receipts("m", &pubkey, ids)).expect("reads");
+    assert_eq!(found.len(), 1, "an unknown id has no receipt");
+    (found[0].recipients, found[0].stored, found[0].expired)
+}
+
+#[test]
+fn each_recipient_is_counted_once_however_often_it_acknowledges() {
+    let broker = fixture(4);
+    recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    assert_eq!(receipt(&broker, 0, "all"), (3, 0, 0));
+    for (n, stored) in [(1, 1), (2, 2)] {
+        let (member, seq) = (broker.members[n].seq, broker.waiting(n)[0].seq);
+        let told = block_on(broker.ledger.acknowledge(member, vec![seq, seq])).expect("stores");
+        assert_eq!(told.len(), 1, "the second time is no news");
+        assert_eq!((told[0].sender, told[0].receipt.stored), (broker.members[0].seq, stored));
+        let again = block_on(broker.ledger.acknowledge_by_id(member, "b-all")).expect("stores");
+        assert_eq!(again, None);
+    }
+    assert_eq!(receipt(&broker, 0, "all"), (3, 2, 0));
+}
+
+#[test]
+fn what_will_never_arrive_is_said_to_have_expired() {
+    let broker = fixture(4);
+    recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    let (member, seq) = (broker.members[1].seq, broker.waiting(1)[0].seq);
+    block_on(broker.ledger.acknowledge(member, vec![seq])).expect("stores");
+    let gone = broker.members[2].id.clone();
+    block_on(broker.ledger.revoke_member("m", &gone, NOW)).expect("revokes").expect("a member");
+    assert_eq!(receipt(&broker, 0, "all"), (3, 1, 1), "a member that is gone gets nothing");
+    let keep = Retention { message_ms: 0 };
+    block_on(broker.ledger.expire(NOW.plus(1), keep)).expect("expires");
+    assert_eq!(receipt(&broker, 0, "all"), (3, 1, 2), "nor does who did not come in time");
+    let again = letter("all", 1, Target::Everyone);
+    let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
+    assert_eq!((seen.recipients, seen.history_available), (Some(3), false));
+}

@@ -4,7 +4,7 @@ use crate::broker::Broker;
 use crate::wire::FRAME_BYTES_MAX;
 use crate::wire::features::{Feature, Request, Response};
 use claudemesh_fsm::negotiate::{
-    CONCURRENT, Concurrent, DEDUPE, MAX_PAYLOAD, VERSION, missing_required,
+    CONCURRENT, Concurrent, DEDUPE, MAX_PAYLOAD, RECEIPTS, VERSION, missing_required,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ pub(crate) fn response(broker: &Broker, policy: Concurrent, request: &Request) -
             }),
         ),
         (OFFLINE_ROSTER, json!({"version": VERSION})),
+        (RECEIPTS, json!({"version": VERSION})),
     ]
     .into_iter()
     .map(|(name, params)| (name.to_owned(), feature(params)))

@@ -20,14 +20,17 @@ impl Peer {
             if !acks.is_empty() {
                 let done = ledger.acknowledge(identity.member, acks.clone()).await;
                 hub.settle_acks(identity.member, &acks, done.is_ok());
-                self.pause_after(done.err()).await;
+                match done {
+                    Ok(told) => hub.tell_receipts(told),
+                    Err(error) => self.pause_after(error).await,
+                }
             } else if let Some(read) = hub.next_read(id) {
                 let found = ledger.waiting(read.mailbox.clone(), read.after_seq, read.limit).await;
                 match found {
                     Ok(found) => hub.deliver(id, &read, found, self.clock().monotonic()),
                     Err(error) => {
                         hub.read_failed(id);
-                        self.pause_after(Some(error)).await;
+                        self.pause_after(error).await;
                     }
                 }
             } else if woken.recv().await.is_err() {
@@ -36,11 +39,9 @@ impl Peer {
         }
     }
 
-    async fn pause_after(&self, error: Option<db::Error>) {
-        if let Some(error) = error {
-            tracing::warn!(%error, "the ledger does not answer a connection; trying again");
-            self.clock().sleep(LEDGER_PAUSE).await;
-        }
+    async fn pause_after(&self, error: db::Error) {
+        tracing::warn!(%error, "the ledger does not answer a connection; trying again");
+        self.clock().sleep(LEDGER_PAUSE).await;
     }
 
     /// The end: leases are free at once, what was acknowledged is still stored.
@@ -49,6 +50,7 @@ impl Peer {
         let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
         let ledger = &self.broker.ledger;
         let stored = ledger.acknowledge(departed.member, departed.acks).await;
+        let stored = stored.map(|told| self.broker.hub.tell_receipts(told));
         let touched = ledger.touch_member(departed.member, self.clock().now()).await;
         if let Err(error) = stored.and(touched) {
             tracing::debug!(%error, "the last words of a connection were not stored");

@@ -10,10 +10,10 @@ use crate::clock::iso;
 use crate::db;
 use crate::wire::hello::Group;
 use crate::wire::{
-    Ack, BrokerFrame, ClientFrame, Correlated, Peer as PeerRow, PeersList, Topic, TopicCreate,
-    TopicCreated, TopicHistory, TopicListResponse,
+    Ack, BrokerFrame, ClientFrame, Correlated, Peer as PeerRow, PeersList, Receipts,
+    ReceiptsRequest, Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
 };
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_fsm::negotiate::{Concurrent, RECEIPTS};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -47,10 +47,18 @@ async fn answer(
             if features::asks_for(&request, OFFLINE_ROSTER) {
                 peer.broker.hub.set_wants_offline(id);
             }
+            if features::asks_for(&request, RECEIPTS) {
+                peer.broker.hub.set_wants_receipts(id);
+            }
             let mesh = ledger.mesh(&who.mesh_id).await.map_err(failed)?;
             let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
             let response = features::response(&peer.broker, policy.unwrap_or_default(), &request);
             Ok(Some(BrokerFrame::FeatureNegotiationResponse(response)))
+        }
+        ClientFrame::ReceiptsRequest(ReceiptsRequest { ids, .. }) => {
+            let (mesh, sender) = (&who.mesh_id, &who.member_pubkey);
+            let receipts = ledger.receipts(mesh, sender, ids).await.map_err(failed)?;
+            Ok(Some(BrokerFrame::Receipts(Receipts { receipts, request_id })))
         }
         ClientFrame::ListPeers(_) => {
             let peers = roster(peer, id, who).await.map_err(failed)?;

@@ -28,6 +28,7 @@ pub(super) enum Saw {
     Open(LinkView, Arc<dyn Courier>),
     Roster(Vec<wire::Peer>),
     Late(LateAck),
+    Receipts(Vec<wire::Receipt>),
 }
 
 struct Eyes(Sender<Saw>);
@@ -47,6 +48,10 @@ impl LinkObserver for Eyes {
 
     fn late_ack(&self, late: LateAck) {
         self.0.try_send(Saw::Late(late)).expect("unbounded");
+    }
+
+    fn receipts(&self, receipts: Vec<wire::Receipt>) {
+        self.0.try_send(Saw::Receipts(receipts)).expect("unbounded");
     }
 }
 
@@ -178,6 +183,14 @@ impl Rig {
         loop {
             if let Saw::Late(late) = self.saw().await {
                 return late;
+            }
+        }
+    }
+
+    pub(super) async fn receipts(&self) -> Vec<wire::Receipt> {
+        loop {
+            if let Saw::Receipts(receipts) = self.saw().await {
+                return receipts;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
 
-use super::{Moved, query};
+use super::{Moved, query, receipt};
 use crate::db::{Error, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Unsettled, Verdict};
@@ -71,6 +71,11 @@ pub(super) struct Applied {
 /// Spends a guard on its one `UPDATE` (§4.5.2).
 pub(super) fn apply(tx: &Tx<'_>, guard: Guard) -> Result<Applied, Error> {
     let changed = update(tx, &guard)?;
+    if changed > 0
+        && let Change::Done { recipients: Some(recipients), delivered_at, .. } = guard.change()
+    {
+        receipt::begin(tx, guard.id(), *recipients, *delivered_at)?;
+    }
     let moved = if changed > 0 { Some(moved_by(tx, &guard)?) } else { None };
     Ok(Applied { verdict: guard.applied(changed), moved })
 }
@@ -86,7 +91,7 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
              WHERE id = ? AND status = ? AND attempts = ?",
             &[attempts_after.into(), id.into(), leaves.into(), attempts.into()],
         ),
-        Change::Done { broker_message_id, history_id, delivered_at } => tx.execute(
+        Change::Done { broker_message_id, history_id, delivered_at, recipients: _ } => tx.execute(
             "UPDATE outbox SET status = 'done', broker_message_id = ?, history_id = ?, \
              delivered_at = ?, may_have_been_sent = 0 WHERE id = ? AND status = ? AND attempts = ?",
             &[

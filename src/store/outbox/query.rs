@@ -1,5 +1,6 @@
 //! Reading `outbox.db`: due rows for the drain, views and pages for the API.
 
+use super::receipt::{self, Receipt};
 use crate::db::{Columns, Error, Param, Tx};
 use claudemesh_fsm::envelope::{Destination, Priority};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
@@ -147,6 +148,8 @@ pub struct RowView {
     pub payload_bytes: i64,
     /// Where the row stands in the order of insertion: the cursor of a page.
     pub seq: i64,
+    /// What the broker told since it is done (§4.13).
+    pub receipt: Option<Receipt>,
 }
 
 macro_rules! view_columns {
@@ -155,7 +158,8 @@ macro_rules! view_columns {
             "SELECT id, client_message_id, mesh, destination_kind, destination_ref, status, \
              attempts, enqueued_at, next_attempt_at, delivered_at, broker_message_id, history_id, \
              last_error, aborted_at, aborted_by, superseded_by, may_have_been_sent, \
-             length(payload), seq FROM outbox ",
+             length(payload), outbox.seq, recipients, stored, expired, updated_at \
+             FROM outbox LEFT JOIN receipt ON receipt.seq = outbox.seq ",
             $tail
         )
     };
@@ -187,6 +191,7 @@ fn read_view(row: &Columns<'_, '_>) -> Result<RowView, Error> {
         may_have_been_sent: row.int(16)? != 0,
         payload_bytes: row.int(17)?,
         seq: row.int(18)?,
+        receipt: receipt::read(row, 19)?,
     })
 }
 
@@ -223,11 +228,17 @@ pub(super) fn list(tx: &Tx<'_>, query: &ListQuery) -> Result<ListPage, Error> {
     let mesh = query.mesh.as_deref().map(Param::from);
     let status = query.status.map(|status| Param::Text(status.as_str()));
     let sql = match (&status, &mesh) {
-        (None, None) => view_columns!("WHERE seq < ? ORDER BY seq DESC LIMIT ?"),
-        (Some(_), None) => view_columns!("WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
-        (None, Some(_)) => view_columns!("WHERE mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?"),
+        (None, None) => view_columns!("WHERE outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?"),
+        (Some(_), None) => {
+            view_columns!("WHERE status = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?")
+        }
+        (None, Some(_)) => {
+            view_columns!("WHERE mesh = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?")
+        }
         (Some(_), Some(_)) => {
-            view_columns!("WHERE status = ? AND mesh = ? AND seq < ? ORDER BY seq DESC LIMIT ?")
+            view_columns!(
+                "WHERE status = ? AND mesh = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?"
+            )
         }
     };
     let bounds = [before.into(), limit.into()];

@@ -1,7 +1,7 @@
 //! An outbox row as the API shows it.
 
-use super::RowView;
-use crate::api::{Encryption, MessageStatus, OutboxRow};
+use super::{RowView, receipt};
+use crate::api::{Encryption, MessageStatus, OutboxRow, Receipt};
 use crate::clock::iso;
 use claudemesh_fsm::outbox::Status;
 
@@ -18,11 +18,24 @@ impl RowView {
     }
 }
 
+impl From<receipt::Receipt> for Receipt {
+    fn from(receipt: receipt::Receipt) -> Self {
+        Self {
+            delivered: receipt.is_delivered(),
+            recipients: receipt.recipients,
+            stored: receipt.stored,
+            expired: receipt.expired,
+            updated_at: iso(receipt.updated_at),
+        }
+    }
+}
+
 impl From<RowView> for MessageStatus {
     fn from(row: RowView) -> Self {
         Self {
             next_attempt_at: row.next_attempt(),
             may_have_been_sent: row.is_unanswered(),
+            receipt: row.receipt.map(Receipt::from),
             client_message_id: row.client_message_id,
             status: row.status.as_str().to_owned(),
             mesh: row.mesh,
@@ -44,6 +57,7 @@ impl From<RowView> for OutboxRow {
         Self {
             next_attempt_at: row.next_attempt(),
             may_have_been_sent: row.is_unanswered(),
+            receipt: row.receipt.map(Receipt::from),
             id: row.id,
             client_message_id: row.client_message_id,
             mesh: row.mesh,
