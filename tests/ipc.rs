@@ -66,6 +66,7 @@ fn what_each_route_answers() {
     alice.wait_for_status("m3", "done");
     eventually("the message", || (bob.inbox().len() == 3).then_some(()));
     pin(SUBJECT, "health", &alice.get("/v1/health"));
+    alice.wait_for_receipt("m1");
     pin(SUBJECT, "messages-done", &alice.get("/v1/messages/m1"));
     pin(SUBJECT, "inbox", &bob.get("/v1/inbox"));
     pin(SUBJECT, "inbox-page", &bob.get("/v1/inbox?mesh=demo&unread_only=true&limit=1"));
@@ -522,11 +523,12 @@ fn a_stream_begins_at_once_and_tells_what_happens() {
     let (epoch, seq) = message.id.as_deref().and_then(|id| id.rsplit_once('-')).expect("an id");
     assert!(!epoch.is_empty() && seq.parse::<i64>().is_ok(), "{message:?}");
     pin_text(SUBJECT, "events-message", &message.render());
-    let states: Vec<String> = ["pending", "inflight", "done"]
+    let states: Vec<String> = [("pending", 0), ("inflight", 0), ("done", 0), ("done", 1)]
         .iter()
-        .map(|status| {
+        .map(|(status, stored)| {
             let event = sent.next_of("outbox");
             assert_eq!(event.json()["status"], *status);
+            assert_eq!(event.json()["receipt"]["stored"].as_u64().unwrap_or_default(), *stored);
             assert_eq!(event.id, None, "only messages have a place");
             event.render()
         })

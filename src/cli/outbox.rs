@@ -65,6 +65,12 @@ fn row(row: &OutboxRow) -> Vec<String> {
     for (before, text) in notes {
         about.extend(text.as_deref().map(|text| format!("{before}{}", inline(text))));
     }
+    if let Some(receipt) = &row.receipt {
+        about.push(format!("stored by {} of {}", receipt.stored, receipt.recipients));
+        if receipt.expired > 0 {
+            about.push(format!("expired for {}", receipt.expired));
+        }
+    }
     if row.may_have_been_sent && row.status != "done" {
         about.push("(may have been sent)".to_owned());
     }

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, inline};
-use crate::api::{Encryption, MessageStatus, Sent};
+use crate::api::{Encryption, MessageStatus, Receipt, Sent};
 use crate::client::{Client, Error, Send};
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -29,18 +29,28 @@ const PRIORITIES: [&str; 3] = ["now", "next", "low"];
 /// `send <to> <message>`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let message = message(parsed, || context.clock.mint_id())?;
+    let until = if parsed.has("delivered") { Until::Delivered } else { Until::Done };
     let wait = match (parsed.has("wait"), parsed.duration("wait")?) {
-        (false, _) => None,
-        (true, wait) => Some(wait.unwrap_or(WAIT_DEFAULT)),
+        (false, _) if until == Until::Done => None,
+        (_, wait) => Some(wait.unwrap_or(WAIT_DEFAULT)),
     };
     context.block_on(async {
         let client = context.daemon().await?;
         let sent = send(context, &client, &message).await?;
         match wait {
             None => report(context, &message.to, &sent),
-            Some(wait) => wait_for(context, &client, &message.to, sent, wait).await,
+            Some(wait) => wait_for(context, &client, &message.to, sent, until, wait).await,
         }
     })
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The broker has it.
+    Done,
+    /// Everybody it is for has stored it (§4.13).
+    Delivered,
 }
 
 fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Failure> {
@@ -168,11 +178,9 @@ async fn wait_for(
     client: &Client,
     to: &str,
     sent: Sent,
+    until: Until,
     wait: Duration,
 ) -> Result<u8, Failure> {
-    if sent.status == "done" {
-        return report(context, to, &sent);
-    }
     let seconds = humantime::format_duration(wait);
     let state = format!("queued, waiting up to {seconds},");
     let id = &sent.client_message_id;
@@ -182,9 +190,17 @@ async fn wait_for(
     loop {
         let looked = client.message(id).await;
         match &looked {
-            Ok(message) if message.status == "done" => {
-                return delivered(context, to, message, &sent);
-            }
+            Ok(message) if message.status == "done" => match (until, &message.receipt) {
+                (Until::Done, _) => return done(context, to, message, &sent),
+                (Until::Delivered, None) => return Err(untold(message)),
+                (Until::Delivered, Some(receipt)) if receipt.delivered => {
+                    return done(context, to, message, &sent);
+                }
+                (Until::Delivered, Some(receipt)) if is_final(receipt) => {
+                    return Err(undelivered(message, receipt));
+                }
+                (Until::Delivered, Some(_)) => {}
+            },
             Ok(message) if message.status == "dead" || message.status == "aborted" => {
                 return Err(never(message));
             }
@@ -201,19 +217,65 @@ async fn wait_for(
     }
 }
 
-fn delivered(
-    context: &Context,
-    to: &str,
-    message: &MessageStatus,
-    sent: &Sent,
-) -> Result<u8, Failure> {
+fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Result<u8, Failure> {
     let done = Sent {
         status: message.status.clone(),
         broker_message_id: message.broker_message_id.clone(),
         history_id: message.history_id.clone(),
         ..sent.clone()
     };
-    report(context, to, &done)
+    let mut value = json!(done);
+    value["ok"] = true.into();
+    value["via"] = "daemon".into();
+    value["receipt"] = json!(message.receipt);
+    context.print.answer(&value, || {
+        let state = context.print.paint(Tone::Good, &came_to(message.receipt.as_ref()));
+        line(&state, to, &done.mesh, &done.client_message_id, done.encryption)
+    })?;
+    Ok(exit::OK)
+}
+
+/// How far a message that is done has come.
+fn came_to(receipt: Option<&Receipt>) -> String {
+    match receipt {
+        Some(Receipt { delivered: true, recipients: 1, .. }) => "delivered and stored".to_owned(),
+        Some(Receipt { delivered: true, recipients, .. }) => {
+            format!("delivered and stored by all {recipients}")
+        }
+        Some(Receipt { recipients, stored, .. }) if *stored > 0 => {
+            format!("delivered to the broker, stored by {stored} of {recipients},")
+        }
+        _ => "delivered to the broker".to_owned(),
+    }
+}
+
+/// Whether no more will be learned.
+const fn is_final(receipt: &Receipt) -> bool {
+    receipt.stored.saturating_add(receipt.expired) >= receipt.recipients
+}
+
+/// The broker has it, and cannot say more.
+fn untold(message: &MessageStatus) -> Failure {
+    let id = &message.client_message_id;
+    let words = format!("the broker has message {id}, and does not tell who has stored it");
+    Failure::new(exit::NOT_IN_TIME, "receipt_unavailable", words)
+        .hint("this broker has no `delivery_receipts`: wait without --delivered")
+        .with("message", json!(message))
+        .with("client_message_id", id.as_str())
+}
+
+/// The broker has it, and not everybody it is for will.
+fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
+    let (id, Receipt { recipients, stored, .. }) = (&message.client_message_id, receipt);
+    let words = match recipients {
+        0 => format!("message {id} was for nobody: no member was there to receive it"),
+        _ => format!(
+            "message {id} was stored by {stored} of {recipients}, and will not be by the others: it waited too long for them, or they left the mesh"
+        ),
+    };
+    Failure::new(exit::FAILED, "undelivered", words)
+        .with("message", json!(message))
+        .with("client_message_id", id.as_str())
 }
 
 fn never(message: &MessageStatus) -> Failure {
@@ -251,11 +313,17 @@ async fn late(
     mesh: &str,
 ) -> Failure {
     let (status, value) = match looked {
+        Ok(message) if message.status == "done" => {
+            ("with the broker, not yet stored by everybody it is for".to_owned(), json!(message))
+        }
         Ok(message) => (message.status.clone(), json!(message)),
         Err(error) => (format!("of unknown state ({error})"), Value::Null),
     };
+    let is_done = matches!(looked, Ok(message) if message.status == "done");
+    let look_again = if is_done { "outbox list --done" } else { "outbox list --pending" };
     let mut words = format!("message {id} is still {status}");
-    if let Ok(health) = client.health().await
+    if !is_done
+        && let Ok(health) = client.health().await
         && let Some(link) = health.meshes.iter().find(|link| link.mesh == mesh)
         && link.link != "open"
     {
@@ -267,10 +335,7 @@ async fn late(
     Failure::new(exit::NOT_IN_TIME, "not_delivered_in_time", words)
         .with("message", value)
         .with("client_message_id", id)
-        .hint(format!(
-            "the daemon goes on trying; look again with `{}`",
-            context.command("outbox list --pending")
-        ))
+        .hint(format!("the daemon goes on; look again with `{}`", context.command(look_again)))
 }
 
 #[cfg(test)]

@@ -216,6 +216,7 @@ pub(super) const COMMANDS: &[Command] = &[
             flag("meta", Many("k=v"), "a member of the message's meta; may be repeated"),
             flag("id", One("id"), "the message's id; the same id is never sent twice"),
             flag("wait", Maybe("30s"), "wait until the broker has it"),
+            flag("delivered", Nothing, "wait until everybody it is for has stored it"),
         ],
         about: "send a message",
         details: "<to> is a public key, a name, @group, #topic or * for everybody. <message> - \

@@ -271,6 +271,13 @@ impl Daemon {
         eventually(&format!("{id} to be {status}"), || (self.status(id) == status).then_some(()));
     }
 
+    /// Waits until everybody the message is for has stored it.
+    pub fn wait_for_receipt(&self, id: &str) {
+        let path = format!("/v1/messages/{id}");
+        let delivered = || self.get(&path).json()["receipt"]["delivered"].as_bool();
+        eventually("the receipt", || delivered().filter(|it| *it));
+    }
+
     pub fn wait_for_link(&self, state: &str) {
         eventually(&format!("a link that is {state}"), || {
             (self.get("/v1/health").json()["meshes"][0]["link"] == state).then_some(())
