@@ -11,6 +11,8 @@
 mod broker;
 #[path = "simulate/checkers.rs"]
 mod checkers;
+#[path = "simulate/courier.rs"]
+mod courier;
 #[path = "simulate/daemon.rs"]
 mod daemon;
 #[path = "simulate/disk.rs"]

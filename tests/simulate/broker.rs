@@ -76,7 +76,8 @@ impl Broker {
                 }
                 Frame::Send(send) => self.take(conn, daemon, *send).await,
                 Frame::ClientAck(ack) => self.acknowledged(daemon, ack).await,
-                Frame::Ack(_) | Frame::Push(_) => {}
+                Frame::ReceiptsRequest(request) => self.tell_receipts(conn, daemon, request).await,
+                Frame::Ack(_) | Frame::Push(_) | Frame::Receipts(_) => {}
             }
         }
     }
@@ -107,7 +108,8 @@ impl Broker {
         let job =
             move |tx: &Tx<'_>| accept(tx, sender, &send, new_id, recipients, refusal, skip_dedupe);
         let stored = self.db.write(Durability::Synced, job, |_: &Result<Outcome, Error>| ()).await;
-        let answer = wire::Ack { id: name, ..wire::Ack::default() };
+        // Every message of this mesh of two is for one.
+        let answer = wire::Ack { id: name, recipients: Some(1), ..wire::Ack::default() };
         let (answer, recipients) = match stored {
             Ok(Outcome::Took { id, code, recipients }) => {
                 let history_id = Some(format!("h-{id}"));
@@ -203,10 +205,42 @@ impl Broker {
         let Some(id) = ack.broker_message_id else { return };
         let job = move |tx: &Tx<'_>| {
             let sql = "DELETE FROM delivery WHERE message = ? AND recipient = ?";
-            tx.execute(sql, &[(&id).into(), (daemon as i64).into()])
+            if tx.execute(sql, &[(&id).into(), (daemon as i64).into()])? == 0 {
+                return Ok(None);
+            }
+            let sql = "SELECT sender, cmid FROM message WHERE id = ?";
+            tx.query_row(sql, &[(&id).into()], |row| Ok((row.int(0)? as usize, row.text(1)?)))
         };
-        let _ = self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await;
+        let stored = self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await;
+        let Ok(Some((sender, cmid))) = stored else { return };
+        if let Some(conn) = self.conns.lock().expect("whole")[sender] {
+            let receipts = vec![receipt(cmid, true)];
+            self.say(conn, Frame::Receipts(wire::Receipts { receipts, request_id: None }));
+        }
     }
+
+    async fn tell_receipts(&self, conn: u64, sender: usize, request: wire::ReceiptsRequest) {
+        let wire::ReceiptsRequest { ids, request_id } = request;
+        let query = move |tx: &Tx<'_>| {
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM delivery d WHERE d.message = m.id) \
+                       FROM message m WHERE m.sender = ? AND m.cmid = ?";
+            let mut receipts = Vec::new();
+            for id in ids {
+                let key = [(sender as i64).into(), (&id).into()];
+                let is_stored = tx.query_row(sql, &key, |row| Ok(row.int(0)? != 0))?;
+                receipts.extend(is_stored.map(|is_stored| receipt(id, is_stored)));
+            }
+            Ok(receipts)
+        };
+        let told: Result<Vec<wire::Receipt>, Error> = self.db.read(query).await;
+        if let Ok(receipts) = told {
+            self.say(conn, Frame::Receipts(wire::Receipts { receipts, request_id }));
+        }
+    }
+}
+
+fn receipt(client_message_id: String, is_stored: bool) -> wire::Receipt {
+    wire::Receipt { client_message_id, recipients: 1, stored: is_stored.into(), expired: 0 }
 }
 
 fn accept(
@@ -230,6 +264,7 @@ fn accept(
             history_id: None,
             history_available: true,
             first_seen_at: Millis(0),
+            recipients: Some(1),
             expires_at: None,
         })
     })?;

@@ -89,6 +89,13 @@ pub fn outbox(dir: &Path) -> Vec<Fields> {
     table(&dir.join("outbox.db"), "SELECT * FROM outbox ORDER BY seq")
 }
 
+/// What a daemon says of its messages' receivers.
+pub fn receipts(dir: &Path) -> Vec<Fields> {
+    let sql = "SELECT o.status, o.client_message_id, r.recipients, r.stored, r.expired \
+               FROM outbox o LEFT JOIN receipt r ON r.seq = o.seq ORDER BY o.seq";
+    table(&dir.join("outbox.db"), sql)
+}
+
 /// Columns that never change, whatever becomes of the row.
 const FROZEN: [&str; 11] = [
     "id",
@@ -151,6 +158,7 @@ pub struct End<'a> {
     pub inboxes: [Vec<Fields>; 2],
     pub messages: Vec<Fields>,
     pub deliveries: Vec<Fields>,
+    pub receipts: [Vec<Fields>; 2],
 }
 
 impl End<'_> {
@@ -161,6 +169,7 @@ impl End<'_> {
         self.done_is_at_the_broker()?;
         self.requeued_have_successors()?;
         self.received_once()?;
+        self.receipts_are_true()?;
         self.nothing_waits()
     }
 
@@ -303,6 +312,27 @@ impl End<'_> {
             }
             None => Ok(()),
         }
+    }
+
+    /// §4.13: "stored" is said of what the receiver has, and in the end of all that it has.
+    fn receipts_are_true(&self) -> Result<(), String> {
+        for (daemon, receipts) in self.receipts.iter().enumerate() {
+            for receipt in receipts {
+                let is_it = |message: &&Fields| {
+                    message["cmid"] == receipt["client_message_id"]
+                        && message["sender"] == daemon.to_string()
+                };
+                let inbox = &self.inboxes[1 - daemon];
+                let has_it = self.messages.iter().find(is_it).is_some_and(|message| {
+                    inbox.iter().any(|row| row["broker_message_id"] == message["id"])
+                });
+                let says_so = receipt["stored"] == "1";
+                if (says_so && !has_it) || (receipt["status"] == "done" && has_it && !says_so) {
+                    return Err(format!("receipts: stored is {has_it}, and said is {receipt:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn nothing_waits(&self) -> Result<(), String> {

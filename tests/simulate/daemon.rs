@@ -16,6 +16,7 @@ use claudemesh::http::{Shutdown, Trigger};
 use claudemesh::meshes::{Mesh, Meshes};
 use claudemesh::message::{SecretKey, fingerprint};
 use claudemesh::paths::Paths;
+use claudemesh::receipts::Receipts;
 use claudemesh::receive::Receive;
 use claudemesh::recover::{self, Stores};
 use claudemesh::roster::Roster;
@@ -111,10 +112,13 @@ impl Daemon {
         let drain = Drain::new(mesh.clone(), stores.outbox.clone(), clock.clone(), limits);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
         let receive = Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), clock.clone());
+        let receipts =
+            Receipts::new(mesh.clone(), stores.outbox.clone(), bus.clone(), clock.clone());
         let link = link(index, mesh, clock.clone(), disk.clone(), to_receive, around.clone());
         let tasks = vec![
             clock.spawn(listen(index, bus, disk.clone(), around.clone())),
             clock.spawn(link),
+            clock.spawn(receipts.run(stopped.clone())),
             clock.spawn(drain.run(stopped)),
             clock.spawn(receive.run(pushes)),
         ];

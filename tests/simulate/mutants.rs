@@ -30,4 +30,10 @@ pub fn unguarded_done(dir: &Path, late: &LateAck) {
     statement.bind((1, late.ack.broker_message_id.as_str())).expect("binds");
     statement.bind((2, late.client_message_id.as_str())).expect("binds");
     while statement.next().expect("runs") == sqlite::State::Row {}
+    // What goes with every done is not what this one forgets.
+    let sql = "INSERT INTO receipt (seq, recipients, updated_at) SELECT seq, 1, 0 FROM outbox \
+               WHERE client_message_id = ? ON CONFLICT DO NOTHING";
+    let mut statement = connection.prepare(sql).expect("a good statement");
+    statement.bind((1, late.client_message_id.as_str())).expect("binds");
+    while statement.next().expect("runs") == sqlite::State::Row {}
 }

@@ -2,25 +2,21 @@
 //! by those of a newer connection, or cut off. Stands where the real links stand: hands out a
 //! `Courier`, feeds `Inbound`, reports late acks.
 
+use super::courier::SimCourier;
 use super::disk::{Disk, Point};
 use super::world::{Rng, Sched};
-use claudemesh::clock::{BoxFuture, Clock};
-use claudemesh::courier::{Courier, Delivery, Inbound, LateAck, LinkObserver};
+use claudemesh::clock::Clock;
+use claudemesh::courier::{Delivery, Inbound, LateAck, LinkObserver};
 use claudemesh::meshes::Mesh;
 use claudemesh::message::SecretKey;
 use claudemesh::wire;
 use claudemesh_fsm::id::BrokerMessageId;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
-use smol::channel::{self, Receiver, Sender};
+use smol::channel::{self, Sender};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-
-/// How long a send waits for its answer.
-const ACK_MAX: Duration = Duration::from_secs(5);
-/// The mesh's max age: a week, as negotiated by default.
-const MAX_AGE_MS: u64 = 168 * 60 * 60 * 1000;
 
 /// What travels.
 #[derive(Clone)]
@@ -30,6 +26,8 @@ pub enum Frame {
     Ack(Box<wire::Ack>),
     Push(Box<wire::Push>),
     ClientAck(wire::ClientAck),
+    ReceiptsRequest(wire::ReceiptsRequest),
+    Receipts(wire::Receipts),
 }
 
 impl Frame {
@@ -42,6 +40,8 @@ impl Frame {
             Self::ClientAck(ack) => {
                 format!("client_ack {}", ack.broker_message_id.as_deref().unwrap_or("?"))
             }
+            Self::ReceiptsRequest(request) => format!("receipts? {}", request.ids.len()),
+            Self::Receipts(told) => format!("receipts {}", told.receipts.len()),
         }
     }
 }
@@ -75,6 +75,8 @@ struct Conn {
     open: bool,
     gone: Sender<()>,
     waiting: BTreeMap<String, oneshot::Sender<Delivery>>,
+    /// A question under way, and who asked.
+    asked: Option<(String, oneshot::Sender<Vec<wire::Receipt>>)>,
     end: DaemonEnd,
     last_arrival: [Duration; 2],
 }
@@ -148,9 +150,10 @@ impl Net {
             return None;
         }
         state.next_conn += 1;
-        let waiting = BTreeMap::new();
+        let (waiting, asked) = (BTreeMap::new(), None);
         let last_arrival = [self.sched.now(); 2];
-        state.conns.insert(conn, Conn { daemon, open: true, gone, waiting, end, last_arrival });
+        let new = Conn { daemon, open: true, gone, waiting, asked, end, last_arrival };
+        state.conns.insert(conn, new);
         drop(state);
         self.sched.log(|| format!("daemon {daemon} opens connection {conn}"));
         self.send(conn, Way::ToBroker, Frame::Hello);
@@ -171,6 +174,7 @@ impl Net {
         let Some(conn) = state.conns.get_mut(&id).filter(|conn| conn.open) else { return };
         conn.open = false;
         let waiting = std::mem::take(&mut conn.waiting);
+        conn.asked = None;
         conn.gone.close();
         let survives = state.weather.survives;
         let mut rng = state.rng.clone();
@@ -229,7 +233,7 @@ impl Net {
     }
 
     /// Writes a send, and remembers who waits for its answer.
-    fn put(&self, id: u64, name: String, message: wire::Send) -> Put {
+    pub(super) fn put(&self, id: u64, name: String, message: wire::Send) -> Put {
         let (reply, answer) = oneshot::channel();
         let disk = {
             let mut state = self.lock();
@@ -244,6 +248,26 @@ impl Net {
         };
         self.send(id, Way::ToBroker, Frame::Send(Box::new(message)));
         if disk.passes(Point::AfterSend) { Put::Written(answer) } else { Put::Died }
+    }
+
+    /// Nobody waits for the answer to a send any more.
+    pub(super) fn give_up(&self, id: u64, name: &str) {
+        if let Some(conn) = self.lock().conns.get_mut(&id) {
+            conn.waiting.remove(name);
+        }
+    }
+
+    /// Writes a question, and remembers who asked. `None` when the connection is gone.
+    pub(super) fn ask(
+        &self,
+        id: u64,
+        request: wire::ReceiptsRequest,
+    ) -> Option<oneshot::Receiver<Vec<wire::Receipt>>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = (request.request_id.clone()?, reply);
+        self.lock().conns.get_mut(&id).filter(|conn| conn.open)?.asked = Some(asked);
+        self.send(id, Way::ToBroker, Frame::ReceiptsRequest(request));
+        Some(answer)
     }
 
     /// When the next frame arrives.
@@ -291,6 +315,19 @@ impl Net {
                 mesh.late_ack(late.clone());
                 Some((daemon, late))
             }
+            Frame::Receipts(told) => {
+                let is_answer =
+                    |(asked, _): &mut (String, _)| told.request_id.as_ref() == Some(asked);
+                let asked = conn.asked.take_if(is_answer);
+                let mesh = conn.end.mesh.clone();
+                drop(state);
+                let news = match asked {
+                    Some((_, reply)) => reply.send(told.receipts).err(),
+                    None => Some(told.receipts),
+                };
+                news.into_iter().for_each(|receipts| mesh.receipts(receipts));
+                None
+            }
             Frame::Push(push) => {
                 let early = wire::ClientAck {
                     client_message_id: push.client_message_id.clone(),
@@ -322,69 +359,14 @@ fn read(ack: wire::Ack, clock: &Clock) -> Delivery {
             broker_message_id: BrokerMessageId::trusted(ack.message_id),
             history_id: ack.history_id,
             delivered_at: clock.now(),
+            recipients: ack.recipients,
         }),
     }
 }
 
 /// What became of writing a send.
-enum Put {
+pub enum Put {
     Written(oneshot::Receiver<Delivery>),
     Closed,
     Died,
-}
-
-/// The sending side of one connection.
-pub struct SimCourier {
-    net: Arc<Net>,
-    conn: u64,
-    closed: Receiver<()>,
-    clock: Clock,
-    secret: SecretKey,
-}
-
-impl SimCourier {
-    pub fn end(&self) -> Receiver<()> {
-        self.closed.clone()
-    }
-}
-
-impl Courier for SimCourier {
-    fn deliver(&self, message: wire::Send) -> BoxFuture<Delivery> {
-        let (net, id, clock) = (self.net.clone(), self.conn, self.clock.clone());
-        Box::pin(async move {
-            let name = message.id.clone().unwrap_or_default();
-            let answer = match net.put(id, name.clone(), message) {
-                Put::Written(answer) => answer,
-                Put::Closed => {
-                    return Delivery::Unsent { words: "the link is no longer open".into() };
-                }
-                Put::Died => return std::future::pending().await,
-            };
-            let lost = |why: &str| Delivery::Lost { words: why.into() };
-            match clock.timeout(ACK_MAX, answer).await {
-                Some(answer) => answer.unwrap_or_else(|_| lost("the link ended")),
-                None => {
-                    if let Some(conn) = net.lock().conns.get_mut(&id) {
-                        conn.waiting.remove(&name);
-                    }
-                    lost("no answer from the broker")
-                }
-            }
-        })
-    }
-
-    fn closed(&self) -> BoxFuture<()> {
-        let closed = self.closed.clone();
-        Box::pin(async move {
-            let _ = closed.recv().await;
-        })
-    }
-
-    fn secret(&self) -> &SecretKey {
-        &self.secret
-    }
-
-    fn max_age_ms(&self) -> u64 {
-        MAX_AGE_MS
-    }
 }
