@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 /// would have saved is answered by the broker's dedupe.
 const LATE_ACKS_MAX: usize = 256;
 
-/// How many frames of receipts may wait to be stored; more are dropped, and asked for later.
+/// How many frames of receipts may wait to be stored; more are dropped, and asked for again.
 const RECEIPTS_MAX: usize = 256;
 
 /// Every mesh that is attached. Cheap to clone.
@@ -50,6 +50,7 @@ impl Meshes {
             drain: smol::channel::bounded(1),
             late_acks: smol::channel::bounded(LATE_ACKS_MAX),
             receipts: smol::channel::bounded(RECEIPTS_MAX),
+            receipts_dropped: Signal::new(),
         };
         let mesh = Mesh { shared: Arc::new(shared) };
         let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +104,7 @@ struct Shared {
     drain: (Sender<()>, Receiver<()>),
     late_acks: (Sender<LateAck>, Receiver<LateAck>),
     receipts: (Sender<Vec<Receipt>>, Receiver<Vec<Receipt>>),
+    receipts_dropped: Signal,
 }
 
 /// "Open" and "can send" are one value.
@@ -201,6 +203,11 @@ impl Mesh {
         receipts
     }
 
+    /// Completes when receipts are dropped after this call: there were too many at once.
+    pub fn receipts_dropped(&self) -> impl Future<Output = ()> + use<> {
+        self.shared.receipts_dropped.listen()
+    }
+
     fn set_link(&self, link: Link) {
         let view = match &link {
             Link::Down(view) | Link::Open(view, _) => view.clone(),
@@ -261,7 +268,8 @@ impl LinkObserver for Mesh {
     }
 
     fn receipts(&self, receipts: Vec<Receipt>) {
-        // Dropping some is safe: what is still open is asked for again (§4.13).
-        let _ = self.shared.receipts.0.try_send(receipts);
+        if self.shared.receipts.0.try_send(receipts).is_err() {
+            self.shared.receipts_dropped.notify(usize::MAX);
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The receipts flow: what the broker tells of messages after it took them is stored, then announced
 //! (§4.13).
 //!
-//! The broker tells while the link is open, and is asked about the rest when a link opens and once
-//! a day: whatever was lost on the way is only late. Nothing here changes a row: a message that is
-//! done stays done, whoever stores it or does not.
+//! The broker tells while the link is open, and is asked about the rest when a link opens, when too
+//! much came at once, and once a day: whatever was lost on the way is only late. Nothing here
+//! changes a row: a message that is done stays done, whoever stores it or does not.
 
 use crate::api::OutboxEvent;
 use crate::clock::{Clock, iso};
@@ -23,6 +23,8 @@ use std::time::Duration;
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How often it is asked about what it did not tell, while the link stays open.
 const ASK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The least time between two rounds of questions to one broker.
+const ASK_PAUSE: Duration = Duration::from_secs(60);
 
 /// The receipts flow of one mesh.
 pub struct Receipts {
@@ -58,16 +60,18 @@ impl Receipts {
             let courier = self.mesh.courier(spent.as_ref()).await;
             let mut is_open = true;
             while is_open {
+                let dropped = self.mesh.receipts_dropped();
                 self.ask_for_all(&courier).await;
                 let closed = async {
                     courier.closed().await;
                     false
                 };
-                let a_day_passed = async {
-                    self.clock.sleep(ASK_EVERY).await;
+                let again = async {
+                    self.clock.sleep(ASK_PAUSE).await;
+                    self.clock.timeout(ASK_EVERY, dropped).await;
                     true
                 };
-                is_open = closed.or(a_day_passed).await;
+                is_open = closed.or(again).await;
             }
             spent = Some(courier);
         }

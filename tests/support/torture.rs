@@ -219,9 +219,19 @@ impl World {
             assert_eq!((status, &answer["duplicate"]), (200, &json!(true)), "{answer}");
             assert_eq!(answer["broker_message_id"], row["broker_message_id"], "{answer}");
         }
+        self.check_receipts();
         let unknown = told.values().filter(|accepted| !**accepted).count();
         let surplus = rows.len() + unknown - told.len();
         println!("{} rows; {surplus} of {unknown} unknown ids had been stored", rows.len());
+    }
+
+    /// All has arrived; once a link has opened again, every receipt says so.
+    fn check_receipts(&self) {
+        self.relays[ALICE].cut();
+        eventually("every receipt", || {
+            let rows = rows(&self.daemons[ALICE]);
+            rows.values().all(|row| row["receipt"]["delivered"] == true).then_some(())
+        });
     }
 }
 
