@@ -128,4 +128,10 @@ pub trait LinkObserver: Send + Sync {
 
     /// A success arrived for an attempt that had been given up (§4.5.2).
     fn late_ack(&self, late: LateAck);
+
+    /// This membership was revoked, learned by `via` (§15.6). The link says that it is down by
+    /// itself; this is for whoever keeps records.
+    fn revoked(&self, via: &str) {
+        let _ = via;
+    }
 }

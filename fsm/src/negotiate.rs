@@ -221,16 +221,28 @@ pub fn judge(policy: &Policy, offer: &Offer) -> Result<Negotiated, Refusal> {
     Ok(agreed)
 }
 
-/// What a broker's silence means, once the deadline has passed (§15).
-///
-/// # Errors
-/// Everything required counts as missing, unless the policy lets such brokers in.
-pub fn silent(policy: &Policy) -> Result<Negotiated, Refusal> {
+/// What a broker's silence means, once the deadline has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// It knows no negotiation, and is let in all the same.
+    Legacy(Negotiated),
+    /// It knows no negotiation, so everything required is missing.
+    Missing(Refusal),
+    /// It said that it negotiates: it is slow, and is asked again on another connection.
+    Slow,
+}
+
+/// Judges a broker that did not answer in time (§15). `negotiates` is whether its `hello_ack` said
+/// that it would: silence alone is weak evidence, and must not refuse such a broker for ever, nor
+/// let it in as one that does not deduplicate.
+#[must_use]
+pub fn silent(policy: &Policy, negotiates: bool) -> Silence {
     match policy.require.first() {
+        _ if negotiates => Silence::Slow,
         Some(feature) if !policy.allow_legacy => {
-            Err(Refusal::unavailable(feature, "no answer".to_owned()))
+            Silence::Missing(Refusal::unavailable(feature, "no answer".to_owned()))
         }
-        _ => Ok(Negotiated::legacy()),
+        _ => Silence::Legacy(Negotiated::legacy()),
     }
 }
 
@@ -330,7 +342,7 @@ fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, Refusal> 
         Some(Param::Int(value)) => Err(Refusal {
             kind: RefusalKind::ParamBelowFloor,
             feature: feature.name.clone(),
-            detail: format!("{param} {value} < {floor}"),
+            detail: format!("{param} is {value}; at least {floor} is required"),
         }),
         other => Err(invalid(&feature.name, param, other)),
     }
@@ -354,7 +366,7 @@ fn shown(param: &Param) -> String {
         Param::Int(value) => value.to_string(),
         Param::Bool(value) => value.to_string(),
         Param::Text(value) => format!("{:?}", value.chars().take(64).collect::<String>()),
-        Param::Other => "neither a number, a string nor a boolean".to_owned(),
+        Param::Other => "neither a whole number, a string nor a boolean".to_owned(),
     }
 }
 
