@@ -230,6 +230,38 @@ fn a_reload_opens_what_was_refused_once_the_broker_or_the_configuration_is_mende
 }
 
 #[test]
+fn on_todays_network_a_topic_is_sent_by_its_id_and_an_unknown_one_is_dead_and_not_lost() {
+    let (sent, arrivals) = std::sync::mpsc::channel();
+    let (mesh, _script) = with_second_mesh(move |stream, _| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        let _ = receive_type(&mut socket, "hello");
+        say(&mut socket, &json!({"type": "hello_ack", "presenceId": "p"}));
+        while let Some(frame) = script::receive(&mut socket) {
+            let answer = match frame["type"].as_str() {
+                Some("topic_list") => json!({"type": "topic_list_response",
+                    "topics": [{"id": "Tp4cQ9", "name": "deploys"}], "_reqId": frame["_reqId"]}),
+                Some("send") => {
+                    let _ = sent.send(frame["targetSpec"].clone());
+                    json!({"type": "ack", "id": frame["id"], "messageId": "b", "queued": true})
+                }
+                _ => continue,
+            };
+            say(&mut socket, &answer);
+        }
+    });
+    let alice = Daemon::start_with(&mesh.alice, &["--no-tcp", "--allow-legacy-broker=work"]);
+    // Accepted before anything is known of any topic.
+    send(&alice, "known", "#deploys", "work");
+    send(&alice, "unknown", "#none", "work");
+    alice.wait_for_status("known", "done");
+    alice.wait_for_status("unknown", "dead");
+    let row = alice.get("/v1/messages/unknown").json();
+    assert!(row["last_error"].as_str().is_some_and(|why| why.contains("unknown topic")), "{row}");
+    assert_eq!(row["may_have_been_sent"], false, "{row}");
+    assert_eq!(arrivals.try_iter().collect::<Vec<_>>(), ["#Tp4cQ9"]);
+}
+
+#[test]
 fn a_reload_without_a_daemon_says_so() {
     let output = Home::new().cli(&["daemon", "reload"]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
