@@ -239,9 +239,7 @@ pub enum Silence {
 pub fn silent(policy: &Policy, negotiates: bool) -> Silence {
     match policy.require.first() {
         _ if negotiates => Silence::Slow,
-        Some(feature) if !policy.allow_legacy => {
-            Silence::Missing(Refusal::unavailable(feature, "no answer".to_owned()))
-        }
+        Some(feature) if !policy.allow_legacy => Silence::Missing(Refusal::silence(feature)),
         _ => Silence::Legacy(Negotiated::legacy()),
     }
 }
@@ -339,11 +337,10 @@ fn concurrent(feature: &Feature, agreed: &mut Negotiated) {
 fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, Refusal> {
     match feature.param(param) {
         Some(Param::Int(value)) if *value >= floor => Ok(value.unsigned_abs()),
-        Some(Param::Int(value)) => Err(Refusal {
-            kind: RefusalKind::ParamBelowFloor,
-            feature: feature.name.clone(),
-            detail: format!("{param} is {value}; at least {floor} is required"),
-        }),
+        Some(Param::Int(value)) => {
+            let detail = format!("{param} is {value}; at least {floor} is required");
+            Err(Refusal::of(RefusalKind::ParamBelowFloor, &feature.name, detail))
+        }
         other => Err(invalid(&feature.name, param, other)),
     }
 }
@@ -353,7 +350,7 @@ fn invalid(feature: &str, param: &str, found: Option<&Param>) -> Refusal {
         None => format!("{param} is missing"),
         Some(value) => format!("{param} is {}", shown(value)),
     };
-    Refusal { kind: RefusalKind::ParamInvalid, feature: feature.to_owned(), detail }
+    Refusal::of(RefusalKind::ParamInvalid, feature, detail)
 }
 
 fn note(feature: &Feature, param: &str, done: &str) -> String {

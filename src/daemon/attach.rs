@@ -57,15 +57,11 @@ pub(super) struct Reloaded {
 impl Fleet {
     /// Reads both configurations again (§14): meshes that were joined are attached, links go by
     /// what changed from their next dial on, and those that are down dial at once, refused ones
-    /// too. Nothing changes when either cannot be read.
+    /// too. A `config.toml` that cannot be read leaves the settings as they were, and is no reason
+    /// not to attach a mesh.
     pub(super) fn reload(&mut self) -> Result<Reloaded, DaemonError> {
         let config = Config::load(&self.paths)?;
-        let settings = self.settings.reloaded(&self.paths.config_toml());
-        let settings = settings.map_err(|error| DaemonError::Failed(error.to_string()))?;
-        for name in settings.needs_restart(&self.settings) {
-            tracing::warn!(name, "changed in config.toml: only a restart applies it");
-        }
-        self.settings = settings;
+        self.reload_settings();
         let mut redialled = 0;
         for joined in config.meshes {
             let slug = joined.slug.clone();
@@ -82,6 +78,18 @@ impl Fleet {
             }
         }
         Ok(Reloaded { added: self.attach_joined()?, redialled })
+    }
+
+    fn reload_settings(&mut self) {
+        match self.settings.reloaded(&self.paths.config_toml()) {
+            Ok(settings) => {
+                for name in settings.needs_restart(&self.settings) {
+                    tracing::warn!(name, "changed in config.toml: only a restart applies it");
+                }
+                self.settings = settings;
+            }
+            Err(error) => tracing::error!(%error, "the settings stay as they were"),
+        }
     }
 
     /// Attaches every joined mesh that is not attached yet; says how many were.
