@@ -160,7 +160,7 @@ impl Cause {
             }
             Self::FrameTooLarge => "send smaller messages: one was larger than the broker accepts",
             Self::Kicked => {
-                "an admin disconnected this daemon; `claudemesh daemon reload` tries again"
+                "an admin disconnected this daemon; `claudemesh daemon reload` tries again, or `daemon up` where it has ended"
             }
             Self::Revoked => {
                 "ask an admin of the mesh for a new invite, then `claudemesh daemon remint --mesh <slug> --invite <link>`"
