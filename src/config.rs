@@ -135,6 +135,20 @@ impl Settings {
         Ok(())
     }
 
+    /// Reads the file again under everything that was said elsewhere: flags, the environment and
+    /// what the host was found to be still count before it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reloaded(&self, file: &Path) -> Result<Self, ConfigError> {
+        let mut entries = Self::load(file)?.entries;
+        let from_file = |origin: &Origin| matches!(origin, Origin::Default | Origin::File);
+        let kept = self.entries.0.iter().filter(|(_, (_, origin))| !from_file(origin));
+        entries.0.extend(kept.map(|(name, entry)| (*name, entry.clone())));
+        entries.check()?;
+        Ok(Self::read(entries))
+    }
+
     /// Where a key's value came from; `None` if there is no such key.
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<Origin> {

@@ -136,4 +136,10 @@ pub trait LinkObserver: Send + Sync {
 
     /// The broker told, unasked, what became of messages (§4.13).
     fn receipts(&self, receipts: Vec<wire::Receipt>);
+
+    /// This membership was revoked, learned by `via` (§15.6). The link says that it is down by
+    /// itself; this is for whoever keeps records.
+    fn revoked(&self, via: &str) {
+        let _ = via;
+    }
 }

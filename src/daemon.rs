@@ -5,6 +5,7 @@ mod bind;
 mod local;
 pub mod lock;
 mod signals;
+mod witness;
 
 use crate::accept::Accept;
 use crate::clock::Clock;
@@ -21,12 +22,13 @@ use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use crate::recover::{self, Stores};
 use crate::store::{Error as StoreError, Kind};
 use crate::{log, roster};
-use attach::Fleet;
+use attach::{Fleet, Reloaded};
 use claudemesh_fsm::link::LinkState;
 use futures_lite::FutureExt;
 use lock::Lock;
 use signals::{Asked, Signals};
 use smol::{Executor, Task};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
@@ -150,6 +152,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
         clock: clock.clone(),
         stopped: stopped.clone(),
         tasks: Vec::new(),
+        links: BTreeMap::new(),
     };
     fleet.attach_joined()?;
     let ipc = ipc_on_both(&paths, &settings, &stores, &meshes, &bus, &clock, &stopped).await?;
@@ -186,8 +189,10 @@ async fn run_until_signal(signals: &mut Signals, fleet: &mut Fleet) -> Result<()
                 tracing::info!(signal = name, "stopping");
                 return Ok(());
             }
-            Asked::Reload => match fleet.attach_joined() {
-                Ok(added) => tracing::info!(added, "configuration read again"),
+            Asked::Reload => match fleet.reload() {
+                Ok(Reloaded { added, redialled }) => {
+                    tracing::info!(added, redialled, "configuration read again");
+                }
                 Err(error) => tracing::error!(%error, "configuration could not be read again"),
             },
         }

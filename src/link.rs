@@ -18,10 +18,13 @@ mod connection;
 mod driver;
 mod roster;
 mod signals;
+mod slept;
 mod socket;
 mod tls;
+mod topics;
 mod view;
 
+pub use signals::{Orders, Remote};
 pub use socket::{CLOSE_MAX, CONNECT_MAX, MESSAGE_BYTES_MAX};
 pub use tls::{TlsError, TlsRoots};
 
@@ -32,7 +35,7 @@ use claudemesh_fsm::link::{LinkState, Timers};
 use claudemesh_fsm::negotiate::Policy;
 use driver::Driver;
 use signals::Signals;
-use smol::channel::{Receiver, Sender};
+use smol::channel::Sender;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,20 +88,18 @@ pub struct LinkConfig {
 }
 
 /// Keeps the link alive until `stop` completes; then says goodbye and ends within
-/// [`CLOSE_MAX`]. A refused link stays refused until then.
-///
-/// A `redial` cuts a wait short, and replaces a connection that exists: it is for when the old one
-/// is worthless, as after a suspend. Pushes go to `inbound`; while it is full nothing is read, and
-/// the broker keeps the rest.
+/// [`CLOSE_MAX`]. A refused link stays refused until then, or until the other end of `orders` says
+/// to dial again. After the host slept it dials again by itself (§14). Pushes go to `inbound`; while
+/// it is full nothing is read, and the broker keeps the rest.
 pub async fn run(
     config: LinkConfig,
     clock: Clock,
     observer: Arc<dyn LinkObserver>,
     inbound: Sender<Inbound>,
     stop: BoxFuture<()>,
-    redial: Receiver<()>,
+    orders: Orders,
 ) {
-    let signals = Signals::new(stop, redial);
+    let signals = Signals::new(stop, orders);
     let mut driver = Driver::new(config, clock, observer.clone(), inbound, signals);
     Box::pin(driver.run()).await;
     observer.down(LinkView::plain(LinkState::Offline));

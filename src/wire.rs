@@ -257,6 +257,9 @@ pub struct ErrorFrame {
     /// A sentence.
     #[serde(default)]
     pub message: String,
+    /// The broker's clock, Unix milliseconds, where a clock is what is wrong; only ours says.
+    #[serde(default, rename = "brokerTime", skip_serializing_if = "Option::is_none")]
+    pub broker_time: Option<i64>,
     /// The request it answers; topic errors of today's network use `id`.
     #[serde(default, rename = "_reqId", alias = "id", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,

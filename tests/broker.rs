@@ -157,7 +157,10 @@ fn a_hello_is_checked_and_its_refusal_explained() {
         for (hello, code, close, reason) in cases {
             let mut client = broker.dial().await;
             client.send(hello).await;
-            assert_eq!(client.expect("error").await["code"], code);
+            let error = client.expect("error").await;
+            assert_eq!(error["code"], code);
+            // What time it is here helps whose clock is wrong, and nobody else.
+            assert_eq!(error["brokerTime"].is_i64(), code == "timestamp_skew", "{error}");
             client.expect_close(close, reason).await;
         }
         let stranger = raw_client::Member { id: "x".into(), key: SecretKey::from_seed([9; 32]) };
@@ -170,6 +173,7 @@ fn a_hello_is_checked_and_its_refusal_explained() {
         let mut client = broker.dial().await;
         client.send(good()).await;
         let ack = client.expect("hello_ack").await;
+        assert_eq!(ack["negotiates"], true);
         assert!(
             ack["brokerTime"].as_i64().is_some_and(|at| at.abs_diff(broker.clock.now().0) < 60_000)
         );

@@ -7,12 +7,15 @@ mod script;
 #[path = "support/vitals.rs"]
 mod vitals;
 
+use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::{self, Message};
 use rig::{Daemon, Mesh, eventually};
 use script::{Script, Socket, open, receive_type, say};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A link that is down may burn this much of one second, in ticks of 10 ms: dialling every 100 ms
@@ -66,13 +69,17 @@ impl Faulty {
     fn assert_well(&self, dials_min: usize) {
         eventually("more dials", || (self.script.connections() >= dials_min).then_some(()));
         self.send("while-it-is-so");
+        self.assert_idle(LOG_LINES_MAX);
+    }
+
+    fn assert_idle(&self, log_lines_max: usize) {
         let pid = self.alice.process.pid();
         let before = vitals::cpu_ticks(pid);
         // This second is what is measured, not a wait for something.
         std::thread::sleep(Duration::from_secs(1));
         let spent = vitals::cpu_ticks(pid) - before;
         assert!(spent <= IDLE_TICKS_MAX, "{spent} ticks of processor time in one second");
-        vitals::assert_healthy(&self.alice, &self.mesh.alice, pid, LOG_LINES_MAX);
+        vitals::assert_healthy(&self.alice, &self.mesh.alice, pid, log_lines_max);
         vitals::assert_clean_log(&self.mesh.alice);
     }
 }
@@ -249,4 +256,89 @@ fn a_broker_that_refuses_every_send_says_so_in_the_row() {
     let row = faulty.alice.get("/v1/messages/refused").json();
     assert!(row["last_error"].as_str().is_some_and(|why| why.contains("not a member")), "{row}");
     faulty.assert_well(1);
+}
+
+#[test]
+fn a_broker_that_closes_over_a_large_frame_gets_it_once_and_the_small_ones_pass() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let faulty = Faulty::start(move |stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        while let Some(send) = receive_type(&mut socket, "send") {
+            if send.to_string().len() > 4000 {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (code, reason) = (1009.into(), "message too big".into());
+                let _ = socket.close(Some(CloseFrame { code, reason }));
+                return listen_on(&mut socket);
+            }
+            let ack = json!({"type": "ack", "id": send["id"], "messageId": "b", "queued": true});
+            say(&mut socket, &ack);
+        }
+    });
+    faulty.alice.wait_for_link("open");
+    let large = json!({"to": "*", "message": "x".repeat(6000), "client_message_id": "large"});
+    assert_eq!(faulty.alice.send(&large).status(), 202);
+    let ids: Vec<String> = (0..10).map(|number| format!("small-{number}")).collect();
+    ids.iter().for_each(|id| faulty.send(id));
+    ids.iter().for_each(|id| faulty.alice.wait_for_status(id, "done"));
+    faulty.alice.wait_for_status("large", "dead");
+    let row = faulty.alice.get("/v1/messages/large").json();
+    let words = row["last_error"].as_str().unwrap_or_default();
+    assert!(words.contains("payload too large") && words.contains("1009"), "{row}");
+    // What is as large is refused before it is accepted, once the link is open again.
+    faulty.alice.wait_for_link("open");
+    let larger = json!({"to": "*", "message": "x".repeat(8000), "client_message_id": "larger"});
+    assert_eq!(faulty.alice.send(&larger).status(), 413);
+    assert_eq!(seen.load(Ordering::SeqCst), 1, "it was sent again");
+    faulty.assert_well(2);
+}
+
+/// Every code and reason of the table in `specs/wire.md`, and what the reason in `status` says.
+const CLOSES: [(u16, &str); 15] = [
+    (1000, "session_replaced"),
+    (1000, "disconnected"),
+    (1001, "shutting down"),
+    (1008, "timestamp_skew"),
+    (1008, "capacity"),
+    (1008, "bad_signature"),
+    (1008, "unauthorized"),
+    (1009, "message too big"),
+    (1011, "unavailable"),
+    (4001, "kicked"),
+    (4002, "banned"),
+    (4003, "replaced_by_newer_connection"),
+    (4004, "member_already_connected"),
+    (4010, "{}"),
+    (4321, "what is this"),
+];
+
+#[test]
+fn a_broker_that_closes_with_every_code_there_is() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let now = turn.clone();
+    // A daemon ends when its last mesh refuses it, so there is another, and it is well.
+    let mesh = Mesh::new();
+    let script = Script::start(move |stream, _| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        let _ = receive_type(&mut socket, "hello");
+        let (code, reason) = CLOSES[now.load(Ordering::SeqCst)];
+        let _ = socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
+        listen_on(&mut socket);
+    });
+    let data = mesh.broker_home.path().join("broker");
+    mesh.alice.json(&["mesh", "create", "a", "--data", data.to_str().expect("is UTF-8")]);
+    mesh.alice.reach_broker_of("a", script.port);
+    std::fs::write(mesh.alice.daemon_dir().join("config.toml"), TIMERS).expect("writes");
+    let alice = Daemon::start(&mesh.alice);
+    let faulty = Faulty { mesh, script, alice };
+    for (number, (code, reason)) in CLOSES.into_iter().enumerate() {
+        turn.store(number, Ordering::SeqCst);
+        assert!(faulty.mesh.alice.cli(&["daemon", "reload"]).status.success());
+        faulty.wait_for_reason(&format!("{code} {reason}"));
+        let remedy = faulty.link()["remedy"].clone();
+        assert_eq!(remedy.is_null(), [1000, 1001, 1011].contains(&code) && number != 0, "{remedy}");
+    }
+    assert_eq!(faulty.alice.get("/v1/health").json()["meshes"][1]["link"], "open");
+    // Each code says one line, each reload another.
+    faulty.assert_idle(LOG_LINES_MAX + 2 * CLOSES.len());
 }

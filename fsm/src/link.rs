@@ -17,7 +17,8 @@
 //! to say goodbye does so first, through `socket_mut`.
 //!
 //! Stopping and re-dialling at once (shutdown, a reload, a clock jump) are the driver's: it drops
-//! what it holds and starts over from [`Offline`].
+//! what it holds and starts over from [`Offline`]. An operator who acts gives a [`Refused`] link the
+//! same fresh start.
 
 mod cause;
 mod down;
@@ -91,6 +92,24 @@ pub struct Closed {
 pub struct HelloError {
     /// Its `code`.
     pub code: String,
+    /// By how much our clock is ahead of the broker's, in milliseconds, if it said what time it is.
+    pub ahead_ms: Option<i64>,
+}
+
+impl HelloError {
+    fn reason(&self) -> String {
+        let code = &self.code;
+        match self.ahead_ms.filter(|_| Cause::of_hello(code) == Cause::ClockSkew) {
+            None => format!("hello rejected: {code}"),
+            Some(ms) => {
+                let (seconds, way) =
+                    (ms.unsigned_abs() / 1000, if ms < 0 { "behind" } else { "ahead of" });
+                format!(
+                    "hello rejected: {code}: this host's clock is {seconds} s {way} the broker's"
+                )
+            }
+        }
+    }
 }
 
 /// Not connected, and not trying.
@@ -161,8 +180,7 @@ impl<T> Greeting<T> {
 
     /// The broker does not want us. Its close frame may follow, and says nothing more.
     pub fn rejected(self, error: &HelloError, jitter: u32) -> Next {
-        let reason = format!("hello rejected: {}", error.code);
-        self.memory.next(Cause::of_hello(&error.code), None, reason, jitter)
+        self.memory.next(Cause::of_hello(&error.code), None, error.reason(), jitter)
     }
 
     /// The broker said nothing in time.
@@ -212,6 +230,12 @@ impl<T> Negotiating<T> {
     pub fn refused(self, refusal: &negotiate::Refusal) -> Refused {
         let (code, remedy) = (Some(negotiate::CLOSE_CODE), refusal.remedy().to_owned());
         self.memory.refused(Cause::Negotiation, code, refusal.to_string(), remedy)
+    }
+
+    /// The broker said that it negotiates, and did not answer in time.
+    pub fn timed_out(self, jitter: u32) -> Waiting {
+        let reason = "the broker did not answer the negotiation in time".to_owned();
+        self.memory.wait(Cause::NegotiationTimeout, reason, jitter)
     }
 
     /// Our own `outbox.max_age_hours` will not do with this broker (§4.9).

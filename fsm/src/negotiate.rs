@@ -225,16 +225,26 @@ pub fn judge(policy: &Policy, offer: &Offer) -> Result<Negotiated, Refusal> {
     Ok(agreed)
 }
 
-/// What a broker's silence means, once the deadline has passed (§15).
-///
-/// # Errors
-/// Everything required counts as missing, unless the policy lets such brokers in.
-pub fn silent(policy: &Policy) -> Result<Negotiated, Refusal> {
+/// What a broker's silence means, once the deadline has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// It knows no negotiation, and is let in all the same.
+    Legacy(Negotiated),
+    /// It knows no negotiation, so everything required is missing.
+    Missing(Refusal),
+    /// It said that it negotiates: it is slow, and is asked again on another connection.
+    Slow,
+}
+
+/// Judges a broker that did not answer in time (§15). `negotiates` is whether its `hello_ack` said
+/// that it would: silence alone is weak evidence, and must not refuse such a broker for ever, nor
+/// let it in as one that does not deduplicate.
+#[must_use]
+pub fn silent(policy: &Policy, negotiates: bool) -> Silence {
     match policy.require.first() {
-        Some(feature) if !policy.allow_legacy => {
-            Err(Refusal::unavailable(feature, "no answer".to_owned()))
-        }
-        _ => Ok(Negotiated::legacy()),
+        _ if negotiates => Silence::Slow,
+        Some(feature) if !policy.allow_legacy => Silence::Missing(Refusal::silence(feature)),
+        _ => Silence::Legacy(Negotiated::legacy()),
     }
 }
 
@@ -331,11 +341,10 @@ fn concurrent(feature: &Feature, agreed: &mut Negotiated) {
 fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, Refusal> {
     match feature.param(param) {
         Some(Param::Int(value)) if *value >= floor => Ok(value.unsigned_abs()),
-        Some(Param::Int(value)) => Err(Refusal {
-            kind: RefusalKind::ParamBelowFloor,
-            feature: feature.name.clone(),
-            detail: format!("{param} {value} < {floor}"),
-        }),
+        Some(Param::Int(value)) => {
+            let detail = format!("{param} is {value}; at least {floor} is required");
+            Err(Refusal::of(RefusalKind::ParamBelowFloor, &feature.name, detail))
+        }
         other => Err(invalid(&feature.name, param, other)),
     }
 }
@@ -345,7 +354,7 @@ fn invalid(feature: &str, param: &str, found: Option<&Param>) -> Refusal {
         None => format!("{param} is missing"),
         Some(value) => format!("{param} is {}", shown(value)),
     };
-    Refusal { kind: RefusalKind::ParamInvalid, feature: feature.to_owned(), detail }
+    Refusal::of(RefusalKind::ParamInvalid, feature, detail)
 }
 
 fn note(feature: &Feature, param: &str, done: &str) -> String {
@@ -358,7 +367,7 @@ fn shown(param: &Param) -> String {
         Param::Int(value) => value.to_string(),
         Param::Bool(value) => value.to_string(),
         Param::Text(value) => format!("{:?}", value.chars().take(64).collect::<String>()),
-        Param::Other => "neither a number, a string nor a boolean".to_owned(),
+        Param::Other => "neither a whole number, a string nor a boolean".to_owned(),
     }
 }
 

@@ -315,12 +315,20 @@ impl Peer {
 
     fn refuse(&self, rejection: &Rejection) {
         self.broker.counters.hello_refusals.add(1);
-        self.error(rejection.code, &rejection.message, None);
+        let is_skewed = rejection.code == "timestamp_skew";
+        let frame = ErrorFrame {
+            code: rejection.code.to_owned(),
+            message: rejection.message.clone(),
+            broker_time: is_skewed.then(|| self.clock().now().0),
+            request_id: None,
+        };
+        self.tell(&BrokerFrame::Error(frame));
         self.lines.send(Outgoing::Close(rejection.close.0, rejection.close.1));
     }
 
     fn error(&self, code: &str, message: &str, request_id: Option<String>) {
-        let frame = ErrorFrame { code: code.to_owned(), message: message.to_owned(), request_id };
+        let (code, message) = (code.to_owned(), message.to_owned());
+        let frame = ErrorFrame { code, message, broker_time: None, request_id };
         self.tell(&BrokerFrame::Error(frame));
     }
 

@@ -1,4 +1,4 @@
-//! `daemon status`, `daemon version` and `daemon down`.
+//! `daemon status`, `daemon version`, `daemon down` and `daemon reload`.
 
 use super::args::Parsed;
 use super::context::Context;
@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::print::{Tone, age, columns, inline};
 use crate::api::{Health, MeshHealth, Version};
 use crate::client;
+use crate::config::Settings;
 use crate::daemon::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -191,6 +192,23 @@ fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(Failure::failed(format!("cannot signal process {pid}: {error}"))),
     }
+}
+
+/// `daemon reload`
+pub(super) fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+    let Some(pid) = running_pid(context)? else {
+        context.print.answer(&json!({ "reloading": false, "reason": "not_running" }), || {
+            format!("daemon not running; start it with `{}`", context.command("daemon up"))
+        })?;
+        return Ok(exit::NOT_RUNNING);
+    };
+    // What it cannot read it says in its log, and goes on as before: so the file is read here too.
+    Settings::load(&context.paths.config_toml())?;
+    signal(pid, Signal::HUP)?;
+    context.print.answer(&json!({ "reloading": true, "pid": pid }), || {
+        format!("the daemon (pid {pid}) reads its configuration again; `claudemesh daemon status` shows its links")
+    })?;
+    Ok(exit::OK)
 }
 
 /// Tells a running daemon to read `config.json` again; whether one runs.

@@ -134,7 +134,7 @@ pub(super) const COMMANDS: &[Command] = &[
             flag("tcp", Nothing, "listen on loopback TCP too, also in a container or in CI"),
             flag("persistent", Nothing, "in CI, behave as anywhere else"),
             flag("public-health", Nothing, "answer GET /v1/health on TCP without the token"),
-            flag("allow-legacy-broker", Nothing, "accept brokers that do not deduplicate"),
+            flag("allow-legacy-broker", Maybe("slug"), "accept a broker that does not deduplicate"),
         ],
         about: "start the daemon",
         details: "Detaches, and returns once the daemon answers and every link has its first \
@@ -166,6 +166,15 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "Exits 0 when there is nothing to stop.",
         examples: &["claudemesh daemon down"],
         run: daemon::down,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "reload"],
+        about: "read config.toml and config.json again, and dial what is down",
+        details: "Attaches meshes that were joined. Links that wait or were refused dial at once; \
+                  open ones stay. Exits 3 when the daemon is not running.",
+        examples: &["claudemesh daemon reload"],
+        run: daemon::run_reload,
         ..PLAIN
     },
     Command {

@@ -6,12 +6,14 @@ use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
 use super::{broker, detach, exit};
-use crate::config::{Origin, Settings};
+use crate::config::{LegacyBrokers, Origin, Settings};
 use crate::daemon::{self, DaemonError, LocalBroker};
 use crate::join;
 use std::net::SocketAddr;
 
 const TCP: &str = "ipc.tcp_enabled";
+const LEGACY: &str = "allow-legacy-broker";
+const LEGACY_KEY: &str = "features.allow_legacy_broker";
 
 /// `daemon up`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -55,9 +57,7 @@ fn options(
     if parsed.has("public-health") {
         settings.set("ipc.public_health_check", true, Origin::Flag)?;
     }
-    if parsed.has("allow-legacy-broker") {
-        settings.set("features.allow_legacy_broker", true, Origin::Flag)?;
-    }
+    allow_legacy_brokers(&mut settings, parsed)?;
     let listen = parsed.parsed("listen", "an address like 127.0.0.1:7900", |text| {
         text.parse::<SocketAddr>().ok()
     })?;
@@ -80,6 +80,23 @@ fn options(
         log_to_stderr: !parsed.has("detached"),
     };
     Ok((options, choice))
+}
+
+/// `--allow-legacy-broker` is for every mesh, `--allow-legacy-broker=<slug>` for one more than the
+/// file names.
+fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
+    let given = parsed.flags().iter().filter(|(name, _)| *name == LEGACY);
+    let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
+    match (slugs, settings.features.allow_legacy_broker.clone()) {
+        (None, _) => settings.set(LEGACY_KEY, true, Origin::Flag)?,
+        (Some(slugs), LegacyBrokers::Only(mut all)) if !slugs.is_empty() => {
+            all.extend(slugs);
+            settings.set(LEGACY_KEY, all, Origin::Flag)?;
+        }
+        // None was given, or the file allows every mesh anyway.
+        (Some(_), _) => {}
+    }
+    Ok(())
 }
 
 /// Decides on TCP: a flag, else `config.toml`, else what kind of host this is. Yields what to say
@@ -154,6 +171,25 @@ mod tests {
         let mut settings = Settings::parse(toml).expect("good settings");
         let said = choose_tcp(&mut settings, &parsed, host).expect("no contradiction");
         (settings.ipc.tcp_enabled, said.is_some())
+    }
+
+    #[test]
+    fn legacy_brokers_are_allowed_for_all_meshes_or_for_the_named_ones() {
+        let allowed = |flags: &[&str], toml: &str| {
+            let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
+            let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("{flags:?}") };
+            let mut settings = Settings::parse(toml).expect("good settings");
+            allow_legacy_brokers(&mut settings, &parsed).expect("good flags");
+            ["old", "older", "new"].map(|slug| settings.features.allow_legacy_broker.allows(slug))
+        };
+        let file = "[features]\nallow_legacy_broker = [\"old\"]";
+        let all = "[features]\nallow_legacy_broker = true";
+        assert_eq!(allowed(&[], ""), [false, false, false]);
+        assert_eq!(allowed(&[], file), [true, false, false]);
+        assert_eq!(allowed(&["--allow-legacy-broker"], file), [true, true, true]);
+        assert_eq!(allowed(&["--allow-legacy-broker=old"], ""), [true, false, false]);
+        assert_eq!(allowed(&["--allow-legacy-broker=older"], file), [true, true, false]);
+        assert_eq!(allowed(&["--allow-legacy-broker=older"], all), [true, true, true]);
     }
 
     #[test]

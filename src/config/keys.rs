@@ -191,7 +191,7 @@ const fn switch(name: &'static str, preset: bool, reload: Reload, about: &'stati
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     key("daemon.display_name", Text(NAME_CHARACTERS_MAX), Unset, Applies, "the name peers see; else that of config.json"),
-    key("daemon.log_level", Choice(LOG_LEVELS), Preset::Text(default::LOG_LEVEL), Applies, "the least severe level that is logged"),
+    key("daemon.log_level", Choice(LOG_LEVELS), Preset::Text(default::LOG_LEVEL), NeedsRestart, "the least severe level that is logged"),
 
     switch("ipc.tcp_enabled", true, NeedsRestart, "listen on loopback TCP beside the socket"),
     bounded("ipc.http_port", Integer(0, 65_535), default::HTTP_PORT, NeedsRestart, "the loopback TCP port; 0 lets the system choose"),
@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
     bounded("ipc.idle_ms", TIMER_MS, default::IDLE_MS, NeedsRestart, "time a connection may stay idle"),
 
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
-    bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, Applies, "longest wait between attempts"),
+    bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, NeedsRestart, "longest wait between attempts"),
 
 
     bounded("link.hello_ms", TIMER_MS, default::HELLO_MS, Applies, "time for a broker to answer the hello"),
@@ -218,7 +218,7 @@ pub const KEYS: &[Key] = &[
     bounded("link.ping_ms", TIMER_MS, default::PING_MS, Applies, "time between pings"),
     bounded("link.dead_ms", TIMER_MS, default::DEAD_MS, Applies, "silence after which a link is dead; more than link.ping_ms"),
     bounded("link.backoff_cap_ms", Integer(100, 3_600_000), default::LINK_BACKOFF_CAP_MS, Applies, "longest wait before dialling again"),
-    bounded("link.inflight_max", Integer(1, 4096), default::INFLIGHT_MAX, Applies, "sends in flight on one link"),
+    bounded("link.inflight_max", Integer(1, 4096), default::INFLIGHT_MAX, NeedsRestart, "sends in flight on one link"),
 
     bounded("reconnect.stable_ms", TIMER_MS, default::STABLE_MS, Applies, "time a link stays open before its backoff starts over"),
 

@@ -108,6 +108,24 @@ fn what_comes_from_elsewhere_obeys_the_same_rules() {
 }
 
 #[test]
+fn a_file_read_again_counts_as_before_after_what_was_said_elsewhere() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let file = dir.path().join("config.toml");
+    let mut settings = Settings::parse("[link]\nack_ms = 1000\n").expect("good");
+    settings.set("daemon.display_name", "flag", Origin::Flag).expect("good");
+    std::fs::write(&file, "[daemon]\ndisplay_name = \"file\"\n[link]\nhello_ms = 2000\n")
+        .expect("writes");
+    let reloaded = settings.reloaded(&file).expect("good");
+    assert_eq!(reloaded.daemon.display_name.as_deref(), Some("flag"));
+    assert_eq!(reloaded.origin("daemon.display_name"), Some(Origin::Flag));
+    assert_eq!(reloaded.link.hello, Duration::from_secs(2));
+    // What the file no longer says is its default again.
+    assert_eq!(reloaded.link.ack, Settings::default().link.ack);
+    std::fs::write(&file, "[link]\nhello = 1\n").expect("writes");
+    assert!(settings.reloaded(&file).is_err());
+}
+
+#[test]
 fn the_listing_shows_every_key_and_where_its_value_came_from() {
     let settings = Settings::parse("[outbox]\nmax_age_hours = 5").expect("good");
     let listing = settings.listing();

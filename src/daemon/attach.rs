@@ -1,5 +1,6 @@
 //! Attaching meshes: for each, a link, a drain and a receive flow of its own (§1).
 
+use super::witness::Witness;
 use super::{DaemonError, save_rosters};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -7,14 +8,14 @@ use crate::drain::{Drain, Limits};
 use crate::events::Bus;
 use crate::http::Shutdown;
 use crate::identity::{Config, JoinedMesh, SessionKeys};
-use crate::link::{self, LinkConfig, TlsRoots};
+use crate::link::{self, LinkConfig, Remote, TlsRoots};
 use crate::meshes::{Mesh, Meshes};
 use crate::paths::Paths;
 use crate::receipts::Receipts;
 use crate::receive::Receive;
 use crate::recover::Stores;
 use crate::roster::Roster;
-use claudemesh_fsm::link::Timers;
+use claudemesh_fsm::link::{LinkState, Timers};
 use claudemesh_fsm::negotiate::Policy;
 use futures_lite::FutureExt;
 use smol::Task;
@@ -41,9 +42,57 @@ pub(super) struct Fleet {
     pub(super) clock: Clock,
     pub(super) stopped: Shutdown,
     pub(super) tasks: Vec<Task<()>>,
+    /// How each mesh's link is told what to do, by slug.
+    pub(super) links: BTreeMap<String, Remote>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reloaded {
+    /// Meshes attached.
+    pub(super) added: usize,
+    /// Links that were down and dial again.
+    pub(super) redialled: usize,
 }
 
 impl Fleet {
+    /// Reads both configurations again (§14): meshes that were joined are attached, links go by
+    /// what changed from their next dial on, and those that are down dial at once, refused ones
+    /// too. A `config.toml` that cannot be read leaves the settings as they were, and is no reason
+    /// not to attach a mesh.
+    pub(super) fn reload(&mut self) -> Result<Reloaded, DaemonError> {
+        let config = Config::load(&self.paths)?;
+        self.reload_settings();
+        let mut redialled = 0;
+        for joined in config.meshes {
+            let slug = joined.slug.clone();
+            let Some(mesh) = self.meshes.get(&slug) else { continue };
+            let Some(link) = self.links.get(&slug).cloned() else { continue };
+            if mesh.member_key() != joined.pubkey().to_hex() {
+                tracing::warn!(mesh = slug, "has another member key: only a restart applies it");
+                continue;
+            }
+            link.configure(self.link_config(joined, config.display_name.clone())?);
+            if matches!(mesh.link().state, LinkState::Waiting | LinkState::Refused) {
+                link.redial();
+                redialled += 1;
+            }
+        }
+        Ok(Reloaded { added: self.attach_joined()?, redialled })
+    }
+
+    fn reload_settings(&mut self) {
+        match self.settings.reloaded(&self.paths.config_toml()) {
+            Ok(settings) => {
+                for name in settings.needs_restart(&self.settings) {
+                    tracing::warn!(name, "changed in config.toml: only a restart applies it");
+                }
+                self.settings = settings;
+            }
+            Err(error) => tracing::error!(%error, "the settings stay as they were"),
+        }
+    }
+
     /// Attaches every joined mesh that is not attached yet; says how many were.
     pub(super) fn attach_joined(&mut self) -> Result<usize, DaemonError> {
         let config = Config::load(&self.paths)?;
@@ -108,13 +157,10 @@ impl Fleet {
             drop(drained);
         };
         let end = Box::pin(async move { link_may_end.wait().await });
-        // Nobody re-dials by hand yet; the channel stays open so that its end means nothing.
-        let (redial, redials) = smol::channel::bounded(1);
-        let (clock, observer) = (self.clock.clone(), Arc::new(mesh.clone()));
-        let link = async move {
-            link::run(config, clock, observer, to_receive, end, redials).await;
-            drop(redial);
-        };
+        let (remote, orders) = Remote::new();
+        self.links.insert(mesh.slug().to_owned(), remote);
+        let observer = Arc::new(Witness { mesh: mesh.clone(), outbox: self.stores.outbox.clone() });
+        let link = link::run(config, self.clock.clone(), observer, to_receive, end, orders);
         let tasks = [
             self.clock.spawn(link),
             self.clock.spawn(drain),

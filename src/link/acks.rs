@@ -6,11 +6,13 @@
 
 use super::WORDS_CHARS_MAX;
 use super::asks::{Ask, Asks};
+use super::topics::{Lookup, Topics};
 use crate::clock::{BoxFuture, Clock};
 use crate::courier::{Courier, Delivery, LateAck};
 use crate::message::SecretKey;
-use crate::wire::{self, ClientFrame, to_text};
+use crate::wire::{self, ClientFrame, Correlated, to_text};
 use claudemesh_fsm::id::{BrokerMessageId, Millis};
+use claudemesh_fsm::negotiate::PAYLOAD_BYTES_MIN;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
 use futures_lite::Stream;
@@ -24,6 +26,11 @@ use std::time::Duration;
 
 /// The status by which a frame that the mesh does not take is refused here (§3.6).
 const TOO_LARGE: u16 = 413;
+/// A broker that closes over a frame of fewer bytes than this is not believed: no broker may take
+/// less (§15, `max_payload`).
+const TOO_LARGE_BYTES_MIN: usize = PAYLOAD_BYTES_MIN as usize;
+/// The status by which a message to a topic that does not exist is refused here.
+const NOT_FOUND: u16 = 404;
 /// The most bytes of a broker's id that are believed.
 const ID_BYTES_MAX: usize = 256;
 /// The status of an id that was used for another message (§4.5b).
@@ -32,15 +39,17 @@ const CONFLICT: u16 = 409;
 const ACCEPTED: [u16; 2] = [200, 201];
 
 /// A frame on its way to the socket.
-struct Outgoing {
-    id: Arc<str>,
-    text: String,
-    reply: oneshot::Sender<Delivery>,
+enum Outgoing {
+    /// A send, whose answer somebody waits for.
+    Send { id: Arc<str>, text: String, reply: oneshot::Sender<Delivery> },
+    /// A question that a send raised; its answer is the driver's to hear.
+    Ask(String),
 }
 
 /// A written frame.
 struct Written {
     id: Arc<str>,
+    bytes: usize,
     deadline: Duration,
     reply: oneshot::Sender<Delivery>,
 }
@@ -68,6 +77,9 @@ pub(super) struct Desk {
     next_ticket: u64,
     inflight_max: usize,
     ack_max: Duration,
+    /// The largest frame that was answered, and the largest that was given up, in bytes.
+    answered_bytes_max: usize,
+    given_up_bytes_max: usize,
     /// Questions beside the sends.
     pub(super) asks: Asks,
     /// Dropped with the desk: that is how couriers learn of the end.
@@ -85,6 +97,8 @@ impl Desk {
             next_ticket: 0,
             inflight_max: inflight_max.max(1),
             ack_max,
+            answered_bytes_max: 0,
+            given_up_bytes_max: 0,
             asks: Asks::new(),
             gone: channel::bounded(1),
         }
@@ -92,15 +106,18 @@ impl Desk {
 
     /// A way for the flows to send through this desk.
     pub(super) fn courier(&self, terms: Terms, clock: Clock) -> DeskCourier {
-        let (outgoing, gone) = (self.sender.clone(), self.gone.1.clone());
-        DeskCourier { outgoing, asks: self.asks.sender(), gone, terms, clock }
+        let (outgoing, gone, ack_max) = (self.sender.clone(), self.gone.1.clone(), self.ack_max);
+        DeskCourier { outgoing, asks: self.asks.sender(), gone, terms, ack_max, clock }
     }
 
     /// The next frame to write at `now`; from here on it counts as written.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>, now: Duration) -> Poll<String> {
         while self.written.len() < self.inflight_max {
             let Poll::Ready(Some(outgoing)) = self.queue.as_mut().poll_next(cx) else { break };
-            let Outgoing { id, text, reply } = outgoing;
+            let (id, text, reply) = match outgoing {
+                Outgoing::Send { id, text, reply } => (id, text, reply),
+                Outgoing::Ask(text) => return Poll::Ready(text),
+            };
             // Nobody waits for it any more, and it was never written.
             if reply.is_canceled() {
                 continue;
@@ -111,7 +128,8 @@ impl Desk {
                 self.give_up(older, "another send took its id");
             }
             let deadline = now.saturating_add(self.ack_max);
-            self.written.insert(ticket, Written { id, deadline, reply });
+            let bytes = text.len();
+            self.written.insert(ticket, Written { id, bytes, deadline, reply });
             return Poll::Ready(text);
         }
         Poll::Pending
@@ -127,6 +145,7 @@ impl Desk {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
             let Some((_, written)) = self.written.pop_first() else { return };
             self.by_id.remove(&written.id);
+            self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
             let words = format!("no answer from the broker within {:?}", self.ack_max);
             // A caller that no longer listens needs no answer.
             let _ = written.reply.send(Delivery::Lost { words });
@@ -142,6 +161,7 @@ impl Desk {
         let waiting = self.by_id.remove(name.as_str()).and_then(|it| self.written.remove(&it));
         match (waiting, delivery) {
             (Some(written), delivery) => {
+                self.answered_bytes_max = self.answered_bytes_max.max(written.bytes);
                 let acked = matches!(delivery, Delivery::Acked(_));
                 match written.reply.send(delivery) {
                     // The caller went away in the meantime: a success still counts (§4.5.2).
@@ -155,6 +175,26 @@ impl Desk {
         }
     }
 
+    /// The broker closed because a frame was too large (1009). Whatever its limit is, the largest
+    /// frame that it left unanswered is above it: sends of that size are refused for good, and the
+    /// others are lost. Says how much a frame may weigh from now on, in bytes; `None` if this
+    /// proves nothing, because a frame as large was answered, or because no limit is that small.
+    pub(super) fn close_too_large(&mut self, why: &str) -> Option<usize> {
+        let unanswered = self.written.values().map(|written| written.bytes);
+        let largest = unanswered.fold(self.given_up_bytes_max, usize::max);
+        if largest <= self.answered_bytes_max.max(TOO_LARGE_BYTES_MIN) {
+            return None;
+        }
+        for (_, written) in self.written.extract_if(.., |_, written| written.bytes == largest) {
+            let words = format!(
+                "payload too large: the broker closed the connection over a frame of {largest} bytes (1009 {why})"
+            );
+            let (code, permanent) = (Some(TOO_LARGE), Some(true));
+            let _ = written.reply.send(Delivery::Refused { code, permanent, words });
+        }
+        Some(largest - 1)
+    }
+
     /// The link is over: what was written is lost, what was not is unsent. Nothing is taken later.
     pub(super) fn close(&mut self, why: &str) {
         self.queue.close();
@@ -163,7 +203,9 @@ impl Desk {
             let _ = written.reply.send(Delivery::Lost { words: why.to_owned() });
         }
         while let Ok(outgoing) = self.queue.try_recv() {
-            let _ = outgoing.reply.send(Delivery::Unsent { words: why.to_owned() });
+            if let Outgoing::Send { reply, .. } = outgoing {
+                let _ = reply.send(Delivery::Unsent { words: why.to_owned() });
+            }
         }
         self.asks.close();
         self.gone.0.close();
@@ -171,6 +213,7 @@ impl Desk {
 
     fn give_up(&mut self, ticket: u64, why: &str) {
         if let Some(written) = self.written.remove(&ticket) {
+            self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
             let _ = written.reply.send(Delivery::Lost { words: why.to_owned() });
         }
     }
@@ -222,6 +265,8 @@ pub(super) struct Terms {
     pub(super) frame_bytes_max: usize,
     /// Whether the broker tells receipts.
     pub(super) has_receipts: bool,
+    /// Where names of topics are to be resolved here.
+    pub(super) topics: Option<Arc<Topics>>,
 }
 
 /// The courier's end.
@@ -230,7 +275,30 @@ pub(super) struct DeskCourier {
     asks: Sender<Ask>,
     gone: Receiver<Infallible>,
     terms: Terms,
+    ack_max: Duration,
     clock: Clock,
+}
+
+impl DeskCourier {
+    /// Puts the id of a topic in the place of its name, where the broker wants that; or says why
+    /// the message cannot go now, with what to ask the broker first.
+    fn resolve(&self, message: &mut wire::Send) -> Result<(), (Delivery, Option<String>)> {
+        let topic = message.target_spec.strip_prefix('#');
+        let (Some(topics), Some(topic)) = (&self.terms.topics, topic) else { return Ok(()) };
+        match topics.find(topic, self.clock.monotonic(), self.ack_max) {
+            Lookup::Id(id) => {
+                message.target_spec = format!("#{id}");
+                Ok(())
+            }
+            Lookup::NotYet { ask } => {
+                let request = Correlated { request_id: Some(self.clock.mint_id()) };
+                let question = ask.then(|| to_text(&ClientFrame::TopicList(request)));
+                let words = "the broker's list of topics is not there yet".to_owned();
+                Err((Delivery::Unsent { words }, question))
+            }
+            Lookup::Missing => Err((unknown_topic(), None)),
+        }
+    }
 }
 
 impl Courier for DeskCourier {
@@ -241,13 +309,21 @@ impl Courier for DeskCourier {
         }
         let id = Arc::from(message.id.as_deref().unwrap_or_default());
         let (outgoing, frame_bytes_max) = (self.outgoing.clone(), self.terms.frame_bytes_max);
+        let resolved = self.resolve(&mut message);
         Box::pin(async move {
+            if let Err((delivery, question)) = resolved {
+                if let Some(question) = question {
+                    // A link that is no longer open is asked by the next one.
+                    let _ = outgoing.send(Outgoing::Ask(question)).await;
+                }
+                return delivery;
+            }
             let text = to_text(&ClientFrame::Send(Box::new(message)));
             if text.len() > frame_bytes_max {
                 return too_large(text.len(), frame_bytes_max);
             }
             let (reply, answer) = oneshot::channel();
-            if outgoing.send(Outgoing { id, text, reply }).await.is_err() {
+            if outgoing.send(Outgoing::Send { id, text, reply }).await.is_err() {
                 return Delivery::Unsent { words: "the link is no longer open".to_owned() };
             }
             // The desk answers whatever happens; without it nobody knows what was written.
@@ -282,6 +358,13 @@ impl Courier for DeskCourier {
     fn max_age_ms(&self) -> u64 {
         self.terms.max_age_ms
     }
+}
+
+/// A broker of today's network would acknowledge it and lose it. The topic's name is not in the
+/// words: they are read for what they mean.
+fn unknown_topic() -> Delivery {
+    let words = "unknown topic: the broker's list has none of this name".to_owned();
+    Delivery::Refused { code: Some(NOT_FOUND), permanent: Some(true), words }
 }
 
 /// A broker would close the connection over it, and every send with it (`specs/wire.md`).

@@ -3,34 +3,32 @@
 //! Decides nothing that [`claudemesh_fsm::link`] can decide: what happened goes in, where the link
 //! goes comes out. A socket is said goodbye to before its state is left.
 
+mod arrive;
+
+use super::LinkConfig;
 use super::acks::Terms;
 use super::connection::{Connection, Event};
 use super::roster::RosterAsk;
 use super::signals::{Signal, Signals};
-use super::socket::Socket;
+use super::slept::Slept;
 use super::tls::Tls;
+use super::topics::Topics;
 use super::view::{self, Trouble};
-use super::{LinkConfig, OFFLINE_ROSTER, WORDS_CHARS_MAX};
 use crate::clock::Clock;
 use crate::courier::{Inbound, LinkObserver, LinkView};
-use crate::message::{SecretKey, signed};
-use crate::wire::{BrokerFrame, ClientFrame, FRAME_BYTES_MAX, Hello, features};
+use crate::message::SecretKey;
+use crate::wire::{BrokerFrame, FRAME_BYTES_MAX};
 use claudemesh_fsm::link::{
-    Closed, Dialing, Greeting, HelloError, Idle, LinkState, Negotiating, Next, Offline, Open,
-    Refused, Waiting,
+    Cause, Closed, Dialing, Idle, LinkState, Next, Offline, Open, Refused, Waiting,
 };
-use claudemesh_fsm::negotiate;
+use claudemesh_fsm::negotiate::RECEIPTS;
 use smol::channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-const PROTOCOL_VERSION: u32 = 1;
-const CHANNEL: &str = "claudemesh-daemon";
-const PEER_TYPE: &str = "ai";
 /// The close code of a normal end.
 const NORMAL: u16 = 1000;
-const MS_PER_HOUR: u64 = 60 * 60 * 1000;
 
 /// One link, and what it keeps from one connection to the next.
 pub(super) struct Driver {
@@ -48,8 +46,15 @@ pub(super) struct Driver {
     close_code: Option<u16>,
     /// The feature that the last negotiation failed on.
     feature: Option<String>,
+    /// What the broker offered in it, cut.
+    offer: Option<String>,
+    /// How a revocation was learned, where it was not by a close code (§15.6).
+    revoked_via: Option<String>,
     /// How old a message may get on this mesh, as last negotiated.
     max_age_ms: u64,
+    /// The most a frame may weigh, learned from a close 1009, in bytes.
+    frame_bytes_learned: Option<usize>,
+    slept: Slept,
 }
 
 /// Why a connection is over.
@@ -89,6 +94,7 @@ impl Driver {
         let secrets = Arc::from([config.secret.clone()]);
         let tls = Tls::new(config.tls_roots.clone());
         let (trouble, close_code, feature) = (Trouble::default(), None, None);
+        let slept = Slept::new(&clock);
         Self {
             config,
             clock,
@@ -101,7 +107,11 @@ impl Driver {
             dropped: Arc::default(),
             close_code,
             feature,
+            offer: None,
+            revoked_via: None,
             max_age_ms: 0,
+            frame_bytes_learned: None,
+            slept,
         }
     }
 
@@ -109,182 +119,47 @@ impl Driver {
     pub(super) async fn run(&mut self) {
         let mut dialing = Offline::new(self.config.timers).dial();
         loop {
-            dialing = match self.connection(dialing).await {
-                Over::Next(Next::Wait(waiting)) => match self.wait(waiting).await {
-                    Some(dialing) => dialing,
-                    None => return,
-                },
-                Over::Next(Next::Refused(refused)) => {
-                    self.stay_refused(&refused).await;
-                    return;
-                }
-                Over::Asked(Signal::Redial) => Offline::new(self.config.timers).dial(),
-                Over::Asked(Signal::Stop) => return,
+            let next = match self.connection(dialing).await {
+                Over::Next(Next::Wait(waiting)) => self.wait(waiting).await,
+                Over::Next(Next::Refused(refused)) => self.stay_refused(refused).await,
+                Over::Asked(Signal::Redial) => Some(Offline::new(self.config.timers).dial()),
+                Over::Asked(Signal::Stop) => None,
             };
+            let Some(next) = next else { return };
+            dialing = self.with_news(next);
         }
+    }
+
+    /// What changed in the configuration holds from this dial on: a changed link starts afresh.
+    fn with_news(&mut self, dialing: Dialing) -> Dialing {
+        let Some(config) = self.signals.take_config() else { return dialing };
+        self.secrets = Arc::from([config.secret.clone()]);
+        self.config = config;
+        self.frame_bytes_learned = None;
+        Offline::new(self.config.timers).dial()
     }
 
     /// From the first packet to the last.
     async fn connection(&mut self, dialing: Dialing) -> Over {
-        match self.connect(dialing).await {
+        match self.arrive(dialing).await {
             Ok(open) => self.stay_open(open).await,
             Err(over) => over,
         }
     }
 
-    async fn connect(&mut self, dialing: Dialing) -> Result<Open<Connection>, Over> {
-        let greeting = self.dial(dialing).await?;
-        let negotiating = self.greet(greeting).await?;
-        self.negotiate(negotiating).await
-    }
-
-    async fn dial(&mut self, dialing: Dialing) -> Result<Greeting<Connection>, Over> {
-        (self.close_code, self.feature) = (None, None);
-        self.signals.forget_redials();
-        self.observer.down(LinkView::plain(LinkState::Dialing));
-        let (url, limit) = (&self.config.broker_url, self.config.connect_max);
-        let dial = Socket::dial(url, &mut self.tls, &self.clock, limit);
-        let socket = match self.signals.unless_stopped(dial).await {
-            None => return Err(Over::Asked(Signal::Stop)),
-            Some(Err(why)) => {
-                return Err(dialing.failed(&why.to_string(), self.clock.jitter()).into());
-            }
-            Some(Ok(socket)) => socket,
-        };
-        self.signals.forget_redials();
-        let (clock, observer) = (self.clock.clone(), self.observer.clone());
-        let (secrets, inbound) = (self.secrets.clone(), self.inbound.clone());
-        let dropped = self.dropped.clone();
-        let mut connection =
-            Connection::new(socket, &self.config, secrets, clock, observer, inbound, dropped);
-        connection.say(&ClientFrame::Hello(Box::new(self.hello())));
-        self.observer.down(LinkView::plain(LinkState::Greeting));
-        Ok(dialing.connected(connection, self.clock.monotonic()))
-    }
-
-    fn hello(&self) -> Hello {
-        let LinkConfig { mesh_id, member_id, secret, .. } = &self.config;
-        let (key, at) = (secret.public(), self.clock.now());
-        Hello {
-            protocol_version: Some(PROTOCOL_VERSION),
-            mesh_id: mesh_id.clone(),
-            member_id: member_id.clone(),
-            pubkey: key.to_hex(),
-            session_pubkey: None,
-            display_name: self.config.display_name.clone(),
-            session_id: self.config.session_id.clone(),
-            pid: self.config.pid,
-            cwd: self.config.cwd.clone(),
-            hostname: self.config.hostname.clone(),
-            channel: Some(CHANNEL.to_owned()),
-            peer_type: Some(PEER_TYPE.to_owned()),
-            groups: Vec::new(),
-            timestamp: at.0,
-            signature: secret.sign(&signed::hello(mesh_id, member_id, &key, at)),
-        }
-    }
-
-    async fn greet(
-        &mut self,
-        mut greeting: Greeting<Connection>,
-    ) -> Result<Negotiating<Connection>, Over> {
-        loop {
-            let deadline = greeting.deadline();
-            let event = greeting.socket_mut().next(&mut self.signals, deadline).await;
-            match event {
-                Event::Frame(BrokerFrame::HelloAck(_)) => break,
-                Event::Frame(BrokerFrame::Error(error)) => {
-                    greeting.socket_mut().goodbye(NORMAL, "hello rejected").await;
-                    let code = error.code.chars().take(WORDS_CHARS_MAX).collect();
-                    let (error, jitter) = (HelloError { code }, self.clock.jitter());
-                    return Err(greeting.rejected(&error, jitter).into());
-                }
-                Event::Closed(closed) => {
-                    self.farewell(greeting.socket_mut(), &closed).await;
-                    return Err(greeting.closed(&closed, self.clock.jitter()).into());
-                }
-                Event::Due | Event::Stalled => {
-                    greeting.socket_mut().goodbye(NORMAL, "hello not answered").await;
-                    return Err(greeting.timed_out(self.clock.jitter()).into());
-                }
-                Event::Signal(signal) => {
-                    return Err(asked(greeting.socket_mut(), signal).await);
-                }
-                Event::Revoked(_) | Event::RosterChanged => {}
-                Event::Frame(_) => greeting.socket_mut().drop_frame("a frame before hello_ack"),
-            }
-        }
-        let optional = self.config.policy.optional.iter().cloned();
-        let request = features::Request {
-            require: self.config.policy.require.clone(),
-            optional: optional.chain([OFFLINE_ROSTER.to_owned()]).collect(),
-        };
-        let connection = greeting.socket_mut();
-        connection.allow_acks();
-        connection.say(&ClientFrame::FeatureNegotiationRequest(request));
-        self.observer.down(LinkView::plain(LinkState::Negotiating));
-        Ok(greeting.greeted(self.clock.monotonic()))
-    }
-
-    async fn negotiate(
-        &mut self,
-        mut negotiating: Negotiating<Connection>,
-    ) -> Result<Open<Connection>, Over> {
-        let verdict = loop {
-            let deadline = negotiating.deadline();
-            let event = negotiating.socket_mut().next(&mut self.signals, deadline).await;
-            match event {
-                Event::Frame(BrokerFrame::FeatureNegotiationResponse(response)) => {
-                    tracing::debug!(mesh = %self.config.mesh_id, ?response, "broker's offer");
-                    break negotiate::judge(&self.config.policy, &view::offer(response));
-                }
-                Event::Due => break negotiate::silent(&self.config.policy),
-                // It reads nothing, so it cannot answer either.
-                Event::Stalled => break negotiate::silent(&self.config.policy),
-                Event::Closed(closed) => {
-                    self.farewell(negotiating.socket_mut(), &closed).await;
-                    return Err(negotiating.closed(&closed, self.clock.jitter()).into());
-                }
-                Event::Signal(signal) => {
-                    return Err(asked(negotiating.socket_mut(), signal).await);
-                }
-                Event::Revoked(_) | Event::RosterChanged => {}
-                Event::Frame(_) => {
-                    negotiating.socket_mut().drop_frame("a frame before the negotiation's answer");
-                }
-            }
-        };
-        let negotiated = match verdict {
-            Ok(negotiated) => negotiated,
-            Err(refusal) => {
-                let reason = refusal.close_reason_json();
-                negotiating.socket_mut().goodbye(negotiate::CLOSE_CODE, &reason).await;
-                self.feature = Some(refusal.feature.clone());
-                return Err(negotiating.refused(&refusal).into());
-            }
-        };
-        match negotiated.max_age_hours(self.config.max_age_override_hours) {
-            Ok(hours) => {
-                self.max_age_ms = hours.saturating_mul(MS_PER_HOUR);
-                Ok(negotiating.agreed(negotiated, self.clock.monotonic()))
-            }
-            Err(refused) => {
-                let reason = negotiate::MAX_AGE_REASON;
-                negotiating.socket_mut().goodbye(NORMAL, reason).await;
-                Err(negotiating.max_age_refused(refused).into())
-            }
-        }
-    }
-
     /// Hands the courier out, and works until the link closes.
     async fn stay_open(&mut self, mut open: Open<Connection>) -> Over {
-        self.hand_out(&mut open);
+        let topics = self.hand_out(&mut open);
         let opened_at = open.opened_at();
         let mut roster = RosterAsk::new(self.config.ack_max);
         roster.changed();
         let mut last_ping = opened_at;
         loop {
             let (connection, now) = (open.socket_mut(), self.clock.monotonic());
+            if self.slept.noticed(&self.clock) {
+                tracing::info!(mesh = %self.config.mesh_id, "the host slept: dialling again");
+                return self.leave(connection, Signal::Redial).await;
+            }
             if let Some(request) = roster.request(now, || self.clock.mint_id()) {
                 connection.say(&request);
             }
@@ -305,6 +180,9 @@ impl Driver {
                     roster.answered(list.request_id.as_deref());
                     self.observer.roster(list.peers);
                 }
+                Event::Frame(BrokerFrame::TopicListResponse(list)) if topics.is_some() => {
+                    topics.iter().for_each(|topics| topics.learned(&list.topics));
+                }
                 Event::Frame(BrokerFrame::Error(error)) => {
                     tracing::debug!(code = error.code, message = error.message, "broker's error");
                     connection.drop_frame("an error that answers no send");
@@ -318,26 +196,32 @@ impl Driver {
                 }
                 Event::Stalled => return self.dead(open).await,
                 Event::Revoked(event) => {
-                    tracing::warn!(mesh = %self.config.mesh_id, event, "our membership was revoked");
+                    self.revoked_via = Some(format!("push {event}"));
                     self.observer.down(LinkView::plain(LinkState::Offline));
                     connection.goodbye(NORMAL, "revoked").await;
                     return open.revoked(&event).into();
                 }
-                Event::Signal(signal) => {
-                    // Not open from here on, however long the goodbye takes.
-                    self.observer.down(LinkView::plain(LinkState::Offline));
-                    return asked(connection, signal).await;
-                }
+                Event::Signal(signal) => return self.leave(connection, signal).await,
             }
         }
     }
 
-    fn hand_out(&mut self, open: &mut Open<Connection>) {
-        let view = view::open(open.negotiated());
+    /// Not open from here on, however long the goodbye takes.
+    async fn leave(&mut self, connection: &mut Connection, signal: Signal) -> Over {
+        self.observer.down(LinkView::plain(LinkState::Offline));
+        asked(connection, signal).await
+    }
+
+    /// The topics come with it where the broker wants their ids (`specs/wire.md`, send).
+    fn hand_out(&mut self, open: &mut Open<Connection>) -> Option<Arc<Topics>> {
+        // Whatever the clock did before this connection is no news to it.
+        self.slept.forget(&self.clock);
+        let view = view::open(open.negotiated(), self.frame_bytes_learned);
         let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        let has_receipts = open.negotiated().has(negotiate::RECEIPTS);
+        let has_receipts = open.negotiated().has(RECEIPTS);
         let now = self.clock.monotonic();
         self.trouble.over(&self.config.mesh_id, open.negotiated(), now);
+        let topics = open.negotiated().legacy.then(|| Arc::new(Topics::new()));
         let connection = open.socket_mut();
         connection.allow_sends();
         let terms = Terms {
@@ -345,9 +229,11 @@ impl Driver {
             max_age_ms: self.max_age_ms,
             frame_bytes_max: frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             has_receipts,
+            topics: topics.clone(),
         };
         let courier = connection.desk.courier(terms, self.clock.clone());
         self.observer.open(view, Arc::new(courier));
+        topics
     }
 
     async fn dead(&mut self, mut open: Open<Connection>) -> Over {
@@ -359,26 +245,58 @@ impl Driver {
 
     async fn farewell(&mut self, connection: &mut Connection, closed: &Closed) {
         self.close_code = closed.code;
+        let learned = match Cause::of_close(closed) {
+            Cause::FrameTooLarge => connection.desk.close_too_large(&closed.reason),
+            _ => None,
+        };
+        if let Some(bytes_max) = learned {
+            if self.frame_bytes_learned.is_none() {
+                let mesh = &self.config.mesh_id;
+                tracing::warn!(mesh, bytes_max, "the broker takes smaller frames than it said");
+            }
+            self.frame_bytes_learned = Some(bytes_max);
+        }
         connection.farewell(closed).await;
     }
 
-    /// Waits for its turn, or until somebody asks; `None` when it is time to stop.
+    /// Waits for its turn, for somebody who asks, or for the host to wake from sleep; `None` when
+    /// it is time to stop.
     async fn wait(&mut self, waiting: Waiting) -> Option<Dialing> {
         let (now, stable_after) = (self.clock.monotonic(), self.config.timers.stable_after);
         self.trouble.down(&self.config.mesh_id, &waiting, now, stable_after);
         self.observer.down(view::waiting(&waiting, self.close_code));
-        let delay = Duration::from_millis(waiting.delay_ms());
-        match self.clock.timeout(delay, self.signals.wait()).await {
-            Some(Signal::Stop) => None,
-            Some(Signal::Redial) | None => Some(waiting.redial()),
+        let until = now.saturating_add(Duration::from_millis(waiting.delay_ms()));
+        self.slept.forget(&self.clock);
+        loop {
+            // A long wait looks up as often as an open link pings.
+            let left = until.saturating_sub(self.clock.monotonic());
+            let look = left.min(self.config.timers.ping_every);
+            match self.clock.timeout(look, self.signals.wait()).await {
+                Some(Signal::Stop) => return None,
+                Some(Signal::Redial) => return Some(waiting.redial()),
+                None if left <= look || self.slept.noticed(&self.clock) => {
+                    return Some(waiting.redial());
+                }
+                None => {}
+            }
         }
     }
 
-    async fn stay_refused(&mut self, refused: &Refused) {
+    /// Stays down until an operator acts; `None` when it is time to stop.
+    async fn stay_refused(&mut self, refused: Refused) -> Option<Dialing> {
         let (reason, remedy) = (refused.reason(), refused.remedy());
-        tracing::warn!(mesh = %self.config.mesh_id, reason, remedy, "link refused");
-        self.observer.down(view::refused(refused, self.feature.take()));
-        self.signals.stopped().await;
+        if refused.cause() == Cause::Revoked {
+            let by_close = || refused.close_code().map(|code| format!("close {code}"));
+            let via = self.revoked_via.take().or_else(by_close).unwrap_or_default();
+            self.observer.revoked(&via);
+        }
+        let offer = self.offer.take();
+        tracing::warn!(mesh = %self.config.mesh_id, reason, remedy, offer, "link refused");
+        self.observer.down(view::refused(&refused, self.feature.take()));
+        match self.signals.wait().await {
+            Signal::Stop => None,
+            Signal::Redial => Some(refused.reset().dial()),
+        }
     }
 }
 

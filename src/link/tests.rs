@@ -1,14 +1,28 @@
 //! The link against a scripted broker, over real sockets.
 
 mod broken;
+mod closes;
 mod delivery;
+mod negotiation;
+mod oversize;
 mod receipts;
 mod refusals;
 mod rig;
+mod slept;
 mod tls;
+mod topics;
 
 use rig::{Rig, Saw, hello_ack, negotiated, rig};
 use serde_json::json;
+
+/// Compares `text` with the snapshot `name`.
+fn pin(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(format!("{}/snapshots/link", env!("CARGO_MANIFEST_DIR")));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
 
 #[test]
 fn a_link_greets_negotiates_opens_and_asks_who_is_there() {

@@ -1,6 +1,6 @@
 //! The first frame of a connection, and its answer (`specs/wire.md`).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// How far a hello's timestamp may be from the broker's clock, in milliseconds.
@@ -122,7 +122,15 @@ pub struct HelloAck {
     /// The broker's clock, Unix milliseconds; only ours says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker_time: Option<i64>,
+    /// Whether this broker will answer a negotiation (§15); only ours says. What is not `true` is
+    /// no promise.
+    #[serde(default, deserialize_with = "is_true", skip_serializing_if = "std::ops::Not::not")]
+    pub negotiates: bool,
     /// Profile, policy and restored state, passed over.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+fn is_true<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    Ok(Value::deserialize(value)? == Value::Bool(true))
 }

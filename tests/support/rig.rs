@@ -114,12 +114,23 @@ impl Home {
 
     /// Makes every mesh of `config.json` reach its broker through `port`.
     pub fn reach_broker_through(&self, port: u16) {
+        self.change_meshes(|mesh| mesh["brokerUrl"] = format!("ws://127.0.0.1:{port}/ws").into());
+    }
+
+    /// The same for one mesh.
+    pub fn reach_broker_of(&self, slug: &str, port: u16) {
+        self.change_meshes(|mesh| {
+            if mesh["slug"] == slug {
+                mesh["brokerUrl"] = format!("ws://127.0.0.1:{port}/ws").into();
+            }
+        });
+    }
+
+    fn change_meshes(&self, change: impl FnMut(&mut Value)) {
         let path = self.path().join("config.json");
         let config = std::fs::read_to_string(&path).expect("reads");
         let mut config: Value = serde_json::from_str(&config).expect("is JSON");
-        for mesh in config["meshes"].as_array_mut().expect("meshes") {
-            mesh["brokerUrl"] = format!("ws://127.0.0.1:{port}/ws").into();
-        }
+        config["meshes"].as_array_mut().expect("meshes").iter_mut().for_each(change);
         std::fs::write(&path, config.to_string()).expect("writes");
     }
 }

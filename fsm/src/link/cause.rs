@@ -22,6 +22,8 @@ pub enum Cause {
     DialFailed,
     /// The hello was not answered in time.
     HelloTimeout,
+    /// A broker that negotiates did not answer the negotiation in time.
+    NegotiationTimeout,
     /// The connection ended, and nothing says why.
     Closed,
     /// The broker is going away.
@@ -59,9 +61,10 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DialFailed,
         Self::HelloTimeout,
+        Self::NegotiationTimeout,
         Self::Closed,
         Self::ShuttingDown,
         Self::Dead,
@@ -86,6 +89,7 @@ impl Cause {
         match self {
             Self::DialFailed => "dial_failed",
             Self::HelloTimeout => "hello_timeout",
+            Self::NegotiationTimeout => "negotiation_timeout",
             Self::Closed => "closed",
             Self::ShuttingDown => "broker_shutting_down",
             Self::Dead => "dead",
@@ -111,6 +115,7 @@ impl Cause {
         match self {
             Self::DialFailed
             | Self::HelloTimeout
+            | Self::NegotiationTimeout
             | Self::Closed
             | Self::ShuttingDown
             | Self::Dead
@@ -137,8 +142,11 @@ impl Cause {
             Self::Closed | Self::ShuttingDown | Self::Dead => return None,
             Self::DialFailed => "check the network, and the broker's address in config.json",
             Self::HelloTimeout => "check that the address is a claudemesh broker's",
+            Self::NegotiationTimeout => {
+                "the broker is slow: if it stays so, raise link.negotiation_ms in config.toml"
+            }
             Self::SessionReplaced => {
-                "stop the other program that uses this session; `claudemesh daemon restart` if there is none"
+                "stop the other program that uses this session; `claudemesh daemon reload` if there is none"
             }
             Self::ClockSkew => "set this host's clock: it must be within 60 s of the broker's",
             Self::Capacity => {
@@ -152,7 +160,7 @@ impl Cause {
             }
             Self::FrameTooLarge => "send smaller messages: one was larger than the broker accepts",
             Self::Kicked => {
-                "an admin disconnected this daemon; `claudemesh daemon restart` tries again"
+                "an admin disconnected this daemon; `claudemesh daemon reload` tries again, or `daemon up` where it has ended"
             }
             Self::Revoked => {
                 "ask an admin of the mesh for a new invite, then `claudemesh daemon remint --mesh <slug> --invite <link>`"
@@ -177,6 +185,8 @@ impl Cause {
             "timestamp_skew" | "expired" | "ttl_too_long" => Self::ClockSkew,
             "capacity" => Self::Capacity,
             "unauthorized" => Self::Unauthorized,
+            // The broker's own trouble, and nothing of ours.
+            "unavailable" | "busy" => Self::Closed,
             "revoked" | "banned" => Self::Revoked,
             "member_already_connected" => Self::AlreadyConnected,
             _ => Self::HelloRejected,

@@ -1,7 +1,7 @@
 //! The link, driven through every state and every way down (§15.5).
 
 use super::*;
-use crate::negotiate::Policy;
+use crate::negotiate::{Policy, Silence};
 use alloc::vec::Vec;
 
 const HALF: u32 = u32::MAX / 2 + 1;
@@ -21,6 +21,10 @@ fn open() -> Open<&'static str> {
 
 fn close(code: u16, reason: &str) -> Closed {
     Closed { code: Some(code), reason: reason.to_owned() }
+}
+
+fn hello_error(code: &str) -> HelloError {
+    HelloError { code: code.to_owned(), ahead_ms: None }
 }
 
 fn waits(next: Next) -> Waiting {
@@ -127,15 +131,24 @@ fn a_rejected_hello_is_read_by_its_code() {
         ("no_hello", Cause::HelloRejected),
         ("never heard of", Cause::HelloRejected),
     ] {
-        let waiting = waits(greeting().rejected(&HelloError { code: code.to_owned() }, HALF));
+        let waiting = waits(greeting().rejected(&hello_error(code), HALF));
         assert_eq!(waiting.cause(), cause);
         assert_eq!(waiting.reason(), format!("hello rejected: {code}"));
         assert!(waiting.remedy().is_some());
     }
-    let skewed = waits(greeting().rejected(&HelloError { code: "timestamp_skew".into() }, 0));
-    assert!(skewed.remedy().is_some_and(|remedy| remedy.contains("clock")));
+    let skewed = |ahead_ms| {
+        let error = HelloError { ahead_ms: Some(ahead_ms), ..hello_error("timestamp_skew") };
+        waits(greeting().rejected(&error, 0))
+    };
+    assert!(skewed(1).remedy().is_some_and(|remedy| remedy.contains("clock")));
+    for (ahead_ms, words) in [(95_400, "95 s ahead of"), (-3_600_000, "3600 s behind")] {
+        let reason = skewed(ahead_ms).reason().to_owned();
+        assert!(reason.contains(&format!("this host's clock is {words} the broker's")), "{reason}");
+    }
+    let theirs = waits(greeting().rejected(&hello_error("unavailable"), 0));
+    assert_eq!((theirs.cause().pace(), theirs.remedy()), (Pace::Backoff, None));
     for code in ["revoked", "member_already_connected"] {
-        let refused = refuses(greeting().rejected(&HelloError { code: code.into() }, HALF));
+        let refused = refuses(greeting().rejected(&hello_error(code), HALF));
         assert_eq!(refused.close_code(), None);
     }
 }
@@ -168,7 +181,7 @@ fn the_cap_is_the_operators_for_slow_waits_too() {
     let timers = Timers { cap_ms: 40, ..Timers::default() };
     let dial = || Offline::new(timers).dial();
     assert_eq!(dial().failed("refused", u32::MAX).delay_ms(), 39);
-    let full = HelloError { code: "capacity".into() };
+    let full = hello_error("capacity");
     for (jitter, delay_ms) in [(0, 200), (HALF, 300), (u32::MAX, 399)] {
         let next = dial().connected((), AT).rejected(&full, jitter);
         assert_eq!(waits(next).delay_ms(), delay_ms);
@@ -202,7 +215,9 @@ fn only_a_stable_or_useful_connection_forgets_earlier_failures() {
 
 #[test]
 fn a_failed_negotiation_stays_down_and_names_its_feature() {
-    let refusal = negotiate::silent(&Policy::default()).expect_err("refused");
+    let Silence::Missing(refusal) = negotiate::silent(&Policy::default(), false) else {
+        panic!("let in")
+    };
     let refused = greeting().greeted(AT).refused(&refusal);
     assert_eq!(refused.close_code(), Some(4010));
     assert!(refused.reason().contains(negotiate::DEDUPE));
@@ -212,6 +227,13 @@ fn a_failed_negotiation_stays_down_and_names_its_feature() {
     assert_eq!(refused.cause().as_str(), "outbox_max_age_above_dedupe_window");
     assert_eq!(refused.remedy(), "set outbox.max_age_hours to 167 or less");
     assert_eq!(refused.reset(), offline());
+}
+
+#[test]
+fn a_slow_negotiation_is_tried_again_and_says_what_to_change() {
+    let waiting = greeting().greeted(AT).timed_out(HALF);
+    assert_eq!((waiting.cause(), waiting.delay_ms()), (Cause::NegotiationTimeout, 500));
+    assert!(waiting.remedy().is_some_and(|remedy| remedy.contains("link.negotiation_ms")));
 }
 
 #[test]

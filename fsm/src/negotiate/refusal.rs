@@ -44,11 +44,21 @@ pub struct Refusal {
     pub feature: String,
     /// What exactly, uncut.
     pub detail: String,
+    /// Whether the broker did not answer at all: such a one can be let in all the same.
+    pub is_silence: bool,
 }
 
 impl Refusal {
     pub(super) fn unavailable(feature: &str, detail: String) -> Self {
-        Self { kind: RefusalKind::Unavailable, feature: feature.to_owned(), detail }
+        Self::of(RefusalKind::Unavailable, feature, detail)
+    }
+
+    pub(super) fn silence(feature: &str) -> Self {
+        Self { is_silence: true, ..Self::unavailable(feature, "no answer".to_owned()) }
+    }
+
+    pub(super) fn of(kind: RefusalKind, feature: &str, detail: String) -> Self {
+        Self { kind, feature: feature.to_owned(), detail, is_silence: false }
     }
 
     /// The reason of the close frame that goes with [`CLOSE_CODE`]: JSON, at most
@@ -69,9 +79,10 @@ impl Refusal {
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self.kind {
-            RefusalKind::Unavailable => {
-                "use a broker that has the feature, or accept this one as it is with --allow-legacy-broker if it does not negotiate at all"
+            _ if self.is_silence => {
+                "this broker does not negotiate: accept it as it is with `claudemesh daemon up --allow-legacy-broker=<slug>`, or by features.allow_legacy_broker in config.toml and `claudemesh daemon reload`"
             }
+            RefusalKind::Unavailable => "use a broker that has the feature, or update this one",
             RefusalKind::ParamInvalid | RefusalKind::ParamBelowFloor => {
                 "ask the broker's operator to correct the feature's parameters"
             }

@@ -173,15 +173,26 @@ fn what_is_required_and_not_there_is_unavailable() {
 
 #[test]
 fn silence_is_a_missing_feature_unless_legacy_brokers_are_allowed() {
-    let refusal = silent(&Policy::default()).expect_err("refused");
+    let Silence::Missing(refusal) = silent(&Policy::default(), false) else { panic!("let in") };
     assert_eq!((refusal.kind, refusal.feature.as_str()), (RefusalKind::Unavailable, DEDUPE));
     let lenient = Policy { allow_legacy: true, ..Policy::default() };
-    let agreed = silent(&lenient).expect("let in");
+    let Silence::Legacy(agreed) = silent(&lenient, false) else { panic!("refused") };
     assert_eq!(agreed, Negotiated::legacy());
     assert!(agreed.legacy && !agreed.has(DEDUPE));
     assert_eq!(agreed.notes, [LEGACY_NOTE]);
-    // The door is open to brokers that do not negotiate, not to those that fail to.
-    assert!(judge(&lenient, &Offer::default()).is_err());
+    // The door is open to brokers that do not negotiate, not to those that fail to: these are not
+    // told of it.
+    let answered = judge(&lenient, &Offer::default()).expect_err("refused");
+    assert!(!answered.remedy().contains("--allow-legacy-broker"), "{}", answered.remedy());
+}
+
+#[test]
+fn a_broker_that_said_it_negotiates_is_slow_and_neither_refused_nor_legacy() {
+    let lenient = Policy { allow_legacy: true, ..Policy::default() };
+    let undemanding = Policy { require: vec![], ..Policy::default() };
+    for policy in [Policy::default(), lenient, undemanding] {
+        assert_eq!(silent(&policy, true), Silence::Slow);
+    }
 }
 
 #[test]
@@ -196,12 +207,11 @@ fn a_close_reason_is_json_and_fits_its_frame() {
     let short = Refusal { feature: "f".to_owned(), ..refusal };
     assert_eq!(
         short.close_reason_json(),
-        r#"{"close_reason":{"kind":"feature_param_below_floor","feature":"f","detail":"dedupe_retention_days 2 < 3"}}"#
+        r#"{"close_reason":{"kind":"feature_param_below_floor","feature":"f","detail":"dedupe_retention_days is 2; at least 3 is re"}}"#
     );
     for detail in ["é".repeat(99), "\"".repeat(99), "\u{1}".repeat(99), "𝄞a\\".repeat(40)] {
         for name in ["f", "ff", "fff", DEDUPE, &"long".repeat(40), &"\"é".repeat(60)] {
-            let (feature, detail) = (name.to_owned(), detail.clone());
-            let refusal = Refusal { kind: RefusalKind::Unavailable, feature, detail };
+            let refusal = Refusal::of(RefusalKind::Unavailable, name, detail.clone());
             let reason = refusal.close_reason_json();
             assert!(reason.len() <= CLOSE_REASON_BYTES_MAX, "{reason}");
             assert!(reason.len() > CLOSE_REASON_BYTES_MAX - 6, "{reason}");

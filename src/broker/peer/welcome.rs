@@ -41,6 +41,7 @@ impl Peer {
             presence_id: arrival.id.to_string(),
             member_display_name: member.display_name.clone(),
             broker_time: Some(self.clock().now().0),
+            negotiates: true,
             rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
         };
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
@@ -87,6 +88,7 @@ impl Peer {
             presence_id: id.to_string(),
             member_display_name: identity.name,
             broker_time: Some(self.clock().now().0),
+            negotiates: true,
             rest: serde_json::Map::new(),
         };
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::courier::{Courier, Inbound, LateAck, LinkObserver, LinkView};
-use crate::link::{ACK_MAX, CONNECT_MAX, LinkConfig, TlsRoots, run};
+use crate::link::{ACK_MAX, CONNECT_MAX, LinkConfig, Remote, TlsRoots, run};
 use crate::message::{PublicKey, SecretKey};
 use crate::wire;
 use async_tungstenite::tungstenite::Message;
@@ -29,6 +29,7 @@ pub(super) enum Saw {
     Roster(Vec<wire::Peer>),
     Late(LateAck),
     Receipts(Vec<wire::Receipt>),
+    Revoked(String),
 }
 
 struct Eyes(Sender<Saw>);
@@ -53,6 +54,10 @@ impl LinkObserver for Eyes {
     fn receipts(&self, receipts: Vec<wire::Receipt>) {
         self.0.try_send(Saw::Receipts(receipts)).expect("unbounded");
     }
+
+    fn revoked(&self, via: &str) {
+        self.0.try_send(Saw::Revoked(via.to_owned())).expect("unbounded");
+    }
 }
 
 pub(super) struct Rig {
@@ -61,7 +66,7 @@ pub(super) struct Rig {
     pub(super) inbound: Receiver<Inbound>,
     pub(super) clock: Clock,
     stop: Sender<()>,
-    redial: Sender<()>,
+    pub(super) remote: Remote,
     link: Option<Task<()>>,
     key: PublicKey,
 }
@@ -77,8 +82,18 @@ pub(super) fn with<F: Future<Output = ()>>(config: LinkConfig, test: impl FnOnce
 
 /// As [`with`], but dialling `url`; `PORT` in it is the script's.
 pub(super) fn rig_at<F: Future<Output = ()>>(
+    config: LinkConfig,
+    url: &str,
+    test: impl FnOnce(Rig) -> F,
+) {
+    rig_in_time(config, url, |clock| clock, test);
+}
+
+/// As [`rig_at`], with the link in a time of its own.
+pub(super) fn rig_in_time<F: Future<Output = ()>>(
     mut config: LinkConfig,
     url: &str,
+    time: impl FnOnce(Clock) -> Clock,
     test: impl FnOnce(Rig) -> F,
 ) {
     let url = url.to_owned();
@@ -91,15 +106,15 @@ pub(super) fn rig_at<F: Future<Output = ()>>(
         let (eyes, seen) = unbounded();
         let (pushes, inbound) = bounded(4);
         let (stop, stopped) = bounded::<()>(1);
-        let (redial, redials) = bounded(1);
+        let (remote, orders) = Remote::new();
         let key = config.secret.public();
         let stopped = Box::pin(async move {
             let _ = stopped.recv().await;
         });
         let observer = Arc::new(Eyes(eyes));
-        let link = run(config, clock.clone(), observer, pushes, stopped, redials);
+        let link = run(config, time(clock.clone()), observer, pushes, stopped, orders);
         let link = Some(clock.spawn(link));
-        let rig = Rig { listener, seen, inbound, clock: clock.clone(), stop, redial, link, key };
+        let rig = Rig { listener, seen, inbound, clock: clock.clone(), stop, remote, link, key };
         let done = clock.timeout(WATCHDOG, Box::pin(test(rig))).await;
         assert!(done.is_some(), "the test hangs");
     }));
@@ -131,6 +146,11 @@ impl Rig {
 
     pub(super) fn key(&self) -> PublicKey {
         self.key
+    }
+
+    /// Where the script listens.
+    pub(super) fn url(&self) -> String {
+        format!("ws://{}/ws", self.listener.local_addr().expect("address"))
     }
 
     pub(super) async fn accept_tcp(&self) -> TcpStream {
@@ -211,7 +231,7 @@ impl Rig {
     }
 
     pub(super) fn redial(&self) {
-        self.redial.try_send(()).expect("asked once at a time");
+        self.remote.redial();
     }
 
     pub(super) async fn ended(&mut self) {

@@ -1,0 +1,126 @@
+//! A broker that closes over a frame it finds too large (1009): the culprit is never sent again, and
+//! nobody else pays for it.
+
+use super::rig::{Peer, Rig, message, rig, with};
+use crate::courier::{Courier, Delivery};
+use crate::wire;
+use futures_lite::future::zip;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn weighing(id: &str, bytes: usize) -> wire::Send {
+    let mut send = message(id);
+    send.ciphertext = "x".repeat(bytes);
+    send
+}
+
+/// Sends all of them, and lets `broker` answer once all have arrived.
+async fn outcome<F: Future<Output = ()>>(
+    courier: &Arc<dyn Courier>,
+    mut peer: Peer,
+    sends: Vec<wire::Send>,
+    broker: impl FnOnce(Peer) -> F,
+) -> Vec<Delivery> {
+    let count = sends.len();
+    let deliveries = sends.into_iter().map(|send| courier.deliver(send));
+    let deliveries = futures_util::future::join_all(deliveries);
+    let broker = async {
+        for _ in 0..count {
+            peer.recv_type("send").await;
+        }
+        broker(peer).await;
+    };
+    zip(deliveries, broker).await.0
+}
+
+fn words(delivery: &Delivery) -> &str {
+    match delivery {
+        Delivery::Refused { code: Some(413), permanent: Some(true), words } => words,
+        other => panic!("expected a refusal for good, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_largest_unanswered_frame_is_dead_and_the_others_are_tried_again() {
+    rig(|rig| async move {
+        let peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let sends = vec![weighing("a", 2000), weighing("b", 9000), weighing("c", 5000)];
+        let deliveries = outcome(&courier, peer, sends, |mut peer| async move {
+            peer.close(1009, "message too big").await;
+        })
+        .await;
+        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(words(&deliveries[1]).contains("1009 message too big"), "{deliveries:?}");
+        assert!(matches!(deliveries[2], Delivery::Lost { .. }), "{deliveries:?}");
+
+        // From here on as large a frame is refused before it is written, and a smaller one goes.
+        let peer = rig.open().await;
+        let (view, courier) = rig.opened().await;
+        let limit = view.frame_bytes_max.expect("a limit that was learned");
+        assert!((9000..9200).contains(&limit), "{limit}");
+        assert!(words(&courier.deliver(weighing("d", 9000)).await).contains("this mesh takes"));
+        let deliveries =
+            outcome(&courier, peer, vec![weighing("c", 5000)], |mut peer| async move {
+                peer.ack("c", "b-c").await;
+                peer.close(1000, "").await;
+            })
+            .await;
+        assert!(matches!(deliveries[0], Delivery::Acked(_)), "{deliveries:?}");
+    });
+}
+
+#[test]
+fn a_frame_no_larger_than_one_that_was_answered_is_innocent() {
+    rig(|rig| async move {
+        let peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let sends = vec![weighing("large", 9000), weighing("small", 2000)];
+        let deliveries = outcome(&courier, peer, sends, |mut peer| async move {
+            peer.ack("large", "b-large").await;
+            peer.close(1009, "").await;
+        })
+        .await;
+        assert!(matches!(deliveries[0], Delivery::Acked(_)), "{deliveries:?}");
+        assert!(matches!(deliveries[1], Delivery::Lost { .. }), "{deliveries:?}");
+        rig.open().await;
+        assert_eq!(rig.opened().await.0.frame_bytes_max, None);
+    });
+}
+
+#[test]
+fn a_frame_too_small_for_any_limit_is_innocent() {
+    rig(|rig| async move {
+        let peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let deliveries =
+            outcome(&courier, peer, vec![weighing("small", 500)], |mut peer| async move {
+                peer.close(1009, "").await;
+            })
+            .await;
+        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        rig.open().await;
+        assert_eq!(rig.opened().await.0.frame_bytes_max, None);
+    });
+}
+
+#[test]
+fn a_frame_that_was_given_up_is_the_culprit_and_not_the_next_one() {
+    let impatient = Rig::config(|config| config.ack_max = Duration::from_millis(50));
+    with(impatient, |rig| async move {
+        let mut peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let given_up = courier.deliver(weighing("large", 9000)).await;
+        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        peer.recv_type("send").await;
+        let deliveries =
+            outcome(&courier, peer, vec![weighing("small", 2000)], |mut peer| async move {
+                peer.close(1009, "").await;
+            })
+            .await;
+        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        rig.open().await;
+        let (_, courier) = rig.opened().await;
+        words(&courier.deliver(weighing("large", 9000)).await);
+    });
+}
