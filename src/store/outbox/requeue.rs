@@ -124,6 +124,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         envelope,
         enqueued_at: request.now,
         mesh_is_explicit: true,
+        key_as_written: None,
     };
     if !insert(tx, &new)? {
         return Err(Error::corrupt("a free id was taken inside its own transaction"));
