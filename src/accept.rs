@@ -125,6 +125,8 @@ impl From<StoreError> for Rejection {
 struct Request {
     client_message_id: ClientMessageId,
     explicit_mesh: Option<String>,
+    /// See [`NewRow::key_as_written`].
+    key_as_written: Option<String>,
     envelope: Envelope,
 }
 
@@ -150,12 +152,14 @@ impl Accept {
                     envelope: request.envelope,
                     enqueued_at: self.clock.now(),
                     mesh_is_explicit: request.explicit_mesh.is_some(),
+                    key_as_written: request.key_as_written,
                 };
                 Ok(answer(self.outbox.accept(new).await?))
             }
             Err(rejection) => {
-                let Request { client_message_id: id, explicit_mesh, envelope } = request;
-                let known = self.outbox.existing(&id, envelope.fingerprint, explicit_mesh);
+                let Request { client_message_id: id, explicit_mesh, key_as_written, envelope } =
+                    request;
+                let known = self.outbox.existing(&id, envelope, key_as_written, explicit_mesh);
                 known.await?.map(answer).ok_or(rejection)
             }
         }
@@ -266,6 +270,10 @@ fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, 
             bad("to", "a group whose name begins with neither * nor #")
         }
     })?;
+    let key_as_written = match &destination {
+        Destination::Member(key) if key != body.to.trim() => Some(body.to.trim().to_owned()),
+        _ => None,
+    };
     let priority = match body.priority.as_deref() {
         None => Priority::default(),
         Some(word) => {
@@ -296,7 +304,7 @@ fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, 
         payload,
         fingerprint,
     };
-    Ok(Request { client_message_id, explicit_mesh: body.mesh, envelope })
+    Ok(Request { client_message_id, explicit_mesh: body.mesh, key_as_written, envelope })
 }
 
 fn check_mentions(mentions: &[String], destination: &Destination) -> Result<(), Rejection> {

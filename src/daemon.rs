@@ -123,7 +123,10 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     if let Err(error) = &ended {
         tracing::error!(%error, "the daemon ended");
     }
-    drop(lock);
+    match &ended {
+        Err(DaemonError::Conflict(_)) => lock.give_way(),
+        _ => drop(lock),
+    }
     ended
 }
 
@@ -305,6 +308,7 @@ impl From<StoreError> for DaemonError {
             Kind::Corrupt => Self::StoreDamaged(format!(
                 "the outbox is damaged: {error}. Nothing was changed; see `claudemesh daemon recover`"
             )),
+            Kind::InUse => Self::Conflict(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }

@@ -8,12 +8,14 @@
 //! This room knows no table. It refuses to write or checkpoint from more than one connection: the
 //! bundled SQLite has a bug that corrupts the WAL otherwise.
 
+mod adopt;
 mod error;
 mod open;
 mod reader;
 mod tx;
 mod writer;
 
+pub use adopt::Adoption;
 pub use error::{Error, Kind};
 pub use open::{Check, Migrations, check};
 pub use tx::{Columns, Param, Tx};
@@ -79,8 +81,8 @@ struct Shared {
 }
 
 impl Db {
-    /// Opens or creates the database at `path` (mode 0600), brings its schema up to date, and
-    /// starts its writer thread.
+    /// Opens or creates the database at `path` (mode 0600), takes it over if it is one that
+    /// `migrations` knows how to adopt, brings its schema up to date, and starts its writer thread.
     ///
     /// # Errors
     /// When the file cannot be opened, is damaged, is newer than `migrations`, is not ours, or the

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`canonical`] | `meta` as RFC 8785 JSON, with everything refused that would change silently | §4.4 |
 //! | [`mod@fingerprint`] | what binds an id to one request | §4.4 |
+//! | [`legacy`] | what the existing TypeScript daemon hashed for the same request | §4.4 |
 //! | [`keys`] | ed25519 key pairs and signatures | §2 |
 //! | [`seal`] | direct messages sealed, multicast in plain base64 | §3.6, §3.7 |
 //! | [`signed`] | the exact strings a signature covers | §2 |
@@ -15,6 +16,7 @@
 pub mod canonical;
 pub mod fingerprint;
 pub mod keys;
+pub mod legacy;
 pub mod seal;
 pub mod signed;
 

@@ -5,6 +5,7 @@
 //! this room.
 
 pub mod inbox;
+mod legacy;
 pub mod outbox;
 mod schema;
 

@@ -71,6 +71,9 @@ pub enum Destination {
     Topic(String),
     /// `*`: everybody.
     Everyone,
+    /// Nobody knows where: a row of an earlier daemon that did not record it (§4.5.2). Never the
+    /// destination of a row that waits to be sent.
+    Unrecorded,
 }
 
 /// Why `to` names nothing.
@@ -112,11 +115,12 @@ impl Destination {
     /// Rebuilds a destination from its stored pair; `None` if no destination has that pair.
     #[must_use]
     pub fn restore(kind: &str, reference: &str) -> Option<Self> {
-        match (kind, reference.as_bytes().first()?) {
-            ("dm", _) => Some(Self::Member(reference.into())),
-            ("topic", b'*') if reference.len() == 1 => Some(Self::Everyone),
-            ("topic", b'#') => Some(Self::Topic(reference[1..].into())),
-            ("topic", _) => Some(Self::Group(reference.into())),
+        match (kind, reference.as_bytes().first()) {
+            ("dm", None) => Some(Self::Unrecorded),
+            ("dm", Some(_)) => Some(Self::Member(reference.into())),
+            ("topic", Some(b'*')) if reference.len() == 1 => Some(Self::Everyone),
+            ("topic", Some(b'#')) => Some(Self::Topic(reference[1..].into())),
+            ("topic", Some(_)) => Some(Self::Group(reference.into())),
             _ => None,
         }
     }
@@ -125,18 +129,20 @@ impl Destination {
     #[must_use]
     pub const fn kind(&self) -> DestinationKind {
         match self {
-            Self::Member(_) => DestinationKind::Dm,
+            Self::Member(_) | Self::Unrecorded => DestinationKind::Dm,
             Self::Group(_) | Self::Topic(_) | Self::Everyone => DestinationKind::Topic,
         }
     }
 
-    /// The `ref` half of what is hashed and stored: `@g` → `g`, `#t` → `#t`, `*` → `*`.
+    /// The `ref` half of what is hashed and stored: `@g` → `g`, `#t` → `#t`, `*` → `*`; empty for
+    /// [`Unrecorded`](Self::Unrecorded).
     #[must_use]
     pub fn reference(&self) -> String {
         match self {
             Self::Member(name) | Self::Group(name) => name.clone(),
             Self::Topic(name) => alloc::format!("#{name}"),
             Self::Everyone => "*".into(),
+            Self::Unrecorded => String::new(),
         }
     }
 
@@ -194,6 +200,15 @@ pub struct Envelope {
     pub fingerprint: Fingerprint,
 }
 
+impl Envelope {
+    /// Whether nobody knows where this goes: an earlier daemon recorded no mesh or no destination
+    /// (§4.5.2). Such a message can be neither sent nor requeued.
+    #[must_use]
+    pub fn is_unaddressed(&self) -> bool {
+        self.mesh.is_empty() || self.destination == Destination::Unrecorded
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +229,16 @@ mod tests {
         let key = "AB".repeat(32);
         assert_eq!(Destination::parse(&key), Ok(Destination::Member(key.to_lowercase())));
         assert_eq!(Destination::parse(" Alice "), Ok(Destination::Member("Alice".into())));
+    }
+
+    #[test]
+    fn a_destination_nobody_recorded_survives_the_database_and_is_written_as_nothing() {
+        let unrecorded = Destination::Unrecorded;
+        let restored = Destination::restore(unrecorded.kind().as_str(), &unrecorded.reference());
+        assert_eq!(restored, Some(Destination::Unrecorded));
+        assert_eq!(unrecorded.to_text(), "");
+        assert!(!unrecorded.is_direct());
+        assert_eq!(Destination::restore("topic", ""), None);
     }
 
     #[test]

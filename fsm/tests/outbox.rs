@@ -280,7 +280,7 @@ fn a_verdict_of_another_row_settles_nothing() {
 #[test]
 fn damaged_columns_are_named_and_never_become_a_row() {
     type Damage = fn(&mut RowRecord);
-    let cases: [(Status, &str, Damage); 11] = [
+    let cases: [(Status, &str, Damage); 13] = [
         (Status::Pending, "status `queued`", |row| row.status = "queued".into()),
         (Status::Pending, "request_fingerprint of 31 bytes", |row| {
             row.request_fingerprint.truncate(31);
@@ -289,6 +289,9 @@ fn damaged_columns_are_named_and_never_become_a_row() {
         (Status::Pending, "attempts -1", |row| row.attempts = -1),
         (Status::Pending, "attempts 4294967296", |row| row.attempts = 1 << 32),
         (Status::Pending, "destination_kind `dn`", |row| row.destination_kind = "dn".into()),
+        // A row that waits has somewhere to go; one that rests may have lost that.
+        (Status::Pending, "destination_ref ``", |row| row.destination_ref.clear()),
+        (Status::Inflight, "mesh ``", |row| row.mesh.clear()),
         (Status::Done, "broker_message_id is NULL", |row| row.broker_message_id = None),
         (Status::Done, "delivered_at is NULL", |row| row.delivered_at = None),
         (Status::Dead, "last_error is NULL", |row| row.last_error = None),

@@ -78,9 +78,14 @@ fn row(row: &OutboxRow) -> Vec<String> {
         inline(&row.status),
         inline(&row.id),
         format!("cid={}", inline(&row.client_message_id)),
-        format!("{} in {}", inline(&row.to), inline(&row.mesh)),
+        format!("{} in {}", known(&row.to), known(&row.mesh)),
         about.join("  "),
     ]
+}
+
+/// A place, or a word for one that an earlier daemon did not record.
+fn known(place: &str) -> String {
+    if place.is_empty() { "(unknown)".to_owned() } else { inline(place) }
 }
 
 /// `daemon outbox requeue`

@@ -4,11 +4,15 @@ use super::DaemonError;
 use crate::paths::{Paths, write_private};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 /// Held for the daemon's life; the operating system lets go of it whatever way the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    pid_file: PathBuf,
+    /// What the pid file said before.
+    pid_found: Option<Vec<u8>>,
 }
 
 impl Lock {
@@ -29,9 +33,23 @@ impl Lock {
             Err(TryLockError::WouldBlock) => return Err(DaemonError::AlreadyRunning(pid(paths))),
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
-        write_private(&paths.pid(), std::process::id().to_string().as_bytes())
+        let pid_file = paths.pid();
+        let pid_found = std::fs::read(&pid_file).ok();
+        write_private(&pid_file, std::process::id().to_string().as_bytes())
             .map_err(|error| DaemonError::Failed(error.to_string()))?;
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, pid_file, pid_found })
+    }
+
+    /// Lets go because something else is in our place: an earlier daemon, which knows no lock, is
+    /// stopped by the pid it wrote, so that is put back.
+    pub fn give_way(self) {
+        let put_back = match &self.pid_found {
+            Some(found) => write_private(&self.pid_file, found).map_err(|error| error.to_string()),
+            None => std::fs::remove_file(&self.pid_file).map_err(|error| error.to_string()),
+        };
+        if let Err(error) = put_back {
+            tracing::warn!(error, "daemon.pid could not be put back");
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Newer,
     /// The file has tables but not our schema.
     Foreign,
+    /// Another program has the file open.
+    InUse,
     /// Anything else: a bug in a statement, mostly.
     Other,
 }
@@ -76,6 +78,7 @@ impl std::error::Error for Error {}
 
 impl From<sqlite::Error> for Error {
     fn from(error: sqlite::Error) -> Self {
+        const BUSY: isize = 5;
         const IOERR: isize = 10;
         const CORRUPT: isize = 11;
         const FULL: isize = 13;
@@ -84,6 +87,7 @@ impl From<sqlite::Error> for Error {
         const NOTADB: isize = 26;
         const PRIMARY: isize = 0xFF;
         let kind = match error.code.map(|code| code & PRIMARY) {
+            Some(BUSY) => Kind::InUse,
             Some(IOERR | CANTOPEN) => Kind::Io,
             Some(CORRUPT | NOTADB) => Kind::Corrupt,
             Some(FULL) => Kind::Full,

@@ -1,16 +1,32 @@
 //! Opening a database: file mode, pragmas, schema version, and whether it is whole (§4.5.2, §4.11).
 
+use super::adopt::{Adoption, adopt};
 use super::{Error, Kind, Tx};
 use sqlite::{Connection, OpenFlags};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 /// A file up to this size is checked whole before it is used; a larger one only by its header and
 /// schema (§4.11).
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Compile-time options without which this room's assumptions do not hold.
 const REQUIRED_COMPILE_OPTIONS: [&str; 2] = ["THREADSAFE=2", "DQS=0"];
+/// The mode of a database and its companions (§1.1).
+const PRIVATE: u32 = 0o600;
+/// How long a connection waits for others: a reader that is just opening holds the file for a
+/// moment. Set before anything else.
+const PATIENCE: &str = "PRAGMA busy_timeout=5000";
+/// How long one that must be alone waits: who has the file open for longer is at work in it.
+const PATIENCE_ALONE: &str = "PRAGMA busy_timeout=1000";
+/// What a connection that writes is set to.
+///
+/// `fullfsync` matters on macOS alone, where a plain fsync does not reach the platter (§4.7).
+/// 8 MiB of cache: with the default of 2 MiB, reading index pages again was a tenth of the writer's
+/// time under load.
+const WRITER_PRAGMAS: &str = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
+     PRAGMA fullfsync=ON; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; \
+     PRAGMA cache_size=-8192;";
 
 /// A database's schema: step `n` takes it from version `n` to `n + 1`.
 #[derive(Debug)]
@@ -19,6 +35,16 @@ pub struct Migrations {
     pub name: &'static str,
     /// Forward steps, each run in one transaction.
     pub steps: &'static [&'static str],
+    /// Another program's database that may be found in this one's place, if any may.
+    pub adoption: Option<&'static Adoption>,
+}
+
+/// What a file that may be used is.
+enum Found {
+    /// Ours, of this schema version; 0 is an empty file.
+    Ours(usize),
+    /// Another program's, to be taken over.
+    Theirs(&'static Adoption),
 }
 
 /// What a check found.
@@ -33,15 +59,18 @@ pub enum Check {
 /// Opens the read-write connection with the pragmas of the writer.
 pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
-    // The timeout comes first: a reader that is just opening holds the file for a moment.
-    // `fullfsync` matters on macOS alone, where a plain fsync does not reach the platter (§4.7).
-    // 8 MiB of cache: with the default of 2 MiB, reading index pages again was a tenth of the
-    // writer's time under load.
-    connection.execute(
-        "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
-         PRAGMA fullfsync=ON; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; \
-         PRAGMA cache_size=-8192;",
-    )?;
+    connection.execute(PATIENCE)?;
+    connection.execute(WRITER_PRAGMAS)?;
+    Ok(connection)
+}
+
+/// The same, for one that works only while nobody else has the file open.
+pub(super) fn connect_alone(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection.execute(PATIENCE_ALONE)?;
+    // Before the file is first looked at: a WAL that was opened to be shared stays shared.
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")?;
+    connection.execute(WRITER_PRAGMAS)?;
     Ok(connection)
 }
 
@@ -56,7 +85,18 @@ pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
 /// is not changed: it is judged before the pragmas that write to it.
 pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error> {
     create_private(path)?;
-    let version = judge(path, migrations)?;
+    let version = match judge(path, migrations)? {
+        Found::Ours(version) => version,
+        Found::Theirs(adoption) => {
+            let (file, from) = (path.display(), adoption.from);
+            // Said before as well: a large one takes longer than `daemon up` waits.
+            tracing::info!(%file, from, "taking over a database");
+            let rows = adopt(path, migrations, adoption)?;
+            tracing::info!(%file, from, rows, "the database was taken over");
+            adoption.version
+        }
+    };
+    make_private(path)?;
     let connection = connect(path)?;
     migrate(&connection, migrations, version)?;
     // A crash may leave commits that were written and never synced. They are visible now and will
@@ -65,8 +105,8 @@ pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error>
     Ok(())
 }
 
-/// The file's schema version, if it is whole and ours.
-fn judge(path: &Path, migrations: &Migrations) -> Result<usize, Error> {
+/// What the file is, if it is whole and ours or may become ours.
+fn judge(path: &Path, migrations: &Migrations) -> Result<Found, Error> {
     let connection = Connection::open(path)?;
     require_compile_options(&connection)?;
     if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX
@@ -86,13 +126,18 @@ fn judge(path: &Path, migrations: &Migrations) -> Result<usize, Error> {
     }
     let tables = read_one(&connection, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'")?;
     if version == 0 && tables > 0 {
+        if let Some(adoption) = migrations.adoption
+            && (adoption.recognises)(&Tx::new(&connection))?
+        {
+            return Ok(Found::Theirs(adoption));
+        }
         let text = format!(
             "{} has tables but not this program's schema: move it away, or name another daemon directory. The file was not touched",
             path.display(),
         );
         return Err(Error::new(Kind::Foreign, text));
     }
-    Ok(version)
+    Ok(Found::Ours(version))
 }
 
 /// Checks a whole database file without changing it (§4.11).
@@ -107,10 +152,27 @@ fn create_private(path: &Path) -> Result<(), Error> {
     OpenOptions::new()
         .create(true)
         .append(true)
-        .mode(0o600)
+        .mode(PRIVATE)
         .open(path)
         .map(drop)
         .map_err(|e| Error::new(Kind::Io, format!("cannot open {}: {e}", path.display())))
+}
+
+/// Takes from everybody else what another program, or a restored backup, let them read (§1.1).
+fn make_private(path: &Path) -> Result<(), Error> {
+    for companion in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(companion);
+        let file = PathBuf::from(name);
+        let Ok(metadata) = std::fs::metadata(&file) else { continue };
+        if metadata.permissions().mode() & 0o077 == 0 {
+            continue;
+        }
+        std::fs::set_permissions(&file, Permissions::from_mode(PRIVATE)).map_err(|e| {
+            Error::new(Kind::Io, format!("cannot make {} private: {e}", file.display()))
+        })?;
+    }
+    Ok(())
 }
 
 fn size_bytes(path: &Path) -> u64 {

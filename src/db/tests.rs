@@ -6,6 +6,7 @@ use smol::future::block_on;
 static NOTES: Migrations = Migrations {
     name: "notes",
     steps: &["CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL)"],
+    adoption: None,
 };
 
 fn open(dir: &tempfile::TempDir) -> Db {
@@ -121,4 +122,80 @@ fn the_file_and_its_companions_are_private() {
         let mode = std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+/// Another program's notes: a table `memo`, to be taken over.
+static TAKES_MEMOS: Migrations = Migrations {
+    name: "notes",
+    steps: &[
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL)",
+        "CREATE INDEX note_text ON note (text)",
+    ],
+    adoption: Some(&Adoption {
+        from: "the memo program",
+        recognises: |tx| {
+            let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'memo'";
+            Ok(tx.query_row(sql, &[], |row| row.int(0))? == Some(1))
+        },
+        set_aside: |tx| tx.execute("ALTER TABLE memo RENAME TO theirs", &[]).map(drop),
+        version: 1,
+        carry_over: |tx| {
+            let sql = "INSERT INTO note (text) SELECT text FROM theirs ORDER BY rowid";
+            let carried = tx.execute(sql, &[])?;
+            tx.execute("DROP TABLE theirs", &[])?;
+            Ok(carried)
+        },
+    }),
+};
+
+const MEMOS: &str = "PRAGMA journal_mode=WAL; CREATE TABLE memo (text TEXT); \
+                     INSERT INTO memo VALUES ('one'), ('two')";
+
+#[test]
+fn a_database_of_another_program_is_taken_over_whole_and_then_is_ours() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("notes.db");
+    sqlite::open(&path).and_then(|c| c.execute(MEMOS)).expect("sets up");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("is ours");
+    for _ in 0..2 {
+        let db = Db::open(&path, &TAKES_MEMOS, Driver::Threaded).expect("opens");
+        assert_eq!(block_on(texts(&db)), ["one", "two"]);
+        db.close();
+    }
+    let mode = std::fs::metadata(&path).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let version = sqlite::open(&path).expect("opens");
+    let version = version.prepare("PRAGMA user_version").and_then(|mut s| {
+        s.next()?;
+        s.read::<i64, _>(0)
+    });
+    assert_eq!(version.expect("reads"), 2, "the steps after the adoption ran too");
+}
+
+#[test]
+fn a_take_over_that_fails_leaves_the_file_as_it_was() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("notes.db");
+    let twice = format!("{MEMOS}; INSERT INTO memo VALUES ('one')");
+    sqlite::open(&path).and_then(|c| c.execute(twice)).expect("sets up");
+    let before = std::fs::read(&path).expect("reads");
+    let error = Db::open(&path, &TAKES_MEMOS, Driver::Threaded).err().expect("fails");
+    assert_eq!(error.kind(), Kind::Constraint);
+    assert!(error.to_string().contains("from the memo program"), "{error}");
+    assert_eq!(std::fs::read(&path).expect("reads"), before);
+}
+
+#[test]
+fn a_database_that_its_program_still_has_open_is_not_taken_over() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("notes.db");
+    let theirs = sqlite::open(&path).expect("opens");
+    theirs.execute(MEMOS).expect("sets up");
+    let error = Db::open(&path, &TAKES_MEMOS, Driver::Threaded).err().expect("is refused");
+    assert_eq!(error.kind(), Kind::InUse, "{error}");
+    theirs.execute("INSERT INTO memo VALUES ('three')").expect("still works for them");
+    drop(theirs);
+    let db = Db::open(&path, &TAKES_MEMOS, Driver::Threaded).expect("opens");
+    assert_eq!(block_on(texts(&db)), ["one", "two", "three"]);
 }

@@ -11,6 +11,7 @@ use crate::store::{Error, Kind};
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::outbox::Status;
+use serde_json::Value;
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
@@ -121,6 +122,12 @@ fn refuse(outcome: &RequeueOutcome) -> Problem {
                 .with("row_status", status.as_str())
                 .with("superseded_by", superseded_by)
         }
+        RequeueOutcome::Unaddressed => Problem::conflict(
+            "row_not_requeueable",
+            "the daemon that accepted this row did not record where it goes: send the message again under a new id",
+        )
+        .with("row_status", Status::Dead.as_str())
+        .with("superseded_by", Value::Null),
         RequeueOutcome::MayHaveBeenSent => Problem::conflict(
             "attempt_unanswered",
             "an attempt of this row was not answered, so the broker may have the message: repeat with \"force\": true to accept a possible second copy",

@@ -111,11 +111,12 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
             ..sent("done")
         }),
         Decision::Conflict(conflict) => {
-            let detail = match explicit_mesh.filter(|named| *named != mesh) {
+            let is_other = |named: &&str| !mesh.is_empty() && *named != mesh;
+            let detail = match explicit_mesh.filter(is_other) {
                 Some(named) => {
                     format!("this id was accepted for mesh `{mesh}`, not `{named}`: use a new id")
                 }
-                None => remedy(&conflict, &row_id),
+                None => remedy(&conflict, &row_id, !mesh.is_empty()),
             };
             conflicted(conflict, detail)
                 .with("daemon_fingerprint_prefix", fingerprint.prefix())
@@ -125,8 +126,13 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     }
 }
 
-fn remedy(conflict: &Conflict, row_id: &RowId) -> String {
+fn remedy(conflict: &Conflict, row_id: &RowId, can_be_requeued: bool) -> String {
     match conflict {
+        // An earlier daemon accepted it and did not record where it goes: the reason says so.
+        Conflict::DeadMatch { .. } if !can_be_requeued => {
+            "this message failed for good and cannot be requeued: use a new id to send it again"
+                .to_owned()
+        }
         Conflict::DeadMatch { .. } => {
             let id = row_id.as_str();
             format!(

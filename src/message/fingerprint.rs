@@ -24,17 +24,30 @@ pub fn fingerprint(
     meta_canonical: Option<&str>,
     body: &[u8],
 ) -> Fingerprint {
-    let reference = destination.reference();
-    let fields = [
-        ENVELOPE_VERSION,
-        destination.kind().as_str(),
-        &reference,
-        reply_to_id.unwrap_or_default(),
-        priority.as_str(),
-        meta_canonical.unwrap_or_default(),
-    ];
+    let fields = Fields {
+        kind: destination.kind().as_str(),
+        reference: &destination.reference(),
+        reply_to_id: reply_to_id.unwrap_or_default(),
+        priority: priority.as_str(),
+        meta: meta_canonical.unwrap_or_default(),
+    };
+    digest(&fields, body)
+}
+
+/// What is hashed before the body, as text; what is absent is empty.
+pub(super) struct Fields<'a> {
+    pub(super) kind: &'a str,
+    pub(super) reference: &'a str,
+    pub(super) reply_to_id: &'a str,
+    pub(super) priority: &'a str,
+    pub(super) meta: &'a str,
+}
+
+/// The formula.
+pub(super) fn digest(fields: &Fields<'_>, body: &[u8]) -> Fingerprint {
+    let Fields { kind, reference, reply_to_id, priority, meta } = *fields;
     let mut hash = Sha256::new();
-    for field in fields {
+    for field in [ENVELOPE_VERSION, kind, reference, reply_to_id, priority, meta] {
         hash.update(field);
         hash.update(SEPARATOR);
     }

@@ -79,6 +79,7 @@ fn target_kind(push: &Push) -> Option<TargetKind> {
         Destination::Group(_) => Some(TargetKind::Group),
         Destination::Topic(_) => Some(TargetKind::Topic),
         Destination::Everyone => Some(TargetKind::Everyone),
+        Destination::Unrecorded => None,
     }
 }
 

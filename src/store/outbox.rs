@@ -15,10 +15,10 @@ pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
 use super::schema;
 use crate::db::{Db, Driver, Durability, Error, Tx};
-use accept::{accept_in, look_up};
+use accept::{Asked, accept_in, look_up};
 use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::Envelope;
-use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
+use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
 use moves::{Applied, UnsettledClaim, apply, claim_due_in};
 use std::collections::BTreeMap;
@@ -38,6 +38,9 @@ pub struct NewRow {
     pub enqueued_at: Millis,
     /// Whether the caller named the mesh, so that another mesh's row is a mismatch (§3.3).
     pub mesh_is_explicit: bool,
+    /// The public key the caller wrote, if not in lowercase: an earlier daemon hashed it as written
+    /// (§4.4).
+    pub key_as_written: Option<String>,
 }
 
 /// How many rows each mesh has in each state. Kept, not counted: counting a million rows takes
@@ -165,20 +168,24 @@ impl Outbox {
     }
 
     /// What a retry of `client_message_id` is told, if it has a row: for requests that cannot be
-    /// inserted but may be retries all the same (§3.3).
+    /// inserted but may be retries all the same (§3.3). `key_as_written` as in [`NewRow`].
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn existing(
         &self,
         client_message_id: &ClientMessageId,
-        fingerprint: Fingerprint,
+        envelope: Envelope,
+        key_as_written: Option<String>,
         explicit_mesh: Option<String>,
     ) -> Result<Option<Accepted>, Error> {
         let id = client_message_id.clone();
         self.db
             .read(move |tx| {
-                Ok(look_up(tx, &id)?.map(|row| row.judge(fingerprint, explicit_mesh.as_deref())))
+                let (key_as_written, explicit_mesh) =
+                    (key_as_written.as_deref(), explicit_mesh.as_deref());
+                let asked = Asked { envelope: &envelope, key_as_written, explicit_mesh };
+                Ok(look_up(tx, &id)?.map(|row| row.judge(&asked)))
             })
             .await
     }

@@ -2,11 +2,16 @@
 //!
 //! A step that has been released is never edited: the next change is the next step.
 
+use super::legacy;
 use crate::db::Migrations;
 
-pub(super) static OUTBOX: Migrations =
-    Migrations { name: "outbox", steps: &[OUTBOX_1, OUTBOX_RECEIPTS] };
-pub(super) static INBOX: Migrations = Migrations { name: "inbox", steps: &[INBOX_1] };
+pub(super) static OUTBOX: Migrations = Migrations {
+    name: "outbox",
+    steps: &[OUTBOX_1, OUTBOX_RECEIPTS],
+    adoption: Some(&legacy::OUTBOX),
+};
+pub(super) static INBOX: Migrations =
+    Migrations { name: "inbox", steps: &[INBOX_1], adoption: Some(&legacy::INBOX) };
 
 /// `seq` is the order of insertion. The due index holds pending rows only, so that it stays small
 /// however long the history grows, and leads with what the claim orders by.

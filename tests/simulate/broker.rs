@@ -21,6 +21,7 @@ static SCHEMA: Migrations = Migrations {
               fingerprint BLOB NOT NULL, message TEXT NOT NULL, PRIMARY KEY (sender, cmid)); \
               CREATE TABLE delivery (message TEXT NOT NULL, recipient INTEGER NOT NULL, \
               PRIMARY KEY (message, recipient))"],
+    adoption: None,
 };
 pub const FILE: &str = "broker.db";
 /// How often what was not acknowledged is pushed again.

@@ -71,6 +71,9 @@ impl AnyRow {
     /// Says which column no row of ours can have.
     pub fn restore(mut record: RowRecord) -> Result<Self, Corrupt> {
         let status = parse_status(&record.status)?;
+        if matches!(status, Status::Pending | Status::Inflight) {
+            require_address(&record)?;
+        }
         Ok(match status {
             Status::Pending => {
                 let state = Pending {
@@ -216,6 +219,15 @@ fn identity(record: RowRecord) -> Result<Identity, Corrupt> {
             fingerprint,
         },
     })
+}
+
+/// What is to be sent has somewhere to go: only a row that rests may have lost that.
+fn require_address(record: &RowRecord) -> Result<(), Corrupt> {
+    if record.mesh.is_empty() || record.destination_ref.is_empty() {
+        let (status, mesh, to) = (&record.status, &record.mesh, &record.destination_ref);
+        return Err(Corrupt(format!("{status} with mesh `{mesh}` and destination_ref `{to}`")));
+    }
+    Ok(())
 }
 
 fn parse_status(text: &str) -> Result<Status, Corrupt> {

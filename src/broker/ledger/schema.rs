@@ -4,7 +4,7 @@ use crate::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
 pub(crate) static MIGRATIONS: Migrations =
-    Migrations { name: "ledger", steps: &[STEP_1, RECEIPTS] };
+    Migrations { name: "ledger", steps: &[STEP_1, RECEIPTS], adoption: None };
 
 /// `delivery` is the queue: one row per recipient member, gone once acknowledged. `mailbox` counts
 /// it, kept by triggers so that no path can forget. Leases are not here: one belongs to a

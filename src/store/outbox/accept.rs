@@ -2,7 +2,9 @@
 
 use super::NewRow;
 use crate::db::{Error, Param, Tx};
+use crate::message::legacy;
 use claudemesh_fsm::accept::{Decision, decide, mismatch};
+use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
 use claudemesh_fsm::outbox::{Standing, StandingRecord, standing};
 
@@ -13,10 +15,30 @@ pub struct Accepted {
     pub row_id: RowId,
     /// §4.5.1.
     pub decision: Decision,
-    /// The mesh of the row: the existing one's, or the new one's.
+    /// The mesh of the row: the existing one's, or the new one's. Empty where an earlier daemon did
+    /// not record it.
     pub mesh: String,
     /// The existing row's fingerprint, or the new one's.
     pub fingerprint: Fingerprint,
+}
+
+/// A request as an existing row is compared with it.
+pub(super) struct Asked<'a> {
+    pub(super) envelope: &'a Envelope,
+    /// See [`NewRow::key_as_written`].
+    pub(super) key_as_written: Option<&'a str>,
+    /// The mesh, if the caller named one.
+    pub(super) explicit_mesh: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The request's fingerprint as a row that has `stored` is to be compared with: the form of
+    /// the daemon before us if that is the row's, or else ours (§4.4).
+    fn fingerprint_beside(&self, stored: Fingerprint) -> Fingerprint {
+        let ours = self.envelope.fingerprint;
+        let theirs = || legacy::fingerprint(self.envelope, self.key_as_written);
+        if stored != ours && theirs() == Some(stored) { stored } else { ours }
+    }
 }
 
 /// An existing row as §4.5.1 sees it.
@@ -28,12 +50,15 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    pub(super) fn judge(self, fingerprint: Fingerprint, explicit_mesh: Option<&str>) -> Accepted {
+    pub(super) fn judge(self, asked: &Asked<'_>) -> Accepted {
         let Self { row_id, fingerprint: stored, standing, mesh } = self;
-        let decision = if explicit_mesh.is_some_and(|named| named != mesh) {
+        // A mesh that nobody recorded differs from none.
+        let is_of_another =
+            asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
+        let decision = if is_of_another {
             Decision::Conflict(mismatch(standing))
         } else {
-            decide(Some((stored, standing)), fingerprint)
+            decide(Some((stored, standing)), asked.fingerprint_beside(stored))
         };
         Accepted { row_id, decision, mesh, fingerprint: stored }
     }
@@ -69,15 +94,19 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
             fingerprint: envelope.fingerprint,
         });
     }
-    let explicit_mesh = new.mesh_is_explicit.then_some(envelope.mesh.as_str());
+    let asked = Asked {
+        envelope,
+        key_as_written: new.key_as_written.as_deref(),
+        explicit_mesh: new.mesh_is_explicit.then_some(envelope.mesh.as_str()),
+    };
     let existing = look_up(tx, client_message_id)?
         .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))?;
-    Ok(existing.judge(envelope.fingerprint, explicit_mesh))
+    Ok(existing.judge(&asked))
 }
 
 /// Inserts a pending row, or says that its `client_message_id` has one.
 pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
-    let NewRow { id, client_message_id, envelope, enqueued_at, mesh_is_explicit: _ } = new;
+    let NewRow { id, client_message_id, envelope, enqueued_at, .. } = new;
     let reference = envelope.destination.reference();
     let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
                destination_kind, destination_ref, recipient, recipient_member, priority, meta, \

@@ -52,6 +52,9 @@ pub enum RequeueOutcome {
         /// The row in its place, if it was requeued before.
         superseded_by: Option<RowId>,
     },
+    /// An earlier daemon did not record where the message goes, so a successor could not be sent
+    /// either.
+    Unaddressed,
     /// An attempt was never answered, and `force` was not set.
     MayHaveBeenSent,
     /// Another row already has the new `client_message_id`.
@@ -87,6 +90,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
                 Ok(step) => (step.split().0, may_have_been_sent),
                 Err(_) => return Ok(Done::nothing(RequeueOutcome::MayHaveBeenSent)),
             }
+        }
+        AnyRow::Dead(row) if row.envelope().is_unaddressed() => {
+            return Ok(Done::nothing(RequeueOutcome::Unaddressed));
         }
         AnyRow::Dead(row) => {
             let may_have_been_sent = row.state().may_have_been_sent;
@@ -124,6 +130,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         envelope,
         enqueued_at: request.now,
         mesh_is_explicit: true,
+        key_as_written: None,
     };
     if !insert(tx, &new)? {
         return Err(Error::corrupt("a free id was taken inside its own transaction"));
