@@ -76,7 +76,8 @@ pub(super) fn encode_cursor(seq: i64) -> String {
     BASE64URL_NOPAD.encode(&seq.to_be_bytes())
 }
 
-fn decode_cursor(text: &str) -> Option<i64> {
+/// The place in the store behind an opaque word of ours.
+pub(super) fn decode_cursor(text: &str) -> Option<i64> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     Some(i64::from_be_bytes(bytes.try_into().ok()?))
 }

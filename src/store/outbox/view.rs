@@ -1,7 +1,7 @@
 //! An outbox row as the API shows it.
 
-use super::RowView;
-use crate::api::{Encryption, MessageStatus, OutboxRow};
+use super::{Inspected, RowView};
+use crate::api::{self, ChainLink, Encryption, MessageStatus, OutboxRow};
 use crate::clock::iso;
 use claudemesh_fsm::outbox::Status;
 
@@ -58,6 +58,21 @@ impl From<RowView> for OutboxRow {
             aborted_by: row.aborted_by,
             superseded_by: row.superseded_by,
             payload_bytes: row.payload_bytes,
+        }
+    }
+}
+
+impl From<Inspected> for api::Inspected {
+    fn from(inspected: Inspected) -> Self {
+        let link = |successor: super::Successor| ChainLink {
+            id: successor.id,
+            client_message_id: successor.client_message_id,
+            status: successor.status.as_str().to_owned(),
+        };
+        Self {
+            row: inspected.row.into(),
+            chain: inspected.chain.into_iter().map(link).collect(),
+            chain_is_cut: inspected.is_cut.then_some(true),
         }
     }
 }
