@@ -145,6 +145,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["api", "clock", "courier", "events", "log", "meshes", "message", "store", "wire"],
     ),
     ("recover", &["api", "clock", "db", "events", "meshes", "paths", "store", "wire"]),
+    ("upkeep", &["clock", "http", "log", "store"]),
     // 4 edges
     (
         "ipc",
@@ -162,7 +163,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "accept", "api", "broker", "clock", "config", "courier", "db", "drain", "events",
             "http", "identity", "ipc", "join", "link", "log", "meshes", "message", "paths",
-            "receive", "recover", "roster", "store", "wire",
+            "receive", "recover", "roster", "store", "upkeep", "wire",
         ],
     ),
     // 6
