@@ -394,6 +394,10 @@ fn queries_and_routes() -> Vec<Case> {
         "DELETE /v1/inbox/nobody",
         "DELETE /v1/inbox?before=yesterday",
         "DELETE /v1/inbox?topic=t",
+        "DELETE /v1/inbox?mesh=",
+        "DELETE /v1/inbox?mesh=demo&before=",
+        "DELETE /v1/inbox/%00",
+        "GET /v1/outbox/%00",
         "GET /v1/inbox/nobody",
         "GET /v1/outbox/nobody",
     ] {

@@ -87,7 +87,8 @@ pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
 pub(super) async fn clear(request: Request) -> tide::Result {
     let read = Query::read(&request, &["mesh", "before"]);
     let clear = match read.and_then(|query| {
-        Ok(inbox::Clear { mesh: query.text("mesh"), before: query.instant("before")? })
+        query.narrowing("before")?;
+        Ok(inbox::Clear { mesh: query.narrowing("mesh")?, before: query.instant("before")? })
     }) {
         Ok(clear) => clear,
         Err(problem) => return Ok(problem.into()),

@@ -33,6 +33,15 @@ impl Query {
         self.0.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
+    /// A parameter as text that narrows what is removed: an empty one is a slip, and must not count
+    /// as none.
+    pub(super) fn narrowing(&self, name: &str) -> Result<Option<String>, Problem> {
+        match self.0.get(name) {
+            Some(value) if value.is_empty() => Err(bad(name, "absent, or not empty")),
+            value => Ok(value.cloned()),
+        }
+    }
+
     /// `true` or `false`; absent is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name).as_deref() {
