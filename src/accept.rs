@@ -11,7 +11,7 @@ use crate::message::{MetaError, canonical_meta, fingerprint};
 use crate::roster::{self, Resolution};
 use crate::store::outbox::{Accepted, NewRow, Outbox};
 use crate::store::{Error as StoreError, Kind};
-use crate::wire::parcel::{certainly_fits, packed_bytes};
+use crate::wire::parcel::overweight;
 use crate::wire::{FRAME_BYTES_MAX, MENTIONS_MAX};
 use claudemesh_fsm::envelope::{Destination, DestinationError, Envelope, Priority};
 use claudemesh_fsm::id::{ClientMessageId, IdError, RowId};
@@ -199,15 +199,13 @@ impl Accept {
         }
         let frame_bytes_max = frame_bytes_max
             .map_or(FRAME_BYTES_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        if certainly_fits(envelope, &request.client_message_id, frame_bytes_max) {
-            return Ok(());
+        match overweight(envelope, &request.client_message_id, frame_bytes_max) {
+            None => Ok(()),
+            Some(frame_bytes) => {
+                let mesh = mesh.slug().to_owned();
+                Err(Rejection::TooLarge { mesh, frame_bytes, frame_bytes_max })
+            }
         }
-        let frame_bytes = packed_bytes(envelope, &request.client_message_id);
-        if frame_bytes > frame_bytes_max {
-            let mesh = mesh.slug().to_owned();
-            return Err(Rejection::TooLarge { mesh, frame_bytes, frame_bytes_max });
-        }
-        Ok(())
     }
 
     fn choose_mesh(&self, request: &Request) -> Result<Mesh, Rejection> {

@@ -3,9 +3,11 @@
 //! Requests are read field by field, so that an error names the field. Responses are structs, so
 //! that a field cannot be misspelt in one place. No decision is made here.
 
+mod operator;
 mod request;
 
-pub use request::{BodyError, RequeueBody, SeenBody, SendBody};
+pub use operator::{Aborted, ChainLink, Inspected, Pruned, Removed, Requeued};
+pub use request::{AbortBody, BodyError, PruneBody, RequeueBody, SeenBody, SendBody};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -121,16 +123,6 @@ pub struct Page<T> {
     /// How many messages `mark_seen=true` marked; a page of the outbox has no such member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marked_seen: Option<usize>,
-}
-
-/// `200` of `POST /v1/outbox/requeue` (§4.5.3).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
-pub struct Requeued {
-    pub aborted_row_id: String,
-    pub new_row_id: String,
-    pub new_client_message_id: String,
-    pub may_have_been_sent: bool,
 }
 
 /// `200` of `POST /v1/inbox/seen`.

@@ -13,7 +13,8 @@ pub use query::{InboxQuery, OutboxQuery, Requeue, Send};
 pub use sse::Event;
 
 use crate::api::{
-    Health, InboxMessage, MessageStatus, OutboxRow, Page, Peers, Requeued, Sent, Version,
+    Aborted, Health, InboxMessage, Inspected, MessageStatus, OutboxRow, Page, Peers, Pruned,
+    Requeued, Sent, Version,
 };
 use crate::clock::Clock;
 use crate::http::Socket;
@@ -116,6 +117,37 @@ impl Client {
     /// [`Error`].
     pub async fn requeue(&self, requeue: &Requeue) -> Result<Requeued, Error> {
         self.post("/v1/outbox/requeue", &requeue.to_json()).await
+    }
+
+    /// `POST /v1/outbox/abort` (§4.5.3).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn abort(&self, row_id: &str) -> Result<Aborted, Error> {
+        self.post("/v1/outbox/abort", &json!({ "id": row_id })).await
+    }
+
+    /// `GET /v1/outbox/{id}`: one row and its successors.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn outbox_row(&self, row_id: &str) -> Result<Inspected, Error> {
+        self.get(format!("/v1/outbox/{}", path_segment(row_id))).await
+    }
+
+    /// `POST /v1/outbox/prune` (§4.5.2), from `cursor` on: shrinks, or with `confirm` unset counts,
+    /// rows that were finished before an instant (ISO-8601). One answer may not be the whole.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn prune(
+        &self,
+        before: &str,
+        confirm: bool,
+        cursor: Option<&str>,
+    ) -> Result<Pruned, Error> {
+        let body = json!({ "before": before, "confirm": confirm, "cursor": cursor });
+        self.post("/v1/outbox/prune", &body).await
     }
 
     /// `GET /v1/peers`, of one mesh or of all.

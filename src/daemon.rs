@@ -20,7 +20,9 @@ use crate::ipc::{self, App};
 use crate::meshes::{Mesh, Meshes};
 use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use crate::recover::{self, Stores};
+use crate::store::inbox::Bounds;
 use crate::store::{Error as StoreError, Kind};
+use crate::upkeep::Upkeep;
 use crate::{log, roster};
 use attach::{Fleet, Reloaded};
 use claudemesh_fsm::link::LinkState;
@@ -158,6 +160,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
         links: BTreeMap::new(),
     };
     fleet.attach_joined()?;
+    fleet.tasks.push(clock.spawn(upkeep(&settings, &stores, &clock).run(stopped.clone())));
     let ipc = ipc_on_both(&paths, &settings, &stores, &meshes, &bus, &clock, &stopped).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -180,6 +183,15 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
     stores.inbox.close();
     tracing::info!("the daemon has ended");
     ended
+}
+
+fn upkeep(settings: &Settings, stores: &Stores, clock: &Clock) -> Upkeep {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let bounds = Bounds {
+        kept_ms: i64::from(settings.inbox.retention_days) * DAY_MS,
+        bytes_max: i64::try_from(settings.inbox.bytes_max).unwrap_or(i64::MAX),
+    };
+    Upkeep::new(stores.outbox.clone(), stores.inbox.clone(), bounds, clock.clone())
 }
 
 /// Serves until a signal asks to stop, or until every broker has refused us for good.

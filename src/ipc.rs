@@ -17,6 +17,7 @@ mod messages;
 mod outbox;
 mod peers;
 mod query;
+mod retire;
 mod send;
 mod status;
 
@@ -51,16 +52,21 @@ pub struct App {
     pub started_at: Duration,
 }
 
-/// Every route: its path, and the methods it takes. `:id` stands for one segment.
-pub const ROUTES: [(&str, &[Method]); 10] = [
+/// Every route: its path, and the methods it takes. `:id` stands for one segment; the first path
+/// that fits counts.
+pub const ROUTES: [(&str, &[Method]); 14] = [
     ("/v1/version", &[Method::Get]),
     ("/v1/health", &[Method::Get]),
     ("/v1/send", &[Method::Post]),
     ("/v1/messages/:id", &[Method::Get]),
-    ("/v1/inbox", &[Method::Get]),
+    ("/v1/inbox", &[Method::Get, Method::Delete]),
     ("/v1/inbox/seen", &[Method::Post]),
+    ("/v1/inbox/:id", &[Method::Delete]),
     ("/v1/outbox", &[Method::Get]),
     ("/v1/outbox/requeue", &[Method::Post]),
+    ("/v1/outbox/abort", &[Method::Post]),
+    ("/v1/outbox/prune", &[Method::Post]),
+    ("/v1/outbox/:id", &[Method::Get]),
     ("/v1/events", &[Method::Get]),
     ("/v1/peers", &[Method::Get]),
 ];
@@ -85,10 +91,14 @@ pub fn routes(app: App) -> tide::Server<Arc<App>> {
     server.at("/v1/health").get(status::health);
     server.at("/v1/send").post(send::send);
     server.at("/v1/messages/:id").get(messages::status);
-    server.at("/v1/inbox").get(inbox::list);
+    server.at("/v1/inbox").get(inbox::list).delete(inbox::clear);
     server.at("/v1/inbox/seen").post(inbox::mark_seen);
+    server.at("/v1/inbox/:id").delete(inbox::remove);
     server.at("/v1/outbox").get(outbox::list);
-    server.at("/v1/outbox/requeue").post(outbox::requeue);
+    server.at("/v1/outbox/requeue").post(retire::requeue);
+    server.at("/v1/outbox/abort").post(retire::abort);
+    server.at("/v1/outbox/prune").post(outbox::prune);
+    server.at("/v1/outbox/:id").get(outbox::inspect);
     server.at("/v1/events").get(events::stream);
     server.at("/v1/peers").get(peers::list);
     server
@@ -104,6 +114,8 @@ mod tests {
     fn a_path_is_a_route_only_if_it_is_in_the_table() {
         assert_eq!(methods_of("/v1/send"), Some(&[Method::Post][..]));
         assert_eq!(methods_of("/v1/messages/a%2Fb"), Some(&[Method::Get][..]));
+        assert_eq!(methods_of("/v1/outbox/prune"), Some(&[Method::Post][..]), "no row's id");
+        assert_eq!(methods_of("/v1/inbox/seen"), Some(&[Method::Post][..]), "no message's id");
         for path in ["/v1/messages/", "/v1/messages/a/b", "/v1", "/", "/v1/send/", "/v1/state"] {
             assert_eq!(methods_of(path), None, "{path}");
         }

@@ -26,4 +26,5 @@ pub mod receive;
 pub mod recover;
 pub mod roster;
 pub mod store;
+pub mod upkeep;
 pub mod wire;

@@ -4,9 +4,11 @@
 //! status and attempt it leaves; the inbox stores each message once. All SQL of the daemon lives in
 //! this room.
 
+mod age;
 pub mod inbox;
 mod legacy;
 pub mod outbox;
 mod schema;
+mod step;
 
 pub use crate::db::{Error, Kind};

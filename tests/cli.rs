@@ -95,7 +95,9 @@ fn help_explains_everything_and_each_command() {
         ("help-daemon-up", &["daemon", "up", "--help"]),
         ("help-send", &["send", "-h"]),
         ("help-inbox", &["help", "inbox"]),
+        ("help-outbox", &["outbox", "--help"]),
         ("help-requeue", &["outbox", "requeue", "--help"]),
+        ("help-prune", &["daemon", "outbox", "prune", "--help"]),
         ("help-mesh", &["mesh", "--help"]),
         ("help-join", &["help", "join"]),
     ] {
@@ -162,6 +164,9 @@ fn a_command_line_that_cannot_be_understood_exits_2_and_helps() {
         &["events", "--types", "weather"],
         &["outbox", "list", "--done", "--failed"],
         &["outbox", "requeue"],
+        &["outbox", "abort"],
+        &["outbox", "prune"],
+        &["outbox", "prune", "--before", "yesterday"],
         &["daemon", "up", "--mesh", "nowhere"],
         &["daemon", "up", "--listen", "127.0.0.1:1"],
         &["daemon", "up", "--tcp", "--no-tcp"],
@@ -202,6 +207,9 @@ fn without_a_daemon_every_verb_says_so_and_how_to_start_it() {
         &["peers"],
         &["outbox", "list"],
         &["outbox", "requeue", "7"],
+        &["outbox", "inspect", "7"],
+        &["outbox", "abort", "7"],
+        &["outbox", "prune", "--before", "7d"],
         &["daemon", "version"],
     ] {
         let ran = home.run(args);

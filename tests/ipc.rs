@@ -27,8 +27,6 @@ const NOBODY: &str = "ca93ac1705187071d67b83c7ff0efe8108e8ec4530575d7726879333db
 
 /// Documented codes that nothing here reaches, and why.
 const NOT_REACHED: &[(&str, &str)] = &[
-    ("missing_ids", "POST /v1/inbox/seen is not served yet"),
-    ("row_not_abortable", "POST /v1/outbox/abort is not served yet"),
     ("internal", "needs a defect"),
     ("broker_unreachable", "passthrough routes are not served yet"),
     ("store_damaged", "needs a damaged disk: see the tests of db"),
@@ -90,7 +88,47 @@ fn what_each_route_answers() {
     pin(SUBJECT, "requeue", &alice.post("/v1/outbox/requeue", &[], &requeue));
     pin(SUBJECT, "messages-aborted", &alice.get("/v1/messages/m4"));
     pin(SUBJECT, "outbox-aborted", &alice.get("/v1/outbox?status=aborted"));
+    operator_verbs(&alice);
+    clearing(&bob);
     bob.process.kill();
+}
+
+/// One row and its chain, abort and prune: alice has a dead row m5, requeued from m4.
+fn operator_verbs(alice: &Daemon) {
+    alice.wait_for_status("m5", "dead");
+    let row = |id: &str| row_id(alice, id).as_str().expect("an id").to_owned();
+    let abort = json!({ "id": row("m5"), "aborted_by": "alice" });
+    pin(SUBJECT, "abort", &alice.post("/v1/outbox/abort", &[], &abort));
+    pin(SUBJECT, "outbox-row", &alice.get(&format!("/v1/outbox/{}", row("m4"))));
+    let then = alice.get("/v1/messages/m4").json()["enqueued_at"].clone();
+    let prune = |confirm: bool| {
+        let body = json!({ "before": then, "confirm": confirm });
+        alice.post("/v1/outbox/prune", &[], &body)
+    };
+    pin(SUBJECT, "prune-counts", &prune(false));
+    assert_eq!(row_of(alice, "m1")["payload_bytes"], 14);
+    pin(SUBJECT, "prune", &prune(true));
+    assert_eq!(prune(false).json()["rows"], 0);
+    pin(SUBJECT, "outbox-row-shrunk", &alice.get(&format!("/v1/outbox/{}", row("m1"))));
+    let again = json!({ "to": "bob", "message": "hola, mesh ✔", "client_message_id": "m1",
+                        "meta": { "ticket": 42 } });
+    assert_eq!(alice.send(&again).json()["status"], "done", "and is still known");
+}
+
+/// Bob has m1, m2 and m3.
+fn clearing(bob: &Daemon) {
+    let delete = |target: &str| {
+        bob.try_request(&raw(&format!("DELETE {target}"), &["Host: localhost"])).expect("answers")
+    };
+    let newest = bob.inbox()[0].clone();
+    let id = newest["id"].as_str().expect("an id");
+    pin(SUBJECT, "inbox-remove", &delete(&format!("/v1/inbox/{id}")));
+    assert_eq!(delete(&format!("/v1/inbox/{id}")).status(), 404);
+    let none = delete("/v1/inbox?mesh=demo&before=2024-11-01T00:00:00.000Z").json();
+    assert_eq!(none, json!({ "removed": 0 }));
+    assert_eq!(bob.inbox().len(), 2);
+    pin(SUBJECT, "inbox-clear", &delete("/v1/inbox"));
+    assert!(bob.inbox().is_empty());
 }
 
 fn last_page(daemon: &Daemon) -> Response {
@@ -100,10 +138,14 @@ fn last_page(daemon: &Daemon) -> Response {
 }
 
 fn row_id(daemon: &Daemon, client_message_id: &str) -> Value {
+    row_of(daemon, client_message_id)["id"].clone()
+}
+
+fn row_of(daemon: &Daemon, client_message_id: &str) -> Value {
     let rows = daemon.get("/v1/outbox?limit=500").json();
     let rows = rows["items"].as_array().expect("rows").clone();
     let row = rows.into_iter().find(|row| row["client_message_id"] == client_message_id);
-    row.expect("a row")["id"].clone()
+    row.expect("a row")
 }
 
 #[test]
@@ -288,12 +330,28 @@ fn bodies() -> Vec<Case> {
         r#"{"id":1}"#,
         r#"{"id":"x","force":"yes"}"#,
         r#"{"id":"x","new_client_message_id":"a b"}"#,
+        r#"{"id":"x","payload":""}"#,
+        r#"{"id":"x","aborted_by":"a\u0007"}"#,
         r#"{"id":"x"}"#,
+    ];
+    let long_name = json!({ "id": "x", "aborted_by": "a".repeat(129) }).to_string();
+    let others = [
+        ("/v1/outbox/abort", "{}"),
+        ("/v1/outbox/abort", r#"{"id":"x","aborted_by":" "}"#),
+        ("/v1/outbox/abort", long_name.as_str()),
+        ("/v1/outbox/abort", r#"{"id":"x"}"#),
+        ("/v1/outbox/prune", "{}"),
+        ("/v1/outbox/prune", r#"{"before":"7d"}"#),
+        ("/v1/outbox/prune", r#"{"before":"2999-01-01T00:00:00.000Z"}"#),
+        ("/v1/outbox/prune", r#"{"before":"2024-11-22T00:00:00.000Z","confirm":"yes"}"#),
+        ("/v1/outbox/prune", r#"{"before":"2024-11-22T00:00:00.000Z","cursor":"x"}"#),
+        ("/v1/inbox/seen", "{}"),
     ];
     let sends = sends.iter().map(|body| ("/v1/send", body.as_str()));
     let requeues = requeues.iter().map(|body| ("/v1/outbox/requeue", *body));
     sends
         .chain(requeues)
+        .chain(others)
         .map(|(path, body)| {
             let answer = alice.try_request(&post(path, &[], body)).expect("answers");
             let shown = if body.len() > 100 { &body[..60] } else { body };
@@ -330,7 +388,20 @@ fn queries_and_routes() -> Vec<Case> {
     ];
     let mut cases: Vec<Case> =
         gets.iter().map(|path| (format!("GET {path}"), alice.get(path))).collect();
-    for line in ["DELETE /v1/inbox", "PUT /v1/outbox/requeue", "BREW /v1/version"] {
+    for line in [
+        "PUT /v1/inbox",
+        "PUT /v1/outbox/requeue",
+        "BREW /v1/version",
+        "DELETE /v1/inbox/nobody",
+        "DELETE /v1/inbox?before=yesterday",
+        "DELETE /v1/inbox?topic=t",
+        "DELETE /v1/inbox?mesh=",
+        "DELETE /v1/inbox?mesh=demo&before=",
+        "DELETE /v1/inbox/%00",
+        "GET /v1/outbox/%00",
+        "GET /v1/inbox/nobody",
+        "GET /v1/outbox/nobody",
+    ] {
         let answer = alice.try_request(&raw(line, &["Host: localhost"])).expect("answers");
         cases.push((line.to_owned(), answer));
     }
@@ -348,7 +419,7 @@ fn queries_and_routes() -> Vec<Case> {
     cases
 }
 
-/// Requeueing in every state that forbids it (§4.5.3).
+/// Requeueing and aborting in every state that forbids it (§4.5.3).
 fn rows() -> Vec<Case> {
     let mesh = Mesh::new();
     let relay = Relay::start(mesh.broker.port);
@@ -364,28 +435,39 @@ fn rows() -> Vec<Case> {
         body["id"] = row_id(&alice, id);
         alice.post("/v1/outbox/requeue", &[], &body)
     };
+    let abort =
+        |id: &str| alice.post("/v1/outbox/abort", &[], &json!({ "id": row_id(&alice, id) }));
     let mut cases = Vec::new();
     send("done", "bob");
     alice.wait_for_status("done", "done");
     cases.push(("requeue of a done row".to_owned(), requeue("done", json!({}))));
+    cases.push(("abort of a done row".to_owned(), abort("done")));
     send("dead", NOBODY);
     alice.wait_for_status("dead", "dead");
     let taken = requeue("dead", json!({ "new_client_message_id": "done" }));
     cases.push(("requeue under an id that is taken".to_owned(), taken));
     assert_eq!(alice.status("dead"), "dead", "nothing changed");
+    let large = requeue("dead", json!({ "payload": "x".repeat(70_000) }));
+    cases.push(("requeue with a payload too large for a frame".to_owned(), large));
+    assert_eq!(alice.status("dead"), "dead", "nothing changed");
     assert_eq!(requeue("dead", json!({})).status(), 200);
     cases.push(("requeue of an aborted row".to_owned(), requeue("dead", json!({}))));
+    cases.push(("abort of a requeued row".to_owned(), abort("dead")));
 
     relay.set_deaf(true);
     send("unanswered", "bob");
     alice.wait_for_status("unanswered", "inflight");
     cases.push(("requeue of an inflight row".to_owned(), requeue("unanswered", json!({}))));
+    cases.push(("abort of an inflight row".to_owned(), abort("unanswered")));
     relay.set_closed(true);
     alice.wait_for_status("unanswered", "pending");
     let unanswered = requeue("unanswered", json!({}));
     cases.push(("requeue of a pending row with an unanswered attempt".to_owned(), unanswered));
     pin(SUBJECT, "messages-unanswered", &alice.get("/v1/messages/unanswered"));
-    pin(SUBJECT, "requeue-forced", &requeue("unanswered", json!({ "force": true })));
+    let forced = json!({ "force": true, "new_client_message_id": "forced" });
+    pin(SUBJECT, "requeue-forced", &requeue("unanswered", forced));
+    assert_eq!(abort("forced").status(), 200);
+    cases.push(("abort of an aborted row".to_owned(), abort("forced")));
     cases
 }
 

@@ -146,6 +146,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("receipts", &["api", "clock", "courier", "events", "http", "log", "meshes", "store", "wire"]),
     ("recover", &["api", "clock", "db", "events", "meshes", "paths", "store", "wire"]),
+    ("upkeep", &["clock", "http", "log", "store"]),
     // 4 edges
     (
         "ipc",
@@ -163,7 +164,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "accept", "api", "broker", "clock", "config", "courier", "db", "drain", "events",
             "http", "identity", "ipc", "join", "link", "log", "meshes", "message", "paths",
-            "receipts", "receive", "recover", "roster", "store", "wire",
+            "receipts", "receive", "recover", "roster", "store", "upkeep", "wire",
         ],
     ),
     // 6

@@ -14,6 +14,8 @@
 //!                        acked_late
 //! ```
 //!
+//! To retire is to be requeued as another row; `abort` leads the same way with none in its place.
+//!
 //! Nothing leaves [`Done`] or [`Aborted`]: they have no methods that move. A [`Row`] is not `Clone`,
 //! and a move consumes it. What a move returns is not the next row but a [`Step`]: the next row
 //! exists only once the change is on disk. Because commits are shared and asynchronous, a step
@@ -28,7 +30,7 @@ mod requeue;
 mod restore;
 
 pub use pending::Ack;
-pub use requeue::Retire;
+pub use requeue::{Abort, Retire};
 pub use restore::{AnyRow, Corrupt, RowRecord, Standing, StandingRecord, standing};
 
 use crate::envelope::Envelope;

@@ -7,8 +7,8 @@
 use claudemesh_fsm::accept::{Conflict, Decision, decide, mismatch};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{
-    Ack, AnyRow, Change, Guard, Retire, Row, RowRecord, Standing, StandingRecord, State, Status,
-    Step, Verdict, standing,
+    Abort, Ack, AnyRow, Change, Guard, Retire, Row, RowRecord, Standing, StandingRecord, State,
+    Status, Step, Verdict, standing,
 };
 use claudemesh_fsm::outbox::{Dead, Inflight, Pending};
 use claudemesh_fsm::refusal::Passing;
@@ -179,6 +179,23 @@ fn retire(force: bool) -> Retire {
     Retire { aborted_at: Millis(9), aborted_by: "me".into(), superseded_by, force }
 }
 
+fn abort() -> Abort {
+    Abort { aborted_at: Millis(9), aborted_by: "me".into() }
+}
+
+#[test]
+fn an_aborted_row_has_no_successor_and_keeps_what_it_is() {
+    for status in [Status::Pending, Status::Dead] {
+        let guard = match restore(&record(status, 1, true)) {
+            AnyRow::Pending(row) => row.abort(abort()).split().0,
+            AnyRow::Dead(row) => row.abort(abort()).split().0,
+            other => panic!("{other:?}"),
+        };
+        let Change::Aborted { superseded_by, .. } = guard.change() else { panic!("{guard:?}") };
+        assert_eq!(*superseded_by, None);
+    }
+}
+
 #[test]
 fn a_pending_row_makes_its_moves_and_no_others() {
     each(Status::Pending, |before, attempts, may| {
@@ -188,6 +205,7 @@ fn a_pending_row_makes_its_moves_and_no_others() {
         walk(before, |row: Row<Pending>| row.acked_late(ack()), (attempts, may));
         let retired = |row: Row<Pending>| row.retire(retire(true)).expect("forced");
         walk(before, retired, (attempts, may));
+        walk(before, |row: Row<Pending>| row.abort(abort()), (attempts, may));
     });
 }
 
@@ -215,6 +233,7 @@ fn a_dead_row_can_only_be_retired() {
         for force in [false, true] {
             walk(before, |row: Row<Dead>| row.retire(retire(force)), (attempts, may));
         }
+        walk(before, |row: Row<Dead>| row.abort(abort()), (attempts, may));
     });
 }
 

@@ -181,6 +181,74 @@ impl RequeueBody {
     }
 }
 
+/// `POST /v1/outbox/abort` (§4.5.3).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct AbortBody {
+    pub id: String,
+    pub aborted_by: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawAbort<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    aborted_by: Option<&'a RawValue>,
+}
+
+impl AbortBody {
+    /// Reads the body's fields.
+    ///
+    /// # Errors
+    /// Names the first field that is missing or of the wrong type.
+    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+        let raw: RawAbort<'_> = parse(body)?;
+        Ok(Self {
+            id: required("id", raw.id, "a string: the row's `id` in GET /v1/outbox")?,
+            aborted_by: optional("aborted_by", raw.aborted_by, "a string: who asks")?,
+        })
+    }
+}
+
+/// `POST /v1/outbox/prune` (§4.5.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct PruneBody {
+    pub before: String,
+    pub confirm: bool,
+    pub cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawPrune<'a> {
+    #[serde(borrow)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow)]
+    confirm: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cursor: Option<&'a RawValue>,
+}
+
+impl PruneBody {
+    /// Reads the body's fields.
+    ///
+    /// # Errors
+    /// Names the first field that is missing or of the wrong type.
+    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+        let raw: RawPrune<'_> = parse(body)?;
+        Ok(Self {
+            before: required(
+                "before",
+                raw.before,
+                "a string: a time such as 2024-11-22T01:17:46.591Z",
+            )?,
+            confirm: optional("confirm", raw.confirm, "true or false")?.unwrap_or_default(),
+            cursor: optional("cursor", raw.cursor, "a string: a `next_cursor` of this route")?,
+        })
+    }
+}
+
 /// `POST /v1/inbox/seen` (§3.4).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenBody {

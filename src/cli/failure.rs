@@ -86,6 +86,7 @@ fn exit_of_problem(code: &str) -> u8 {
         | "idempotency_key_conflict"
         | "client_message_id_taken"
         | "row_not_requeueable"
+        | "row_not_abortable"
         | "attempt_unanswered"
         | "store_damaged" => exit::CONFLICT,
         "mesh_refused" => exit::REFUSED,

@@ -50,7 +50,12 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 /// A time, or how long ago.
 fn since(parsed: &Parsed, now: Millis) -> Result<Option<String>, Failure> {
-    parsed.parsed("since", "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
+    instant(parsed, "since", now)
+}
+
+/// A flag's value: a time, or how long ago.
+pub(super) fn instant(parsed: &Parsed, flag: &str, now: Millis) -> Result<Option<String>, Failure> {
+    parsed.parsed(flag, "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
         if let Some(at) = parse_iso(text) {
             return Some(iso(at));
         }

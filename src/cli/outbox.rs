@@ -103,6 +103,9 @@ pub(super) fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure>
             Some(read_whole(file, path)?)
         }
     };
+    if payload.as_ref().is_some_and(String::is_empty) {
+        return Err(Failure::usage("--patch-payload is empty").hint("a message has some text"));
+    }
     let request = Requeue {
         id: id.to_owned(),
         new_client_message_id: parsed

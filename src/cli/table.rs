@@ -4,7 +4,7 @@
 use super::args::Parsed;
 use super::context::Context;
 use super::failure::Failure;
-use super::{broker, complete, daemon, demo, events, inbox, mesh, outbox, peers, send, up};
+use super::{broker, complete, daemon, demo, events, inbox, mesh, outbox, peers, retire, send, up};
 
 /// What acts on a command: the exit code, or why not.
 pub(super) type Run = fn(&Context, &Parsed) -> Result<u8, Failure>;
@@ -213,6 +213,44 @@ pub(super) const COMMANDS: &[Command] = &[
             "echo shorter | claudemesh outbox requeue 01JD8Q4M700000000000000042 --patch-payload -",
         ],
         run: outbox::requeue,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "outbox", "inspect"],
+        aliases: &[&["outbox", "inspect"]],
+        operands: &[needs("id")],
+        about: "one row, and what took its place",
+        details: "<id> is the row's id in `outbox list`.",
+        examples: &["claudemesh outbox inspect 01JD8Q4M700000000000000042"],
+        run: retire::inspect,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "outbox", "abort"],
+        aliases: &[&["outbox", "abort"]],
+        operands: &[needs("id")],
+        about: "give up a message that waits or has failed",
+        details: "<id> is the row's id in `outbox list`. Nothing is sent in its place; the row \
+                  stays, as aborted, and its id stays taken.",
+        examples: &["claudemesh outbox abort 01JD8Q4M700000000000000042"],
+        run: retire::abort,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "outbox", "prune"],
+        aliases: &[&["outbox", "prune"]],
+        flags: &[
+            flag("before", One("age"), "rows finished before then: 7d, or 2025-06-15T15:06:40Z"),
+            flag("confirm", Nothing, "do it; without it, only say how many rows it would be"),
+        ],
+        about: "make finished rows small now, not when they are 30 days old",
+        details: "Done and aborted rows keep what a retry is answered from, and lose their body \
+                  and the rest for good. What waits, is being sent, or has failed is not touched.",
+        examples: &[
+            "claudemesh outbox prune --before 7d",
+            "claudemesh outbox prune --before 7d --confirm",
+        ],
+        run: retire::prune,
         ..PLAIN
     },
     Command {

@@ -7,7 +7,7 @@ use claudemesh_fsm::retry;
 
 /// The sections of `config.toml`; `[metrics]` is reserved and has no keys yet.
 pub const SECTIONS: &[&str] =
-    &["broker", "daemon", "features", "ipc", "link", "metrics", "outbox", "reconnect"];
+    &["broker", "daemon", "features", "inbox", "ipc", "link", "metrics", "outbox", "reconnect"];
 
 /// The features a broker may be asked for (§15).
 pub const FEATURES: &[&str] = &[
@@ -24,6 +24,7 @@ pub mod default {
     use super::retry;
 
     const KIB: u64 = 1024;
+    const GIB: u64 = 1024 * 1024 * KIB;
 
     /// `daemon.log_level`.
     pub const LOG_LEVEL: &str = "info";
@@ -51,6 +52,10 @@ pub mod default {
     pub const IDLE_MS: u64 = 75_000;
     /// `outbox.backoff_cap_ms`.
     pub const OUTBOX_BACKOFF_CAP_MS: u64 = retry::BACKOFF_CAP_MS;
+    /// `inbox.retention_days`.
+    pub const INBOX_RETENTION_DAYS: u64 = 30;
+    /// `inbox.max_bytes`.
+    pub const INBOX_BYTES_MAX: u64 = 5 * GIB;
     /// `link.hello_ms`.
     pub const HELLO_MS: u64 = 5_000;
     /// `link.ack_ms`.
@@ -169,6 +174,7 @@ const TIMER_MS: Kind = Integer(100, 600_000);
 const COUNT: Kind = Integer(1, 65_536);
 const DAYS: Kind = Integer(1, 36_500);
 const BODY_BYTES: Kind = Integer(1024, 16 << 20);
+const STORE_BYTES: Kind = Integer(1 << 20, 1 << 50);
 /// TOML's integers end at 2^63 - 1.
 const NAME_CHARACTERS_MAX: usize = 128;
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
@@ -211,6 +217,8 @@ pub const KEYS: &[Key] = &[
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
     bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, NeedsRestart, "longest wait between attempts"),
 
+    bounded("inbox.retention_days", DAYS, default::INBOX_RETENTION_DAYS, NeedsRestart, "how long what arrived is kept"),
+    bounded("inbox.max_bytes", STORE_BYTES, default::INBOX_BYTES_MAX, NeedsRestart, "size of the inbox; beyond it the oldest goes"),
 
     bounded("link.hello_ms", TIMER_MS, default::HELLO_MS, Applies, "time for a broker to answer the hello"),
     bounded("link.ack_ms", TIMER_MS, default::ACK_MS, Applies, "time for a broker to answer a send"),

@@ -58,6 +58,15 @@ pub struct Outbox {
     pub backoff_cap_ms: u64,
 }
 
+/// `[inbox]` (§1.2)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inbox {
+    /// How long what arrived is kept.
+    pub retention_days: u32,
+    /// How large the inbox may be, in bytes.
+    pub bytes_max: u64,
+}
+
 /// `[link]` and `[reconnect]` (§4.6, §15.5)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -166,6 +175,15 @@ impl Outbox {
         Self {
             max_age_hours: entries.integer_or_none("outbox.max_age_hours"),
             backoff_cap_ms: entries.integer("outbox.backoff_cap_ms"),
+        }
+    }
+}
+
+impl Inbox {
+    pub(super) fn read(entries: &Entries) -> Self {
+        Self {
+            retention_days: entries.integer("inbox.retention_days"),
+            bytes_max: entries.integer("inbox.max_bytes"),
         }
     }
 }

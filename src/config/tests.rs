@@ -18,6 +18,7 @@ fn no_file_is_all_defaults() {
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
     assert!(settings.ipc.tcp_enabled && !settings.ipc.public_health_check);
     assert_eq!(settings.ipc.http_port, 47_823);
+    assert_eq!((settings.inbox.retention_days, settings.inbox.bytes_max), (30, 5 << 30));
     assert!(Settings::load(dir.path()).is_err(), "a directory is not a missing file");
 }
 
@@ -80,6 +81,8 @@ fn a_wrong_value_names_the_key_and_its_range() {
         ("[ipc]\nhttp_port = -1", "not -1"),
         ("[ipc]\ntcp_enabled = 1", "`ipc.tcp_enabled` must be true or false, not 1"),
         ("[outbox]\nmax_age_hours = 721", "from 1 to 720"),
+        ("[inbox]\nretention_days = 0", "from 1 to 36500, not 0"),
+        ("[inbox]\nmax_bytes = 1000", "from 1048576 to"),
         ("[daemon]\nlog_level = 'loud'", "\"warn\", \"info\""),
         ("[daemon]\ndisplay_name = \"a\\u0007\"", "visible text"),
         ("[features]\nrequire = ['max_paylod']", "\"max_payload\""),

@@ -1,12 +1,12 @@
-//! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and
-//! `POST /v1/inbox/seen`.
+//! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and what does:
+//! `POST /v1/inbox/seen`, `DELETE /v1/inbox`, `DELETE /v1/inbox/{id}`.
 
 use super::outbox::store_problem;
 use super::query::{Query, encode_cursor};
 use super::reply::{self, Problem};
 use super::send::bad_body;
 use super::{App, Request};
-use crate::api::{InboxMessage, MarkedSeen, Page, SeenBody};
+use crate::api::{InboxMessage, MarkedSeen, Page, Removed, SeenBody};
 use crate::store::Error;
 use crate::store::inbox;
 
@@ -80,6 +80,36 @@ pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
     let app = request.state();
     Ok(match app.inbox.mark_ids_seen(body.ids, app.clock.now()).await {
         Ok(marked_seen) => reply::ok(&MarkedSeen { marked_seen }),
+        Err(error) => store_problem(&error).into(),
+    })
+}
+
+pub(super) async fn clear(request: Request) -> tide::Result {
+    let read = Query::read(&request, &["mesh", "before"]);
+    let clear = match read.and_then(|query| {
+        query.narrowing("before")?;
+        Ok(inbox::Clear { mesh: query.narrowing("mesh")?, before: query.instant("before")? })
+    }) {
+        Ok(clear) => clear,
+        Err(problem) => return Ok(problem.into()),
+    };
+    Ok(match request.state().inbox.clear(clear).await {
+        Ok(removed) => reply::ok(&Removed { removed, id: None }),
+        Err(error) => store_problem(&error).into(),
+    })
+}
+
+pub(super) async fn remove(request: Request) -> tide::Result {
+    let not_found = || {
+        let detail = "no message has this `id`: it is the `id` of GET /v1/inbox";
+        Problem::not_found("not_found", detail)
+    };
+    // tide hands path parameters over as they came.
+    let id = request.param("id").ok().and_then(reply::decode_segment);
+    let Some(id) = id else { return Ok(not_found().into()) };
+    Ok(match request.state().inbox.remove(id.clone()).await {
+        Ok(true) => reply::ok(&Removed { removed: 1, id: Some(id) }),
+        Ok(false) => not_found().into(),
         Err(error) => store_problem(&error).into(),
     })
 }

@@ -33,6 +33,15 @@ impl Query {
         self.0.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
+    /// A parameter as text that narrows what is removed: an empty one is a slip, and must not count
+    /// as none.
+    pub(super) fn narrowing(&self, name: &str) -> Result<Option<String>, Problem> {
+        match self.0.get(name) {
+            Some(value) if value.is_empty() => Err(bad(name, "absent, or not empty")),
+            value => Ok(value.cloned()),
+        }
+    }
+
     /// `true` or `false`; absent is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name).as_deref() {
@@ -76,7 +85,8 @@ pub(super) fn encode_cursor(seq: i64) -> String {
     BASE64URL_NOPAD.encode(&seq.to_be_bytes())
 }
 
-fn decode_cursor(text: &str) -> Option<i64> {
+/// The place in the store behind an opaque word of ours.
+pub(super) fn decode_cursor(text: &str) -> Option<i64> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     Some(i64::from_be_bytes(bytes.try_into().ok()?))
 }

@@ -68,6 +68,8 @@ pub(super) fn bad_body(error: &BodyError) -> Problem {
         BodyError::Missing { field, .. } => match *field {
             "to" => "missing_to",
             "message" => "missing_message",
+            "ids" => "missing_ids",
+            "before" => "missing_before",
             _ => "missing_id",
         },
         BodyError::Wrong { field, .. } => code_of(field),

@@ -1,6 +1,9 @@
 //! `inbox.db`: what arrived, once each (§4.10).
 
+mod prune;
 mod view;
+
+pub use prune::{Bounds, Clear, SEEN_OUTLIVES_MS};
 
 use super::schema;
 use crate::db::{Columns, Db, Driver, Durability, Error, Kind, Param, Tx};
@@ -212,10 +215,13 @@ impl Inbox {
 
 fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
     let sender = message.sender_member_pubkey.as_deref().unwrap_or(&message.sender_pubkey);
-    // Either unique key may say that a copy is known; both are left untouched then.
+    // Either unique key may say that a copy is known; both are left untouched then. The place is
+    // the one that the message gets below.
     let is_new = tx.execute(
-        "INSERT INTO seen (mesh, broker_message_id, sender, client_message_id, first_seen_at) \
-         VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO seen (mesh, broker_message_id, sender, client_message_id, first_seen_at, \
+         inbox_seq) VALUES (?, ?, ?, ?, ?, \
+         1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0)) \
+         ON CONFLICT DO NOTHING",
         &[
             message.mesh.as_str().into(),
             message.broker_message_id.as_str().into(),

@@ -1,17 +1,25 @@
 //! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
+mod abort;
 mod accept;
+mod chain;
 mod moves;
+mod prune;
 mod query;
 mod receipt;
 mod requeue;
+mod shrink;
 mod view;
 
+pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::Accepted;
+pub use chain::{CHAIN_ROWS_MAX, Inspected, Successor};
 pub use moves::Claimed;
+pub use prune::{PruneQuery, Pruned};
 pub use query::{ListPage, ListQuery, RowView};
 pub use receipt::{Learned, Receipt};
-pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
+pub use requeue::{Patch, RequeueOutcome, RequeueRequest, TooLarge};
+pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, Step as ShrinkStep, Walk};
 
 use super::schema;
 use crate::db::{Db, Driver, Durability, Error, Tx};
@@ -383,3 +391,6 @@ impl Outbox {
         (self.on_moved)(moved);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,11 @@ use crate::db::Migrations;
 
 pub(super) static OUTBOX: Migrations = Migrations {
     name: "outbox",
-    steps: &[OUTBOX_1, OUTBOX_RECEIPTS],
+    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS],
     adoption: Some(&legacy::OUTBOX),
 };
 pub(super) static INBOX: Migrations =
-    Migrations { name: "inbox", steps: &[INBOX_1], adoption: Some(&legacy::INBOX) };
+    Migrations { name: "inbox", steps: &[INBOX_1, INBOX_2], adoption: Some(&legacy::INBOX) };
 
 /// `seq` is the order of insertion. The due index holds pending rows only, so that it stays small
 /// however long the history grows, and leads with what the claim orders by.
@@ -102,3 +102,52 @@ CREATE UNIQUE INDEX seen_by_sender ON seen (mesh, sender, client_message_id)
 CREATE TABLE epoch (value TEXT NOT NULL);
 INSERT INTO epoch VALUES (lower(hex(randomblob(8))));
 ";
+
+/// What [`age`](super::age) remembers.
+macro_rules! age_tables {
+    () => {
+        "
+CREATE TABLE witnessed (
+  only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+  ms INTEGER NOT NULL,
+  at INTEGER NOT NULL
+);
+CREATE TABLE mark (
+  witnessed_ms INTEGER PRIMARY KEY,
+  seq INTEGER NOT NULL
+);
+"
+    };
+}
+
+/// `shrink_walk` is how far each walk over finished rows got, and `left_behind` the rows it could
+/// not finish when it passed. No index: an insert or a move of a row writes nothing more than before.
+const OUTBOX_2: &str = concat!(
+    age_tables!(),
+    "
+CREATE TABLE shrink_walk (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE left_behind (seq INTEGER PRIMARY KEY);
+"
+);
+
+/// `inbox_seq` is the place of the message in the inbox, also when it has left it; 0 for one that
+/// was seen before there was such a column.
+const INBOX_2: &str = concat!(
+    age_tables!(),
+    "
+ALTER TABLE seen ADD COLUMN inbox_seq INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX seen_by_place ON seen (inbox_seq);
+"
+);
+
+#[cfg(test)]
+pub(super) mod older {
+    //! The schemas of earlier releases, to migrate from.
+
+    use super::{INBOX_1, Migrations, OUTBOX_1};
+
+    pub(in crate::store) static OUTBOX: Migrations =
+        Migrations { name: "outbox", steps: &[OUTBOX_1], adoption: None };
+    pub(in crate::store) static INBOX: Migrations =
+        Migrations { name: "inbox", steps: &[INBOX_1], adoption: None };
+}

@@ -76,6 +76,15 @@ pub fn certainly_fits(envelope: &Envelope, id: &ClientMessageId, bytes_max: usiz
     in_clear * 6 + length(&envelope.reply_to_id) * 6 + boxed * 2 + FIXED_BYTES_MAX <= bytes_max
 }
 
+/// What the frame of a message weighs, if that is more than `bytes_max` (§3.6).
+#[must_use]
+pub fn overweight(envelope: &Envelope, id: &ClientMessageId, bytes_max: usize) -> Option<usize> {
+    if certainly_fits(envelope, id, bytes_max) {
+        return None;
+    }
+    Some(packed_bytes(envelope, id)).filter(|bytes| *bytes > bytes_max)
+}
+
 /// What the broker is asked to route to.
 #[must_use]
 pub fn target_spec(envelope: &Envelope) -> String {

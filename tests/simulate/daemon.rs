@@ -184,6 +184,7 @@ impl Daemon {
                         )
                     },
                 }),
+                weigh: Box::new(|_, _| Ok(())),
                 aborted_by: "operator".into(),
                 now: clock.now(),
                 force: rng.permille(850),

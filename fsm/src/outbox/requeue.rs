@@ -18,7 +18,28 @@ pub struct Retire {
     pub force: bool,
 }
 
+/// Who gives a row up, and when, for the audit columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abort {
+    /// When.
+    pub aborted_at: Millis,
+    /// By whom.
+    pub aborted_by: String,
+}
+
+impl From<Abort> for Retire {
+    fn from(Abort { aborted_at, aborted_by }: Abort) -> Self {
+        Self { aborted_at, aborted_by, superseded_by: None, force: true }
+    }
+}
+
 impl Row<Pending> {
+    /// Gives a waiting row up: nothing takes its place, so an attempt that was never answered
+    /// cannot be doubled.
+    pub fn abort(self, abort: Abort) -> Step<Pending, Aborted> {
+        self.aborted(abort.into())
+    }
+
     /// Retires a waiting row.
     ///
     /// # Errors
@@ -37,6 +58,11 @@ impl Row<Pending> {
 }
 
 impl Row<Dead> {
+    /// Gives a dead row up.
+    pub fn abort(self, abort: Abort) -> Step<Dead, Aborted> {
+        self.aborted(abort.into())
+    }
+
     /// Retires a dead row.
     pub fn retire(self, retire: Retire) -> Step<Dead, Aborted> {
         self.aborted(retire)

@@ -129,18 +129,27 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
                 attempts.into(),
             ],
         ),
-        Change::Aborted { aborted_at, aborted_by, superseded_by } => tx.execute(
-            "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
-             superseded_by = ? WHERE id = ? AND status = ? AND attempts = ?",
-            &[
-                aborted_at.0.into(),
-                aborted_by.as_str().into(),
-                superseded_by.as_ref().map(RowId::as_str).into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
-            ],
-        ),
+        Change::Aborted { aborted_at, aborted_by, superseded_by } => {
+            let changed = tx.execute(
+                "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
+                 superseded_by = ? WHERE id = ? AND status = ? AND attempts = ?",
+                &[
+                    aborted_at.0.into(),
+                    aborted_by.as_str().into(),
+                    superseded_by.as_ref().map(RowId::as_str).into(),
+                    id.into(),
+                    leaves.into(),
+                    attempts.into(),
+                ],
+            )?;
+            // The walks that make finished rows small may have passed it already.
+            if changed > 0 {
+                let sql = "INSERT OR IGNORE INTO left_behind (seq) \
+                           SELECT seq FROM outbox WHERE id = ?";
+                tx.execute(sql, &[id.into()])?;
+            }
+            Ok(changed)
+        }
     }
 }
 

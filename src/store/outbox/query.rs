@@ -199,6 +199,10 @@ pub(super) fn view(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<RowView>,
     tx.query_row(view_columns!("WHERE client_message_id = ?"), &[id.as_str().into()], read_view)
 }
 
+pub(super) fn view_by_row_id(tx: &Tx<'_>, id: &RowId) -> Result<Option<RowView>, Error> {
+    tx.query_row(view_columns!("WHERE id = ?"), &[id.as_str().into()], read_view)
+}
+
 /// Which rows of the outbox to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {

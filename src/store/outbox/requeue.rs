@@ -1,6 +1,7 @@
 //! Requeue (§4.5.3): the old row is aborted and its successor inserted in one transaction, or
 //! nothing happens.
 
+use super::abort::what_it_is;
 use super::accept::{insert, look_up};
 use super::moves::apply;
 use super::{Moved, NewRow, query};
@@ -17,6 +18,20 @@ pub struct Patch {
     pub fingerprint: fn(&Envelope) -> Fingerprint,
 }
 
+/// Why a successor would never be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// The mesh.
+    pub mesh: String,
+    /// What its frame would weigh.
+    pub frame_bytes: usize,
+    /// What the mesh allows.
+    pub frame_bytes_max: usize,
+}
+
+/// Holds a successor against the limit of its mesh (§3.6).
+type Weigh = Box<dyn Fn(&Envelope, &ClientMessageId) -> Result<(), TooLarge> + Send>;
+
 /// What an operator asks for.
 pub struct RequeueRequest {
     /// The row to retire.
@@ -27,6 +42,8 @@ pub struct RequeueRequest {
     pub new_client_message_id: ClientMessageId,
     /// A payload to put in place of the old one.
     pub patch: Option<Patch>,
+    /// Whether the successor fits its mesh.
+    pub weigh: Weigh,
     /// For the audit column.
     pub aborted_by: String,
     /// Now.
@@ -59,6 +76,13 @@ pub enum RequeueOutcome {
     MayHaveBeenSent,
     /// Another row already has the new `client_message_id`.
     NewIdTaken,
+    /// The row's body is gone, and no other was given.
+    BodyEmptied {
+        /// The row's state.
+        status: Status,
+    },
+    /// The successor would be too heavy for its mesh.
+    TooLarge(TooLarge),
 }
 
 pub(super) struct Done {
@@ -82,7 +106,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         superseded_by: Some(request.new_id.clone()),
         force: request.force,
     };
-    let mut envelope = row.identity().envelope.clone();
+    let (mut envelope, status) = (row.identity().envelope.clone(), row.status());
     let (guard, may_have_been_sent) = match row {
         AnyRow::Pending(row) => {
             let may_have_been_sent = row.state().may_have_been_sent;
@@ -98,14 +122,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
             let may_have_been_sent = row.state().may_have_been_sent;
             (row.retire(retire).split().0, may_have_been_sent)
         }
-        AnyRow::Aborted(row) => {
-            let superseded_by = row.state().superseded_by.clone();
-            let status = Status::Aborted;
+        row @ (AnyRow::Inflight(_) | AnyRow::Done(_) | AnyRow::Aborted(_)) => {
+            let (status, superseded_by) = what_it_is(&row);
             return Ok(Done::nothing(RequeueOutcome::WrongState { status, superseded_by }));
-        }
-        AnyRow::Inflight(_) | AnyRow::Done(_) => {
-            let status = row.status();
-            return Ok(Done::nothing(RequeueOutcome::WrongState { status, superseded_by: None }));
         }
     };
     if look_up(tx, &request.new_client_message_id)?.is_some() {
@@ -114,6 +133,12 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
     if let Some(patch) = request.patch {
         envelope.payload = patch.payload;
         envelope.fingerprint = (patch.fingerprint)(&envelope);
+    }
+    if envelope.payload.is_empty() {
+        return Ok(Done::nothing(RequeueOutcome::BodyEmptied { status }));
+    }
+    if let Err(too_large) = (request.weigh)(&envelope, &request.new_client_message_id) {
+        return Ok(Done::nothing(RequeueOutcome::TooLarge(too_large)));
     }
     let successor = Moved {
         from: None,

@@ -1,7 +1,7 @@
 //! An outbox row as the API shows it.
 
-use super::{RowView, receipt};
-use crate::api::{Encryption, MessageStatus, OutboxRow, Receipt};
+use super::{Inspected, RowView, receipt};
+use crate::api::{self, ChainLink, Encryption, MessageStatus, OutboxRow, Receipt};
 use crate::clock::iso;
 use claudemesh_fsm::outbox::Status;
 
@@ -72,6 +72,21 @@ impl From<RowView> for OutboxRow {
             aborted_by: row.aborted_by,
             superseded_by: row.superseded_by,
             payload_bytes: row.payload_bytes,
+        }
+    }
+}
+
+impl From<Inspected> for api::Inspected {
+    fn from(inspected: Inspected) -> Self {
+        let link = |successor: super::Successor| ChainLink {
+            id: successor.id,
+            client_message_id: successor.client_message_id,
+            status: successor.status.as_str().to_owned(),
+        };
+        Self {
+            row: inspected.row.into(),
+            chain: inspected.chain.into_iter().map(link).collect(),
+            chain_is_cut: inspected.is_cut.then_some(true),
         }
     }
 }

@@ -1,0 +1,186 @@
+//! Messages leave the inbox: one, some or all because somebody asked, the oldest because there is
+//! a bound (§1.2, §3.4).
+//!
+//! What a message is known by stays in `seen` for as long as its broker may send it again, and then
+//! goes too: nothing that left reappears.
+
+use super::Inbox;
+use crate::db::{Durability, Error, Tx};
+use crate::store::{age, step};
+use claudemesh_fsm::id::Millis;
+
+/// How much longer than its message an entry of `seen` lives, in milliseconds: a broker keeps
+/// undelivered mail for 30 days (§17.2), and a week is for clocks and outages. Today's network
+/// redelivers for up to 7 days.
+pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
+/// How many entries of `seen` are forgotten in one transaction.
+const FORGET_MAX: i64 = 128;
+
+/// Which messages to remove: all, as far as nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clear {
+    /// Only this mesh.
+    pub mesh: Option<String>,
+    /// Only messages received before this instant.
+    pub before: Option<Millis>,
+}
+
+/// How much the inbox holds at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long a message is kept, in milliseconds.
+    pub kept_ms: i64,
+    /// How large the database may be, free pages apart, in bytes.
+    pub bytes_max: i64,
+}
+
+/// A message that may go.
+struct Candidate {
+    seq: i64,
+    body_bytes: i64,
+    is_meant: bool,
+}
+
+impl Inbox {
+    /// Removes one message, by its id; says whether it was there.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn remove(&self, id: String) -> Result<bool, Error> {
+        let job = move |tx: &Tx<'_>| tx.execute("DELETE FROM inbox WHERE id = ?", &[(&id).into()]);
+        let removed = self.db.write(Durability::Synced, job, |_: &Result<usize, Error>| ());
+        Ok(removed.await? > 0)
+    }
+
+    /// Removes messages, in many small transactions; says how many. What arrives meanwhile stays.
+    ///
+    /// # Errors
+    /// When a commit fails: what was committed before stays removed.
+    pub async fn clear(&self, clear: Clear) -> Result<usize, Error> {
+        let until = self.newest_seq().await?;
+        let (mut after, mut removed) = (0, 0);
+        loop {
+            let which = clear.clone();
+            let page = self.db.read(move |tx| candidates(tx, &which, after, until)).await?;
+            let Some(last) = page.last() else { return Ok(removed) };
+            after = last.seq;
+            let meant: Vec<_> = page.into_iter().filter(|message| message.is_meant).collect();
+            removed += self.delete(&meant, Durability::Synced).await?;
+        }
+    }
+
+    /// Upkeep looks at the clock: what makes messages older.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn witness(&self, now: Millis, bounds: Bounds) -> Result<(), Error> {
+        let job = move |tx: &Tx<'_>| {
+            // Not the newest that is still there: the inbox may have been cleared.
+            let sql = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'inbox'";
+            let newest = tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0);
+            age::witness(tx, now, newest, bounds.kept_ms.saturating_add(SEEN_OUTLIVES_MS))
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<(), Error>| ()).await
+    }
+
+    /// One small transaction of a pass: removes some of the oldest messages that are beyond the
+    /// bounds. Says how many; 0 when nothing is.
+    ///
+    /// # Errors
+    /// When the commit fails: then this step changed nothing.
+    pub async fn prune(&self, bounds: Bounds) -> Result<usize, Error> {
+        let found = self.db.read(move |tx| beyond(tx, bounds)).await?;
+        let fits = step::fitting(found.iter().map(|message| message.body_bytes));
+        self.delete(&found[..fits.min(found.len())], Durability::Relaxed).await
+    }
+
+    /// One small transaction of a pass: forgets some messages that no broker sends again. Says how
+    /// many; 0 when there are none.
+    ///
+    /// # Errors
+    /// When the commit fails: then this step changed nothing.
+    pub async fn forget(&self, bounds: Bounds) -> Result<usize, Error> {
+        let known_ms = bounds.kept_ms.saturating_add(SEEN_OUTLIVES_MS);
+        let until = self.db.read(move |tx| age::older_than(tx, known_ms)).await?;
+        if until == 0 {
+            return Ok(0);
+        }
+        // A message that is still here is never forgotten, whatever its age.
+        let job = move |tx: &Tx<'_>| {
+            let sql = "DELETE FROM seen WHERE (mesh, broker_message_id) IN \
+                       (SELECT mesh, broker_message_id FROM seen WHERE inbox_seq <= ?1 \
+                       AND inbox_seq < coalesce((SELECT min(seq) FROM inbox), ?1 + 1) \
+                       ORDER BY inbox_seq LIMIT ?2)";
+            tx.execute(sql, &[until.into(), FORGET_MAX.into()])
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
+    async fn delete(
+        &self,
+        mut messages: &[Candidate],
+        durability: Durability,
+    ) -> Result<usize, Error> {
+        let mut deleted = 0;
+        while !messages.is_empty() {
+            let fits = step::fitting(messages.iter().map(|message| message.body_bytes));
+            let (now, later) = messages.split_at(fits);
+            let seqs: Vec<i64> = now.iter().map(|message| message.seq).collect();
+            let job = move |tx: &Tx<'_>| {
+                let sql = "DELETE FROM inbox WHERE seq = ?";
+                seqs.iter().try_fold(0, |sum, seq| Ok(sum + tx.execute(sql, &[(*seq).into()])?))
+            };
+            deleted += self.db.write(durability, job, |_: &Result<usize, Error>| ()).await?;
+            messages = later;
+        }
+        Ok(deleted)
+    }
+}
+
+fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<Candidate>, Error> {
+    let sql = "SELECT seq, coalesce(length(body), 0), \
+               (?1 IS NULL OR mesh = ?1) AND (?2 IS NULL OR received_at < ?2) \
+               FROM inbox WHERE seq > ?3 AND seq <= ?4 ORDER BY seq LIMIT ?5";
+    let params = [
+        clear.mesh.as_deref().into(),
+        clear.before.map(|before| before.0).into(),
+        after.into(),
+        until.into(),
+        (step::LOOKED_MAX as i64).into(),
+    ];
+    tx.query(sql, &params, |row| {
+        Ok(Candidate { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: row.int(2)? != 0 })
+    })
+}
+
+/// The oldest messages, if they are too old or the database is too large.
+fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
+    let too_old = age::older_than(tx, bounds.kept_ms)?;
+    let excess = used_bytes(tx)?.saturating_sub(bounds.bytes_max);
+    let until = if excess > 0 { i64::MAX } else { too_old };
+    let sql =
+        "SELECT seq, coalesce(length(body), 0) FROM inbox WHERE seq <= ? ORDER BY seq LIMIT ?";
+    let mut oldest = tx.query(sql, &[until.into(), (step::ROWS_MAX as i64).into()], |row| {
+        Ok(Candidate { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: true })
+    })?;
+    // What is not too old goes only as far as it must.
+    let mut freed = 0;
+    let stays = oldest.iter().position(|message| {
+        let is_enough = message.seq > too_old && freed >= excess;
+        freed += message.body_bytes;
+        is_enough
+    });
+    oldest.truncate(stays.unwrap_or(oldest.len()));
+    Ok(oldest)
+}
+
+/// What the database holds: the file does not become smaller, and what was freed in it is used
+/// again before it grows.
+fn used_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
+    let one = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0));
+    let (pages, free) = (one("PRAGMA page_count")?, one("PRAGMA freelist_count")?);
+    Ok((pages - free) * one("PRAGMA page_size")?)
+}
+
+#[cfg(test)]
+mod tests;
