@@ -17,7 +17,7 @@
 //! | `peer` | one WebSocket connection and what it may ask |
 //! | `send` | phase B1 and the words of every answer |
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
-//! | `provision`, `admin` | meshes, members, invites; with or without a running broker |
+//! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
 //! It knows no daemon: it imports values, the wire, the clock, `db` and `http` only. It never reads
 //! a message: direct ones are sealed, and the rest is none of its business.
@@ -27,18 +27,21 @@ mod counters;
 mod files;
 mod keeper;
 mod ledger;
+mod membership;
 mod peer;
 mod provision;
 mod rate;
 mod route;
 mod send;
 mod serve;
+#[cfg(test)]
+mod testing;
 
 pub use admin::{Admin, CheckInfo};
 pub use files::stored_port;
+pub use membership::{AuditInfo, KEY_PREFIX_MIN, MemberAct, MemberDone, MemberInfo};
 pub use provision::{
-    INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MemberInfo,
-    MeshInfo,
+    INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MeshInfo,
 };
 pub use rate::Rate;
 
@@ -134,6 +137,8 @@ pub enum BrokerError {
     NotFound(String),
     /// A broker runs but does not answer.
     Unreachable(String),
+    /// No broker runs, and the verb needs one.
+    NotRunning(String),
 }
 
 impl BrokerError {
@@ -156,7 +161,8 @@ impl fmt::Display for BrokerError {
             | Self::Invalid(words)
             | Self::Conflict(words)
             | Self::NotFound(words)
-            | Self::Unreachable(words) => f.write_str(words),
+            | Self::Unreachable(words)
+            | Self::NotRunning(words) => f.write_str(words),
         }
     }
 }
@@ -191,7 +197,7 @@ impl Broker {
     async fn check(&self) -> Result<ledger::Check, db::Error> {
         let check = self.ledger.check().await?;
         self.counters.orphan_checks.add(1);
-        if check != ledger::Check::default() {
+        if !check.is_whole() {
             self.counters.orphans_found.add(1);
             tracing::error!(?check, "the ledger's tables do not agree");
         }

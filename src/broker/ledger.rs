@@ -5,20 +5,23 @@
 //! connection and no clock; it is told the time.
 
 mod accept;
+mod audit;
 mod delivery;
 mod fanout;
 mod members;
 mod meshes;
 mod retention;
 mod schema;
+mod standing;
 mod topics;
 
 pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
+pub(crate) use audit::{BY_BROKER, Entry};
 pub(crate) use delivery::{Mail, Mailbox};
-pub(crate) use members::{Joined, Member, MemberState};
+pub(crate) use members::{GROUPS_MAX, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
 pub(crate) use retention::{Check, Retention};
-pub(crate) use topics::{TopicError, TopicKey, TopicRow};
+pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};
 use std::path::Path;

@@ -12,11 +12,12 @@ mod features;
 mod hello;
 mod parse;
 mod pump;
+mod roster;
 mod verbs;
 mod welcome;
 mod write;
 
-pub(crate) use hello::clean;
+pub(crate) use hello::{BANNED, clean};
 
 use super::Broker;
 use super::ledger::Sender as Author;
@@ -361,3 +362,6 @@ enum Handled {
     Send(Author, Box<crate::wire::Send>),
     Refused,
 }
+
+#[cfg(test)]
+mod tests;

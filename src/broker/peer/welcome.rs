@@ -2,6 +2,7 @@
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
+use crate::broker::ledger::{BY_BROKER, Entry, Member};
 use crate::broker::route::{Admission, ConnectionId, Outgoing};
 use crate::broker::send::system_event;
 use crate::wire::{BrokerFrame, HelloAck, SessionHello};
@@ -16,24 +17,39 @@ impl Peer {
         let broker = &self.broker;
         let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
         let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
-        let admitted =
-            broker.hub.admit(identity.clone(), self.lines.clone(), policy.unwrap_or_default());
+        let policy = policy.unwrap_or_default();
+        let admitted = broker.hub.admit(identity.clone(), self.lines.clone(), policy);
         let arrival = match admitted {
             Admission::Admitted(arrival) => arrival,
             Admission::Full => return Err(Rejection::because("capacity")),
             Admission::AlreadyConnected => {
-                tracing::warn!(member = %member.id, mesh = %member.mesh_id, "audit: refused a second install of a member key");
+                self.verdict(&member, "install_refused", &identity.session_id).await;
                 let reason = "member_already_connected";
                 return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
             }
         };
-        if let Some(session_id) = &arrival.replaced_install {
-            tracing::warn!(member = %member.id, mesh = %member.mesh_id, by = %session_id, "audit: closed an older install of a member key (prefer_newest)");
+        // Whoever ends a membership writes first and closes connections then; we are connected
+        // first and read then. Whichever comes first, one of the two sees the other.
+        if let Err(rejection) =
+            hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await
+        {
+            broker.hub.turn_away(arrival.id);
+            return Err(rejection);
+        }
+        if arrival.other_installs > 0 {
+            let act = match policy {
+                Concurrent::PreferNewest => "install_replaced",
+                Concurrent::PreferOldest | Concurrent::Allow => "install_admitted_beside",
+            };
+            self.verdict(&member, act, &identity.session_id).await;
         }
         self.session.store(arrival.id, Ordering::Relaxed);
         if !groups.is_empty() {
             let replace = !identity.is_session;
-            broker.ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await?;
+            let (mesh, seq) = (&member.mesh_id, member.seq);
+            if !broker.ledger.join_groups(mesh, seq, groups, replace).await? {
+                tracing::debug!(member = %member.id, "a hello names too many groups");
+            }
         }
         let groups = broker.ledger.groups(member.seq).await?;
         let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
@@ -65,6 +81,19 @@ impl Peer {
             });
         }
         Ok(())
+    }
+
+    /// Writes down what became of two installs of one member key (§15.6). The verdict holds even
+    /// if it cannot be written down.
+    async fn verdict(&self, member: &Member, act: &'static str, newcomer: &str) {
+        tracing::warn!(member = %member.id, mesh = %member.mesh_id, act, newcomer, "audit: two installs of a member key");
+        let (at, actor) = (self.clock().now(), BY_BROKER);
+        let (mesh_id, subject) = (member.mesh_id.clone(), member.id.clone());
+        let detail = Some(newcomer.to_owned());
+        let entry = Entry { at, mesh_id, actor, act, subject, detail };
+        if let Err(error) = self.broker.ledger.record(entry).await {
+            tracing::warn!(%error, "the audit could not be written");
+        }
     }
 
     /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
