@@ -15,6 +15,7 @@
 //! | `ledger` | what is remembered; the only SQL |
 //! | `route` | who is connected; leases, in memory |
 //! | `peer` | one WebSocket connection and what it may ask |
+//! | `faithful` | today's network instead, for tests of clients |
 //! | `send` | phase B1 and the words of every answer |
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
 //! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
@@ -24,6 +25,7 @@
 
 mod admin;
 mod counters;
+mod faithful;
 mod files;
 mod keeper;
 mod ledger;
@@ -49,6 +51,7 @@ use crate::clock::Clock;
 use crate::db;
 use crate::http::{self, Limits, Listener, Shutdown, Slots};
 use counters::Counters;
+use faithful::Faithful;
 use files::Lock;
 use futures_lite::future::{or, zip};
 use ledger::Ledger;
@@ -86,6 +89,8 @@ pub struct Settings {
     pub undelivered_days: u32,
     /// Connections of one mesh.
     pub connections_per_mesh_max: usize,
+    /// Behaves like today's network, faults included: for tests of clients.
+    pub faithful: bool,
 }
 
 impl Default for Settings {
@@ -97,6 +102,7 @@ impl Default for Settings {
             dedupe_retention_days: Some(365),
             undelivered_days: 30,
             connections_per_mesh_max: 1024,
+            faithful: false,
         }
     }
 }
@@ -183,6 +189,8 @@ struct Broker {
     settings: Settings,
     counters: Arc<Counters>,
     limiter: Option<Limiter>,
+    /// There only when this broker plays today's network.
+    faithful: Option<Faithful>,
     dir: PathBuf,
     /// `host:port` for links.
     authority: String,
@@ -239,6 +247,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         ledger: ledger.clone(),
         hub,
         limiter: settings.rate.map(Limiter::new),
+        faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,
         authority: public_authority.unwrap_or_else(|| authority_of(bound)),
@@ -251,7 +260,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
     if let Some(on_ready) = on_ready {
         on_ready(bound);
     }
-    tracing::info!(%bound, "the broker is ready");
+    tracing::info!(%bound, faithful = broker.faithful.is_some(), "the broker is ready");
     let front = Arc::new(serve::Front(Arc::clone(&broker)));
     let office = Arc::new(admin::Office(Arc::clone(&broker)));
     let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };

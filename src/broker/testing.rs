@@ -1,6 +1,6 @@
 //! A broker without its port, for tests of its parts: a real ledger and a real hub.
 
-use super::{Bounds, Broker, Counters, Hub, Ledger, Limiter, Settings};
+use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Settings};
 use crate::broker::ledger::{Member, Mesh};
 use crate::clock::Clock;
 use crate::http::Slots;
@@ -31,6 +31,7 @@ impl TestBroker {
             ledger: Ledger::open(dir.path()).expect("opens"),
             hub: Hub::new(bounds, Arc::clone(&counters)).0,
             limiter: settings.rate.map(Limiter::new),
+            faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
             counters,
             settings,
             authority: "127.0.0.1:1".to_owned(),

@@ -30,7 +30,10 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         listen: listen.unwrap_or(settings.broker.listen),
         data_dir,
         public_authority: None,
-        settings: settings_of(&settings.broker),
+        settings: broker::Settings {
+            faithful: parsed.has("faithful"),
+            ..settings_of(&settings.broker)
+        },
         on_ready: Some(Box::new(move |bound| {
             let url = format!("ws://{bound}/ws");
             let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
@@ -133,6 +136,7 @@ pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings 
         },
         undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
         connections_per_mesh_max: settings.connections_max,
+        faithful: false,
     }
 }
 

@@ -391,6 +391,7 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: &[
             flag("listen", One("addr"), "where it listens (127.0.0.1:7900)"),
             flag("data", One("dir"), "its data directory; else ~/.claudemesh/daemon/broker"),
+            flag("faithful", Nothing, "behave like today's network, faults included (for tests)"),
         ],
         about: "run a broker",
         details: "Stays until SIGTERM or Ctrl-C. One broker can carry many meshes.",

@@ -138,6 +138,27 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Puts a message into a topic's past and into nobody's queue. An unknown topic swallows it,
+    /// as on today's network.
+    pub(crate) async fn keep_in_topic(
+        &self,
+        sender: Sender,
+        letter: Letter,
+        topic_id: String,
+    ) -> Result<(), Error> {
+        self.synced(move |tx| {
+            let sql = "SELECT 1 FROM topic WHERE id = ? AND mesh_id = ?";
+            let key = [(&topic_id).into(), (&sender.mesh_id).into()];
+            if tx.query_row(sql, &key, |row| row.int(0))?.is_some() {
+                insert_message(tx, &sender, &letter, Some(&topic_id))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 fn accept(
     tx: &Tx<'_>,
     sender: &Sender,

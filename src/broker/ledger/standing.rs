@@ -6,7 +6,7 @@
 use super::Ledger;
 use super::audit::{Entry, record};
 use super::members::Member;
-use crate::db::{Error, Param};
+use crate::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 impl Ledger {
@@ -92,4 +92,14 @@ impl Ledger {
         })
         .await
     }
+
+    /// Whether a member does not take a sender's direct messages.
+    pub(crate) async fn is_blocked(&self, member: i64, sender: i64) -> Result<bool, Error> {
+        self.db.read(move |tx| blocked(tx, member, sender)).await
+    }
+}
+
+fn blocked(tx: &Tx<'_>, member: i64, sender: i64) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM block WHERE member = ? AND sender = ?";
+    Ok(tx.query_row(sql, &[member.into(), sender.into()], |row| row.int(0))?.is_some())
 }

@@ -133,6 +133,12 @@ impl Ledger {
             .await
     }
 
+    /// The ids of the topics a member is in.
+    pub(crate) async fn topics_joined(&self, member: i64) -> Result<Vec<String>, Error> {
+        let sql = "SELECT topic_id FROM topic_member WHERE member = ?";
+        self.db.read(move |tx| tx.query(sql, &[member.into()], |row| row.text(0))).await
+    }
+
     /// Puts a member into a public topic; joining again changes nothing.
     pub(crate) async fn join_topic(&self, key: TopicKey, now: Millis) -> Result<(), TopicError> {
         self.synced(move |tx| {

@@ -45,6 +45,7 @@ async fn answer(
 ) -> Result<Option<BrokerFrame>, Failure> {
     let ledger = &peer.broker.ledger;
     match frame {
+        ClientFrame::FeatureNegotiationRequest(_) if peer.broker.faithful.is_some() => Ok(None),
         ClientFrame::FeatureNegotiationRequest(request) => {
             if features::asks_for(&request, OFFLINE_ROSTER) {
                 peer.broker.hub.set_wants_offline(id);

@@ -17,7 +17,11 @@ impl Peer {
         let broker = &self.broker;
         let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
         let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
-        let policy = policy.unwrap_or_default();
+        // Today's network knows no such policy: whoever comes, stays.
+        let policy = match broker.faithful {
+            Some(_) => Concurrent::Allow,
+            None => policy.unwrap_or_default(),
+        };
         let admitted = broker.hub.admit(identity.clone(), self.lines.clone(), policy);
         let arrival = match admitted {
             Admission::Admitted(arrival) => arrival,
@@ -56,9 +60,10 @@ impl Peer {
         let ack = HelloAck {
             presence_id: arrival.id.to_string(),
             member_display_name: member.display_name.clone(),
-            broker_time: Some(self.clock().now().0),
+            broker_time: self.broker_time(),
             rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
         };
+        self.drain_as_today(arrival.id).await;
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
         let _ = self.greeted.try_send(arrival.id);
         // For the roster only: a broker whose disk is full still lets members collect their mail.
@@ -81,6 +86,20 @@ impl Peer {
             });
         }
         Ok(())
+    }
+
+    /// Our clock, which today's network does not tell.
+    fn broker_time(&self) -> Option<i64> {
+        self.broker.faithful.is_none().then(|| self.clock().now().0)
+    }
+
+    /// A greeting makes today's network drain, even before it is answered.
+    async fn drain_as_today(&self, id: ConnectionId) {
+        if let Some(faithful) = &self.broker.faithful
+            && let Err(error) = faithful.drain(&self.broker, id).await
+        {
+            tracing::warn!(%error, "the ledger could not serve a drain");
+        }
     }
 
     /// Writes down what became of two installs of one member key (§15.6). The verdict holds even
@@ -115,10 +134,11 @@ impl Peer {
         let ack = HelloAck {
             presence_id: id.to_string(),
             member_display_name: identity.name,
-            broker_time: Some(self.clock().now().0),
+            broker_time: self.broker_time(),
             rest: serde_json::Map::new(),
         };
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        self.drain_as_today(id).await;
         self.broker.hub.poke(id);
         Handled::Done
     }
