@@ -15,30 +15,35 @@
 //! | `ledger` | what is remembered; the only SQL |
 //! | `route` | who is connected; leases, in memory |
 //! | `peer` | one WebSocket connection and what it may ask |
+//! | `faithful` | today's network instead, for tests of clients |
 //! | `send` | phase B1 and the words of every answer |
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
-//! | `provision`, `admin` | meshes, members, invites; with or without a running broker |
+//! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
 //! It knows no daemon: it imports values, the wire, the clock, `db` and `http` only. It never reads
 //! a message: direct ones are sealed, and the rest is none of its business.
 
 mod admin;
 mod counters;
+mod faithful;
 mod files;
 mod keeper;
 mod ledger;
+mod membership;
 mod peer;
 mod provision;
 mod rate;
 mod route;
 mod send;
 mod serve;
+#[cfg(test)]
+mod testing;
 
 pub use admin::{Admin, CheckInfo};
 pub use files::stored_port;
+pub use membership::{AuditInfo, KEY_PREFIX_MIN, MemberAct, MemberDone, MemberInfo};
 pub use provision::{
-    INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MemberInfo,
-    MeshInfo,
+    INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MeshInfo,
 };
 pub use rate::Rate;
 
@@ -46,6 +51,7 @@ use crate::clock::Clock;
 use crate::db;
 use crate::http::{self, Limits, Listener, Shutdown, Slots};
 use counters::Counters;
+use faithful::Faithful;
 use files::Lock;
 use futures_lite::future::{or, zip};
 use ledger::Ledger;
@@ -83,6 +89,8 @@ pub struct Settings {
     pub undelivered_days: u32,
     /// Connections of one mesh.
     pub connections_per_mesh_max: usize,
+    /// Behaves like today's network, faults included: for tests of clients.
+    pub faithful: bool,
 }
 
 impl Default for Settings {
@@ -94,6 +102,7 @@ impl Default for Settings {
             dedupe_retention_days: Some(365),
             undelivered_days: 30,
             connections_per_mesh_max: 1024,
+            faithful: false,
         }
     }
 }
@@ -134,6 +143,8 @@ pub enum BrokerError {
     NotFound(String),
     /// A broker runs but does not answer.
     Unreachable(String),
+    /// No broker runs, and the verb needs one.
+    NotRunning(String),
 }
 
 impl BrokerError {
@@ -156,7 +167,8 @@ impl fmt::Display for BrokerError {
             | Self::Invalid(words)
             | Self::Conflict(words)
             | Self::NotFound(words)
-            | Self::Unreachable(words) => f.write_str(words),
+            | Self::Unreachable(words)
+            | Self::NotRunning(words) => f.write_str(words),
         }
     }
 }
@@ -177,6 +189,8 @@ struct Broker {
     settings: Settings,
     counters: Arc<Counters>,
     limiter: Option<Limiter>,
+    /// There only when this broker plays today's network.
+    faithful: Option<Faithful>,
     dir: PathBuf,
     /// `host:port` for links.
     authority: String,
@@ -191,7 +205,7 @@ impl Broker {
     async fn check(&self) -> Result<ledger::Check, db::Error> {
         let check = self.ledger.check().await?;
         self.counters.orphan_checks.add(1);
-        if check != ledger::Check::default() {
+        if !check.is_whole() {
             self.counters.orphans_found.add(1);
             tracing::error!(?check, "the ledger's tables do not agree");
         }
@@ -233,6 +247,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         ledger: ledger.clone(),
         hub,
         limiter: settings.rate.map(Limiter::new),
+        faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,
         authority: public_authority.unwrap_or_else(|| authority_of(bound)),
@@ -245,7 +260,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
     if let Some(on_ready) = on_ready {
         on_ready(bound);
     }
-    tracing::info!(%bound, "the broker is ready");
+    tracing::info!(%bound, faithful = broker.faithful.is_some(), "the broker is ready");
     let front = Arc::new(serve::Front(Arc::clone(&broker)));
     let office = Arc::new(admin::Office(Arc::clone(&broker)));
     let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };

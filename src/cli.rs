@@ -17,6 +17,7 @@ mod events;
 mod failure;
 mod help;
 mod inbox;
+mod member;
 mod mesh;
 mod outbox;
 mod peers;

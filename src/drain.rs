@@ -336,15 +336,16 @@ impl Drain {
             }
             Passing::RateLimited => {
                 let mut pace = self.lock_pace();
-                let doublings = pace.refusals.min(RATE_LIMIT_DOUBLINGS_MAX);
-                let pause = (RATE_LIMIT_PAUSE * (1 << doublings)).min(RATE_LIMIT_PAUSE_MAX);
-                let paused_until = self.clock.monotonic() + pause;
+                let now = self.clock.monotonic();
                 // Answers to sends that were under way together count as one.
-                if paused_until > pace.paused_until + RATE_LIMIT_PAUSE {
+                if now >= pace.paused_until {
+                    let doublings = pace.refusals.min(RATE_LIMIT_DOUBLINGS_MAX);
+                    let pause = (RATE_LIMIT_PAUSE * (1 << doublings)).min(RATE_LIMIT_PAUSE_MAX);
                     pace.refusals += 1;
-                    pace.paused_until = paused_until;
+                    pace.paused_until = now + pause;
                 }
-                self.clock.now().plus(pause.as_millis() as u64)
+                let left = pace.paused_until.saturating_sub(now);
+                self.clock.now().plus(left.as_millis() as u64)
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Joins a mesh from a link (`specs/wire.md`): reads and verifies the invite, makes a member key,
 //! enrols it with the broker, and writes the mesh into `config.json`.
 //!
-//! The invite alone says where the broker is: it is signed, the link around it is not. Nothing is
-//! written before the broker has taken the key, and nothing that is there is replaced.
+//! The invite alone says where the broker is: it is signed, the link around it is not. Nothing but
+//! the new key is written before the broker has taken it, and nothing that is there is replaced.
 
 mod error;
 mod invite;
+mod pending;
 
 pub use error::JoinError;
 pub use invite::{Invite, LINK_BYTES_MAX};
@@ -125,7 +126,9 @@ pub fn prepare(
     Ok(Prepared::New(Candidate {
         slug: slug.to_owned(),
         display_name: options.display_name.clone(),
-        secret_key: SecretKey::from_seed(clock.random()),
+        // An earlier try whose answer was lost may have made this key a member.
+        secret_key: pending::load(paths, invite)
+            .unwrap_or_else(|| SecretKey::from_seed(clock.random())),
     }))
 }
 
@@ -159,7 +162,9 @@ impl Candidate {
             invite_version: Some(invite::VERSION),
             extra: Map::new(),
         };
-        store(paths, mesh, &self.display_name)
+        let joined = store(paths, mesh, &self.display_name)?;
+        pending::forget(paths, invite);
+        Ok(joined)
     }
 }
 
@@ -176,7 +181,17 @@ pub async fn join(
     match prepare(paths, clock, invite, options)? {
         Prepared::Already(joined) => Ok(joined),
         Prepared::New(candidate) => {
-            let member_id = enrol(clock, invite, &candidate).await?;
+            let kept = pending::store(paths, invite, &candidate.secret_key);
+            kept.map_err(IdentityError::from)?;
+            let member_id = match enrol(clock, invite, &candidate).await {
+                Ok(member_id) => member_id,
+                Err(error) => {
+                    if error.is_an_answer() {
+                        pending::forget(paths, invite);
+                    }
+                    return Err(error);
+                }
+            };
             candidate.admitted(paths, clock, invite, member_id)
         }
     }

@@ -5,7 +5,7 @@
 mod raw_client;
 
 use async_tungstenite::tungstenite::Message;
-use claudemesh::broker::{Admin, BrokerError, InviteWish, Rate, Settings};
+use claudemesh::broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
 use claudemesh::http::client;
 use claudemesh::message::SecretKey;
 use raw_client::{As, Client, Given, TestBroker, message};
@@ -138,7 +138,7 @@ fn a_hello_is_checked_and_its_refusal_explained() {
     block_on(async {
         let (a, gone) = (broker.member(1).await, broker.member(2).await);
         let admin = broker.admin().await;
-        admin.revoke_member("test", &gone.id).await.expect("revokes");
+        admin.act_on_member("test", &gone.id, MemberAct::Revoke).await.expect("revokes");
         let good = || broker.hello(&a, "s");
         let with = |name: &str, value: Value| {
             let mut hello = good();
@@ -244,14 +244,29 @@ fn a_mesh_has_room_for_so_many_and_replacing_does_not_leak_it() {
         let (a, b, c) = (broker.member(1).await, broker.member(2).await, broker.member(3).await);
         let _a = broker.connect(&a, As::Member, "a").await;
         let mut held = broker.connect(&b, As::Member, "b").await;
-        for _ in 0..5 {
-            held = broker.connect(&b, As::Member, "b").await;
+        for n in 0..200 {
+            let next = broker.connect(&b, As::Member, "b").await;
+            let mut old = std::mem::replace(&mut held, next);
+            match n % 2 {
+                0 => old.expect_close(1000, "session_replaced").await,
+                _ => drop(old),
+            }
         }
         let mut third = broker.dial().await;
         third.send(broker.hello(&c, "c")).await;
         third.expect("error").await;
         third.expect_close(1008, "capacity").await;
         drop(held);
+        // A place is free again as soon as the broker has seen the end of its holder.
+        loop {
+            let mut next = broker.dial().await;
+            next.send(broker.hello(&c, "c")).await;
+            match next.next().await {
+                Given::Frame(frame) if frame["type"] == "hello_ack" => break,
+                Given::Frame(frame) => assert_eq!(frame["code"], "capacity"),
+                other => panic!("neither in nor out: {other:?}"),
+            }
+        }
     });
 }
 
@@ -326,6 +341,7 @@ fn groups_topics_and_everybody_reach_whom_they_name() {
             assert_eq!(push["topic"], if n == 1 { json!("deploys") } else { Value::Null });
         }
         let mut late = broker.connect(&c, As::Member, "s").await;
+        late.send(json!({"type": "topic_join", "topic": "deploys"})).await;
         assert_eq!(late.take().await["client_message_id"], "id-2", "offline members are queued");
         late.send(json!({"type": "topic_history", "topic": "deploys", "_reqId": "h"})).await;
         let history = late.expect("topic_history_response").await;
@@ -333,6 +349,11 @@ fn groups_topics_and_everybody_reach_whom_they_name() {
         late.send(json!({"type": "topic_join", "topic": "none", "_reqId": "e"})).await;
         let error = late.expect("error").await;
         assert_eq!((&error["code"], &error["_reqId"]), (&json!("topic_not_found"), &json!("e")));
+        drop(late);
+        from.post("#deploys", "id-3", 1).await;
+        assert_eq!(core.take().await["client_message_id"], "id-3");
+        let mut late = broker.connect(&c, As::Member, "s").await;
+        assert_eq!(late.take().await["client_message_id"], "id-3", "a subscriber that was away");
     });
 }
 
@@ -373,6 +394,46 @@ fn features_are_negotiated_and_the_roster_knows_the_absent() {
         );
         assert_eq!(of(a.pubkey())["summary"], "busy");
         assert_eq!(of(a.pubkey())["peerRole"], "control-plane");
+    });
+}
+
+#[test]
+fn a_member_that_is_as_fat_as_it_may_be_does_not_make_the_roster_too_heavy_for_others() {
+    /// What a link of ours takes in one message.
+    const LINK_BYTES_MAX: usize = 4 * 1024 * 1024;
+    let broker = TestBroker::start(Settings::default());
+    block_on(async {
+        let (a, fat) = (broker.member(1).await, broker.member(2).await);
+        let mut watcher = broker.connect(&a, As::Member, "s").await;
+        watcher.send(json!({"type": "set_summary", "summary": "lean"})).await;
+        let wide = "\u{1d11e}".repeat(300);
+        let groups: Vec<Value> =
+            (0..64).map(|n| json!({"name": format!("{n}{wide}"), "role": wide})).collect();
+        let mut held = Vec::new();
+        for n in 0..150_u8 {
+            let key = SecretKey::from_seed([n + 10; 32]);
+            let mut client = broker.dial().await;
+            let mut hello = broker.session_hello(&fat, &key, &format!("s{n}"));
+            hello["displayName"] = json!(wide);
+            hello["cwd"] = json!(wide);
+            if n == 0 {
+                hello["groups"] = json!(groups);
+            }
+            client.send(hello).await;
+            client.expect("hello_ack").await;
+            held.push(client);
+        }
+        held[0].send(json!({"type": "join_group", "name": "one more", "_reqId": "g"})).await;
+        let error = held[0].expect("error").await;
+        assert_eq!((&error["code"], &error["_reqId"]), (&json!("limit"), &json!("g")));
+        watcher.send(json!({"type": "list_peers"})).await;
+        let list = watcher.expect("peers_list").await;
+        let peers = list["peers"].as_array().expect("a list");
+        assert_eq!(peers.len(), 151, "everybody is listed");
+        let bytes = list.to_string().len();
+        assert!(bytes < LINK_BYTES_MAX, "{bytes}");
+        let own = peers.iter().find(|peer| peer["memberPubkey"] == json!(a.pubkey()));
+        assert_eq!(own.map(|peer| &peer["summary"]), Some(&json!("lean")), "untouched");
     });
 }
 
@@ -463,7 +524,7 @@ fn one_process_writes_a_ledger_and_the_next_finds_it_whole() {
         let bad = admin.create_mesh("No Good").await;
         assert!(matches!(bad, Err(BrokerError::Invalid(_))), "{bad:?}");
         let mut client = broker.connect(&a, As::Member, "s").await;
-        admin.revoke_member("test", &a.pubkey()).await.expect("revokes");
+        admin.act_on_member("test", &a.pubkey(), MemberAct::Revoke).await.expect("revokes");
         client.expect_close(4002, "banned").await;
     });
     let mut client = block_on(async {

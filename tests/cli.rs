@@ -100,6 +100,10 @@ fn help_explains_everything_and_each_command() {
         ("help-prune", &["daemon", "outbox", "prune", "--help"]),
         ("help-mesh", &["mesh", "--help"]),
         ("help-join", &["help", "join"]),
+        ("help-member", &["help", "member"]),
+        ("help-member-ban", &["member", "ban", "--help"]),
+        ("help-broker", &["broker", "--help"]),
+        ("help-broker-check", &["help", "broker", "check"]),
     ] {
         let ran = home.run(args);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");

@@ -524,11 +524,8 @@ fn refused_mesh() -> Vec<Case> {
     let alice = Daemon::start(&mesh.alice);
     alice.wait_for_peer("bob");
     let key = alice.get("/v1/version").json()["meshes"][0]["member_pubkey"].clone();
-    let office = mesh.broker_home.path().join("broker/admin.sock");
-    let revoke = json!({ "mesh": "demo", "member": key }).to_string();
-    let office = UnixStream::connect(office).expect("connects");
-    let revoked = exchange(office, &post("/member/revoke", &[], &revoke));
-    assert_eq!(revoked.status(), 200, "{revoked:?}");
+    let key = key.as_str().expect("a key");
+    mesh.broker_home.json(&["member", "revoke", key, "--mesh", "demo", "--data", data]);
     alice.wait_for_link("refused");
     pin(SUBJECT, "health-refused", &alice.get("/v1/health"));
     let answer = alice.send(&json!({ "to": "bob", "message": "x", "mesh": "demo" }));

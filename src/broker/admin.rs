@@ -6,7 +6,8 @@ mod socket;
 pub(crate) use socket::Office;
 
 use super::ledger::{Check, Ledger};
-use super::provision::{self, InviteInfo, InviteWish, MemberInfo, MeshInfo};
+use super::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
+use super::provision::{self, InviteInfo, InviteWish, MeshInfo};
 use super::{BrokerError, Lock, authority_of, stored_port};
 use crate::clock::Clock;
 use crate::http::client;
@@ -18,21 +19,31 @@ use std::time::Duration;
 
 /// The administration socket in the broker's data directory.
 pub(crate) const SOCKET_NAME: &str = "admin.sock";
+/// The acts that are shown at once.
+pub(super) const AUDIT_MAX: u32 = 200;
 /// Where invites point when the broker has never run: the default of `--listen`.
 const PORT_DEFAULT: u16 = 7900;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What the orphan check found (§17.1). All zero is a ledger whose tables agree.
+/// What the orphan check found (§17.1): sizes, and what does not agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub struct CheckInfo {
+    /// Messages that are kept.
+    pub messages: i64,
+    /// Ids that are remembered.
+    pub dedupe: i64,
+    /// Messages that wait for somebody, once per recipient.
+    pub deliveries: i64,
     /// Dedupe rows that claim a history which is not there.
     pub dedupe_without_message: i64,
     /// Messages with an id whose dedupe row is missing.
     pub message_without_dedupe: i64,
     /// Deliveries of a message that is not there.
     pub delivery_without_message: i64,
-    /// Members whose count of waiting messages is wrong.
+    /// Deliveries to a member that is not there, or whose membership has ended.
+    pub delivery_without_recipient: i64,
+    /// Members whose count of waiting messages, or of their bytes, is wrong.
     pub mailbox_miscounted: i64,
 }
 
@@ -40,16 +51,34 @@ impl CheckInfo {
     /// Whether the tables agree.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        *self == Self::default()
+        self.complaints().is_empty()
+    }
+
+    /// What does not agree, one sentence each.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        let found = [
+            (self.dedupe_without_message, "ids claim a message that is not there"),
+            (self.message_without_dedupe, "messages have an id that is not remembered"),
+            (self.delivery_without_message, "deliveries are of a message that is not there"),
+            (self.delivery_without_recipient, "deliveries are to a member that is not there"),
+            (self.mailbox_miscounted, "members have a wrong count or size of waiting messages"),
+        ];
+        let found = found.into_iter().filter(|(count, _)| *count != 0);
+        found.map(|(count, what)| format!("{count} {what}")).collect()
     }
 }
 
 impl From<Check> for CheckInfo {
     fn from(check: Check) -> Self {
         Self {
+            messages: check.messages,
+            dedupe: check.dedupe,
+            deliveries: check.deliveries,
             dedupe_without_message: check.dedupe_without_message,
             message_without_dedupe: check.message_without_dedupe,
             delivery_without_message: check.delivery_without_message,
+            delivery_without_recipient: check.delivery_without_recipient,
             mailbox_miscounted: check.mailbox_miscounted,
         }
     }
@@ -110,7 +139,7 @@ impl Admin {
                 let body = json!({"mesh": mesh, "policy": policy});
                 self.post::<Value>(socket, "/mesh/policy", body).await.map(drop)
             }
-            Way::Alone(ledger, _) => provision::set_policy(ledger, mesh, policy).await,
+            Way::Alone(ledger, _) => provision::set_policy(ledger, &self.clock, mesh, policy).await,
         }
     }
 
@@ -148,7 +177,7 @@ impl Admin {
     pub async fn members(&self, mesh: &str) -> Result<Vec<MemberInfo>, BrokerError> {
         match &self.way {
             Way::Running(socket) => self.get(socket, &format!("/member/{mesh}")).await,
-            Way::Alone(ledger, _) => provision::members(ledger, mesh).await,
+            Way::Alone(ledger, _) => membership::members(ledger, None, mesh).await,
         }
     }
 
@@ -173,21 +202,60 @@ impl Admin {
         }
     }
 
-    /// Ends a membership, by member id or key, and closes its connections.
+    /// Does something to a member, named by name, id, key or the beginning of a key.
     ///
     /// # Errors
-    /// When the mesh or the member is unknown.
-    pub async fn revoke_member(&self, mesh: &str, member: &str) -> Result<(), BrokerError> {
+    /// When the mesh or member is unknown or ambiguous, the act has no meaning for it, or it needs
+    /// a running broker and there is none.
+    pub async fn act_on_member(
+        &self,
+        mesh: &str,
+        member: &str,
+        act: MemberAct,
+    ) -> Result<MemberDone, BrokerError> {
         match &self.way {
             Way::Running(socket) => {
-                let body = json!({"mesh": mesh, "member": member});
-                self.post::<Value>(socket, "/member/revoke", body).await.map(drop)
+                let body = json!({"mesh": mesh, "member": member, "act": act.as_str()});
+                self.post(socket, "/member/act", body).await
             }
             Way::Alone(ledger, _) => {
-                let mesh = provision::mesh_by_slug(ledger, mesh).await?;
-                let found = ledger.revoke_member(&mesh.id, member, self.clock.now()).await?;
-                found.map(drop).ok_or_else(|| no_member(member))
+                membership::act(ledger, &self.clock, None, mesh, member, act).await
             }
+        }
+    }
+
+    /// Keeps the direct messages of `sender` from `member`, or lets them through again.
+    ///
+    /// # Errors
+    /// When the mesh or one of the members is unknown or ambiguous, or both are one.
+    pub async fn set_block(
+        &self,
+        mesh: &str,
+        member: &str,
+        sender: &str,
+        is_blocked: bool,
+    ) -> Result<MemberDone, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => {
+                let body = json!({
+                    "mesh": mesh, "member": member, "sender": sender, "blocked": is_blocked,
+                });
+                self.post(socket, "/member/block", body).await
+            }
+            Way::Alone(ledger, _) => {
+                membership::block(ledger, &self.clock, mesh, member, sender, is_blocked).await
+            }
+        }
+    }
+
+    /// The latest acts on a mesh, newest first: the last 200.
+    ///
+    /// # Errors
+    /// When the mesh is unknown.
+    pub async fn audit(&self, mesh: &str) -> Result<Vec<AuditInfo>, BrokerError> {
+        match &self.way {
+            Way::Running(socket) => self.get(socket, &format!("/audit/{mesh}")).await,
+            Way::Alone(ledger, _) => membership::audit(ledger, mesh, AUDIT_MAX).await,
         }
     }
 
@@ -256,8 +324,4 @@ fn invite_body(wish: &InviteWish) -> Value {
         "uses": wish.uses,
         "role": wish.role,
     })
-}
-
-fn no_member(member: &str) -> BrokerError {
-    BrokerError::NotFound(format!("no member has the id or key {member:?}"))
 }

@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     pub(crate) client_acks: Counter,
     pub(crate) malformed_frames: Counter,
     pub(crate) hello_refusals: Counter,
+    pub(crate) rosters_cut: Counter,
     pub(crate) orphan_checks: Counter,
     pub(crate) orphans_found: Counter,
 }
@@ -56,6 +57,7 @@ impl Counters {
             ("client_acks_total", &self.client_acks),
             ("malformed_frames_total", &self.malformed_frames),
             ("hello_refusals_total", &self.hello_refusals),
+            ("rosters_cut_total", &self.rosters_cut),
         ];
         let mut text =
             format!("# TYPE cm_broker_connections gauge\ncm_broker_connections {connections}\n");

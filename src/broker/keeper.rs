@@ -3,6 +3,7 @@
 
 use super::Broker;
 use super::ledger::Retention;
+use super::route::Identity;
 use super::send::system_event;
 use futures_lite::future::or;
 use serde_json::json;
@@ -38,7 +39,12 @@ pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
 }
 
 fn announce_departures(broker: &Broker, now: Duration) {
-    for gone in broker.hub.exorcise(now) {
+    announce_left(broker, broker.hub.exorcise(now));
+}
+
+/// Tells the others in their meshes who is no longer there.
+pub(crate) fn announce_left(broker: &Broker, left: Vec<Identity>) {
+    for gone in left {
         let data = json!({"name": gone.name, "pubkey": gone.routing_key});
         let (id, at) = (broker.clock.mint_id(), broker.clock.now());
         let event = system_event(id, &gone.mesh_id, "peer_left", data, at);
@@ -46,10 +52,18 @@ fn announce_departures(broker: &Broker, now: Duration) {
     }
 }
 
-async fn expire(broker: &Broker) {
+/// Forgets what is past its time, and proves that the rest agrees. A session key that is connected
+/// is in use, however long ago it said hello.
+pub(crate) async fn expire(broker: &Broker) {
     let days = u64::from(broker.settings.undelivered_days);
     let keep = Retention { message_ms: days * MS_PER_DAY };
-    match broker.ledger.expire(broker.clock.now(), keep).await {
+    let now = broker.clock.now();
+    if let Err(error) = broker.ledger.touch_session_keys(broker.hub.session_keys(), now).await {
+        // Expiring without it would forget keys that are in use.
+        tracing::error!(%error, "the nightly expiry was put off");
+        return;
+    }
+    match broker.ledger.expire(now, keep).await {
         Ok(expired) => tracing::info!(
             messages = expired.messages,
             undelivered = expired.undelivered,

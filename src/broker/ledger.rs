@@ -5,6 +5,7 @@
 //! connection and no clock; it is told the time.
 
 mod accept;
+mod audit;
 mod delivery;
 mod fanout;
 mod members;
@@ -12,15 +13,17 @@ mod meshes;
 mod receipts;
 mod retention;
 mod schema;
+mod standing;
 mod topics;
 
 pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
+pub(crate) use audit::{BY_BROKER, Entry};
 pub(crate) use delivery::{Mail, Mailbox};
-pub(crate) use members::{Joined, Member, MemberState};
+pub(crate) use members::{GROUPS_MAX, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
 pub(crate) use receipts::Told;
 pub(crate) use retention::{Check, Retention};
-pub(crate) use topics::{TopicError, TopicKey, TopicRow};
+pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};
 use std::path::Path;

@@ -12,11 +12,12 @@ mod features;
 mod hello;
 mod parse;
 mod pump;
+mod roster;
 mod verbs;
 mod welcome;
 mod write;
 
-pub(crate) use hello::clean;
+pub(crate) use hello::{BANNED, clean};
 
 use super::Broker;
 use super::ledger::Sender as Author;
@@ -205,6 +206,8 @@ impl Peer {
     /// The next moment the reader must not sleep through.
     fn read_limit(&self, negotiating: &Option<Duration>) -> Option<Duration> {
         match self.session() {
+            // Today's network waits for a hello for ever.
+            None if self.broker.faithful.is_some() => None,
             None => Some(self.heard_at() + HELLO_MAX),
             Some(_) => *negotiating,
         }
@@ -237,6 +240,7 @@ impl Peer {
             Parsed::Malformed { kind, id, why } => {
                 self.broker.counters.malformed_frames.add(1);
                 match kind.as_deref() {
+                    _ if self.broker.faithful.is_some() => {}
                     Some("send") if self.session().is_some() => {
                         self.tell(&BrokerFrame::Ack(Box::new(unreadable(id, &why))));
                     }
@@ -273,12 +277,19 @@ impl Peer {
             return Handled::Done;
         };
         match frame {
-            ClientFrame::Send(frame) => match self.broker.hub.author(id) {
-                Some(author) => Handled::Send(author, frame),
-                None => Handled::Refused,
-            },
+            ClientFrame::Send(frame) => {
+                let Some(author) = self.broker.hub.author(id) else { return Handled::Refused };
+                let Some(faithful) = &self.broker.faithful else {
+                    return Handled::Send(author, frame);
+                };
+                faithful.send(&self.broker, id, author, &self.lines, *frame).await;
+                Handled::Done
+            }
             ClientFrame::ClientAck(ack) => {
-                self.acknowledge(id, &ack).await;
+                match &self.broker.faithful {
+                    Some(faithful) => faithful.acknowledge(&self.broker, id, &ack),
+                    None => self.acknowledge(id, &ack).await,
+                }
                 Handled::Done
             }
             ClientFrame::SessionHello(hello) => self.greet_again(id, *hello).await,
@@ -372,3 +383,6 @@ enum Handled {
     Send(Author, Box<crate::wire::Send>),
     Refused,
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,23 +78,6 @@ pub struct InviteInfo {
     pub expires_at_ms: i64,
 }
 
-/// A member, as shown to whoever administers its mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct MemberInfo {
-    /// The member's id.
-    pub id: String,
-    /// Its key.
-    pub pubkey: String,
-    /// Its name.
-    pub display_name: String,
-    /// `owner`, `admin` or `member`.
-    pub role: String,
-    /// When it joined, Unix milliseconds.
-    pub joined_at_ms: i64,
-    /// Whether its membership has ended.
-    pub revoked: bool,
-}
-
 /// Why nobody joined.
 pub(crate) enum JoinError {
     /// The code of the answer (`specs/wire.md`).
@@ -159,13 +142,14 @@ pub(crate) async fn create_mesh(
 /// Sets what two installs of one member key do to each other (§15.6).
 pub(crate) async fn set_policy(
     ledger: &Ledger,
+    clock: &Clock,
     mesh: &str,
     policy: &str,
 ) -> Result<(), BrokerError> {
     let words = "policy must be prefer_newest, prefer_oldest or allow_concurrent";
     let policy = Concurrent::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
     let mesh = mesh_by_slug(ledger, mesh).await?;
-    Ok(ledger.set_connection_policy(&mesh.id, policy).await?)
+    Ok(ledger.set_connection_policy(&mesh.id, policy, clock.now()).await?)
 }
 
 /// Every mesh.
@@ -271,20 +255,6 @@ pub(crate) async fn add_member(
         Joined::New(id) | Joined::Already(id) => Ok(id),
         Joined::Refused(problem) => Err(BrokerError::Conflict(problem.code().to_owned())),
     }
-}
-
-/// The members of a mesh.
-pub(crate) async fn members(ledger: &Ledger, mesh: &str) -> Result<Vec<MemberInfo>, BrokerError> {
-    let mesh = mesh_by_slug(ledger, mesh).await?;
-    let members = ledger.members(&mesh.id).await?.into_iter().map(|member| MemberInfo {
-        id: member.id,
-        pubkey: member.pubkey,
-        display_name: member.display_name,
-        role: member.role,
-        joined_at_ms: member.joined_at.0,
-        revoked: member.revoked,
-    });
-    Ok(members.collect())
 }
 
 /// The mesh with this slug.

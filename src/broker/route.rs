@@ -193,12 +193,26 @@ impl Hub {
 
     /// Who is connected to a mesh, and who left less than a presence lease ago.
     pub(crate) fn present(&self, mesh: &str) -> (Vec<Identity>, Vec<Identity>) {
+        let (live, ghosts) = self.present_as(mesh);
+        (live.into_iter().map(|(_, identity)| identity).collect(), ghosts)
+    }
+
+    /// The same with the connections' ids, oldest first; presences have none.
+    pub(crate) fn present_as(&self, mesh: &str) -> (Vec<(ConnectionId, Identity)>, Vec<Identity>) {
         let state = self.lock();
         let Some(room) = state.rooms.get(mesh) else { return Default::default() };
-        let live = room.connections.iter().filter_map(|id| state.connections.get(id));
-        let live = live.map(|connection| connection.identity.clone()).collect();
+        let live = room.connections.iter().filter_map(|id| {
+            state.connections.get(id).map(|connection| (*id, connection.identity.clone()))
+        });
         let ghosts = room.ghosts.iter().map(|ghost| ghost.identity.clone()).collect();
-        (live, ghosts)
+        (live.collect(), ghosts)
+    }
+
+    /// Tells one connection something.
+    pub(crate) fn tell(&self, id: ConnectionId, frame: &Utf8Bytes) {
+        if let Some(connection) = self.lock().connections.get(&id) {
+            connection.send(Outgoing::Frame(frame.clone()));
+        }
     }
 
     /// How many connections there are.

@@ -19,6 +19,10 @@ const CORRELATION_BYTES_MAX: usize = 255;
 const REPLY_BYTES_MAX: usize = 255;
 /// A nonce is 24 bytes, 32 characters of base64; today's reminders send none.
 const NONCE_BYTES_MAX: usize = 64;
+/// What today's network says too.
+pub(crate) const BLOCKED: &str = "blocked by recipient grants (sender lacks dm capability)";
+/// What today's network says too.
+pub(crate) const NO_PEER: &str = "no connected peer for target (not online, or targetSpec is your own key without another session)";
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// Accepts a message or refuses it; the ack goes out on `lines` after the commit, the pushes after
@@ -280,6 +284,8 @@ fn is_b2(refusal: &Refusal) -> bool {
         Refusal::Invalid(_) | Refusal::TooLarge { .. } | Refusal::RateLimited => false,
         Refusal::NotAMember
         | Refusal::UnknownRecipient
+        | Refusal::BannedRecipient
+        | Refusal::Blocked
         | Refusal::UnknownTopic(_)
         | Refusal::MayNotWrite(_)
         | Refusal::OnlyYourself
@@ -300,12 +306,13 @@ fn refused(refusal: &Refusal) -> Ack {
             let words = "unknown recipient: targetSpec must be a member's or a session's 64-hex key, @group, #topic or *";
             (404, true, words.to_owned())
         }
+        Refusal::BannedRecipient => {
+            (404, true, "unknown recipient: its membership is suspended".to_owned())
+        }
+        Refusal::Blocked => (403, true, BLOCKED.to_owned()),
         Refusal::UnknownTopic(topic) => (404, true, format!("unknown topic: {topic:?}")),
         Refusal::MayNotWrite(why) => (403, true, format!("forbidden: {why}")),
-        Refusal::OnlyYourself => {
-            let words = "no connected peer for target (not online, or targetSpec is your own key without another session)";
-            (503, false, words.to_owned())
-        }
+        Refusal::OnlyYourself => (503, false, NO_PEER.to_owned()),
         Refusal::QueueFull => {
             let words = "recipient_queue_full: the recipient's queue has no room; try again later";
             (503, false, words.to_owned())

@@ -132,6 +132,11 @@ struct Line {
 impl Line {
     fn take_word(&mut self, word: String) -> Result<(), Failure> {
         if let Some(command) = self.command {
+            if let Some(longer) = self.continued_by(&word) {
+                self.words.push(word);
+                self.command = Some(longer);
+                return Ok(());
+            }
             let takes = command.operands.len();
             if self.operands.len() >= takes && !command.operands.iter().any(|last| last.repeats) {
                 let failure = Failure::usage(format!("{word:?} is one argument too many"));
@@ -144,6 +149,15 @@ impl Line {
         self.command = COMMANDS.iter().find(|command| command.is_called(&self.words));
         let leads_on = COMMANDS.iter().any(|command| command.begins_with(&self.words));
         if self.command.is_some() || leads_on { Ok(()) } else { Err(self.unknown_command()) }
+    }
+
+    /// The command that a word makes of one that takes no operands: `broker`, then `broker check`.
+    fn continued_by(&self, word: &str) -> Option<&'static Command> {
+        if !self.flags.is_empty() || self.command.is_none_or(|it| !it.operands.is_empty()) {
+            return None;
+        }
+        let words: Vec<String> = self.words.iter().cloned().chain([word.to_owned()]).collect();
+        COMMANDS.iter().find(|command| command.is_called(&words))
     }
 
     fn take_flag(&mut self, name: &str, parser: &mut Parser) -> Result<(), Failure> {

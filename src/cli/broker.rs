@@ -2,12 +2,15 @@
 
 use super::args::Parsed;
 use super::context::Context;
-use super::exit;
 use super::failure::Failure;
-use crate::broker::{self, BrokerError};
+use super::print::{Tone, columns, inline};
+use super::{exit, member};
+use crate::broker::{self, Admin, AuditInfo, BrokerError, CheckInfo};
+use crate::clock::iso;
 use crate::config::Settings;
 use crate::http::Shutdown;
 use async_signal::{Signal, Signals};
+use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::retry::Retention;
 use futures_lite::{StreamExt, future};
 use serde_json::json;
@@ -27,7 +30,10 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         listen: listen.unwrap_or(settings.broker.listen),
         data_dir,
         public_authority: None,
-        settings: settings_of(&settings.broker),
+        settings: broker::Settings {
+            faithful: parsed.has("faithful"),
+            ..settings_of(&settings.broker)
+        },
         on_ready: Some(Box::new(move |bound| {
             let url = format!("ws://{bound}/ws");
             let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
@@ -46,6 +52,66 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         };
         let running = Box::pin(broker::run(options, context.clock.clone(), shutdown));
         future::or(running, stopping).await.map_err(Failure::from)
+    })?;
+    Ok(exit::OK)
+}
+
+/// `broker check`
+pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let dir = data_dir(context, parsed);
+    let found = context.block_on(async {
+        let admin = Admin::open(&dir, &context.clock).await?;
+        Ok(admin.check().await?)
+    })?;
+    let value = json!({
+        "ok": found.is_whole(),
+        "messages": found.messages,
+        "dedupe": found.dedupe,
+        "deliveries": found.deliveries,
+        "dedupe_without_message": found.dedupe_without_message,
+        "message_without_dedupe": found.message_without_dedupe,
+        "delivery_without_message": found.delivery_without_message,
+        "delivery_without_recipient": found.delivery_without_recipient,
+        "mailbox_miscounted": found.mailbox_miscounted,
+    });
+    context.print.answer(&value, || {
+        let CheckInfo { messages, dedupe, deliveries, .. } = found;
+        let sizes = format!("{messages} messages, {dedupe} dedupe rows, {deliveries} deliveries");
+        match found.complaints() {
+            complaints if complaints.is_empty() => {
+                context.print.paint(Tone::Good, &format!("ok: {sizes}, 0 orphans"))
+            }
+            complaints => {
+                let text = format!("damaged: {sizes}\n{}", complaints.join("\n"));
+                context.print.paint(Tone::Bad, &text)
+            }
+        }
+    })?;
+    Ok(if found.is_whole() { exit::OK } else { exit::FAILED })
+}
+
+/// `broker audit`
+pub(super) fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let dir = data_dir(context, parsed);
+    let (mesh, acts) = context.block_on(async {
+        let (admin, mesh) = member::open(context, &dir, parsed).await?;
+        let acts = admin.audit(&mesh).await?;
+        Ok((mesh, acts))
+    })?;
+    let shown = |act: &AuditInfo| {
+        json!({
+            "at": iso(Millis(act.at_ms)), "actor": act.actor, "act": act.act,
+            "subject": act.subject, "detail": act.detail,
+        })
+    };
+    let items: Vec<_> = acts.iter().map(shown).collect();
+    context.print.answer(&json!({ "mesh": mesh, "acts": items }), || {
+        let row = |act: &AuditInfo| {
+            let detail = inline(act.detail.as_deref().unwrap_or_default());
+            let at = iso(Millis(act.at_ms));
+            vec![at, act.actor.clone(), act.act.clone(), act.subject.clone(), detail]
+        };
+        columns(&acts.iter().map(row).collect::<Vec<_>>())
     })?;
     Ok(exit::OK)
 }
@@ -70,6 +136,7 @@ pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings 
         },
         undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
         connections_per_mesh_max: settings.connections_max,
+        faithful: false,
     }
 }
 
@@ -83,6 +150,7 @@ impl From<BrokerError> for Failure {
             BrokerError::Invalid(_) => (exit::USAGE, "invalid"),
             BrokerError::NotFound(_) => (exit::FAILED, "not_found"),
             BrokerError::Unreachable(_) => (exit::FAILED, "broker_unreachable"),
+            BrokerError::NotRunning(_) => (exit::FAILED, "broker_not_running"),
             BrokerError::Io(_) => (exit::FAILED, "io"),
         };
         Self::new(exit, code, error)

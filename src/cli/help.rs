@@ -42,6 +42,11 @@ fn of_command(command: &Command) -> String {
     for alias in command.aliases {
         page.push_str(&format!("Also:  claudemesh {}\n", alias.join(" ")));
     }
+    for longer in COMMANDS.iter().filter(|other| !other.is_hidden) {
+        if longer.words != command.words && longer.words.starts_with(command.words) {
+            page.push_str(&format!("See also: claudemesh {}\n", longer.words.join(" ")));
+        }
+    }
     if !command.details.is_empty() {
         page.push('\n');
         command.details.lines().for_each(|line| wrap(&mut page, line));

@@ -4,7 +4,9 @@
 use super::args::Parsed;
 use super::context::Context;
 use super::failure::Failure;
-use super::{broker, complete, daemon, demo, events, inbox, mesh, outbox, peers, retire, send, up};
+use super::{
+    broker, complete, daemon, demo, events, inbox, member, mesh, outbox, peers, retire, send, up,
+};
 
 /// What acts on a command: the exit code, or why not.
 pub(super) type Run = fn(&Context, &Parsed) -> Result<u8, Failure>;
@@ -115,6 +117,11 @@ const PLAIN: Command = Command {
     is_hidden: false,
     run: super::run_version,
 };
+
+const DATA: Flag = flag("data", One("dir"), "the broker's data directory");
+const ITS_MESH: Flag = flag("mesh", One("slug"), "in this mesh, where the broker has several");
+/// Who a member verb is about.
+const WHO: &str = "<who> is a member's name, id, key, or the first 8 digits of its key or more.";
 
 const ONE_MESH: Flag = flag("mesh", One("slug"), "only this mesh");
 
@@ -362,10 +369,79 @@ pub(super) const COMMANDS: &[Command] = &[
         ..PLAIN
     },
     Command {
+        words: &["member", "list"],
+        flags: &[ITS_MESH, DATA],
+        about: "who is in a mesh, on the machine that runs its broker",
+        examples: &["claudemesh member list --mesh demo"],
+        run: member::list,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "kick"],
+        operands: &[needs("who")],
+        flags: &[ITS_MESH, DATA],
+        about: "close a member's connections",
+        details: WHO,
+        examples: &["claudemesh member kick bob"],
+        run: member::kick,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "ban"],
+        operands: &[needs("who")],
+        flags: &[ITS_MESH, DATA],
+        about: "keep a member out until it is unbanned; its mail waits",
+        details: WHO,
+        examples: &["claudemesh member ban bob --mesh demo"],
+        run: member::ban,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "unban"],
+        operands: &[needs("who")],
+        flags: &[ITS_MESH, DATA],
+        about: "let a banned member in again",
+        details: WHO,
+        examples: &["claudemesh member unban bob"],
+        run: member::unban,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "revoke"],
+        operands: &[needs("who")],
+        flags: &[ITS_MESH, DATA],
+        about: "end a membership for good; its mail is thrown away",
+        details: WHO,
+        examples: &["claudemesh member revoke 8139770ea87d175f"],
+        run: member::revoke,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "block"],
+        operands: &[needs("who"), needs("sender")],
+        flags: &[ITS_MESH, DATA],
+        about: "keep one member's direct messages from another",
+        details: WHO,
+        examples: &["claudemesh member block bob mallory"],
+        run: member::block,
+        ..PLAIN
+    },
+    Command {
+        words: &["member", "unblock"],
+        operands: &[needs("who"), needs("sender")],
+        flags: &[ITS_MESH, DATA],
+        about: "let them through again",
+        details: WHO,
+        examples: &["claudemesh member unblock bob mallory"],
+        run: member::unblock,
+        ..PLAIN
+    },
+    Command {
         words: &["broker"],
         flags: &[
             flag("listen", One("addr"), "where it listens (127.0.0.1:7900)"),
             flag("data", One("dir"), "its data directory; else ~/.claudemesh/daemon/broker"),
+            flag("faithful", Nothing, "behave like today's network, faults included (for tests)"),
         ],
         about: "run a broker",
         details: "Stays until SIGTERM or Ctrl-C. One broker can carry many meshes.",
@@ -374,6 +450,23 @@ pub(super) const COMMANDS: &[Command] = &[
             "claudemesh broker --listen 0.0.0.0:7900 --data /srv/mesh",
         ],
         run: broker::run,
+        ..PLAIN
+    },
+    Command {
+        words: &["broker", "check"],
+        flags: &[DATA],
+        about: "prove that the broker's tables agree",
+        details: "Exits 1 when they do not.",
+        examples: &["claudemesh broker check", "claudemesh broker check --json"],
+        run: broker::check,
+        ..PLAIN
+    },
+    Command {
+        words: &["broker", "audit"],
+        flags: &[ITS_MESH, DATA],
+        about: "who did what to a mesh, newest first",
+        examples: &["claudemesh broker audit --mesh demo"],
+        run: broker::audit,
         ..PLAIN
     },
     Command {

@@ -99,6 +99,11 @@ impl JoinError {
         matches!(self, Self::BadLink | Self::ShortLink | Self::BadSlug(_) | Self::BadName)
     }
 
+    /// Whether the broker has spoken, so that the key it was asked about is no longer of use.
+    pub(super) const fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// What to do, where the broker gave a reason it documents (`specs/wire.md`).
     #[must_use]
     pub fn remedy_of(code: &str) -> &'static str {
@@ -116,6 +121,10 @@ impl JoinError {
             "invite_revoked" => "the invite was revoked: ask for a new one",
             "invite_expired" => "the invite has expired: ask for a new one",
             "invite_exhausted" => "the invite was used up: ask for a new one",
+            "member_revoked" => {
+                "this key's membership has ended for good: ask for an invite and join with a new key"
+            }
+            "member_banned" => "this key is banned from the mesh: ask its owner to lift the ban",
             "member_insert_failed" => "the broker could not store the member: try again later",
             _ => "ask whoever runs the broker",
         }
@@ -168,7 +177,11 @@ impl fmt::Display for JoinError {
                 super::NAME_CHARACTERS_MAX
             ),
             Self::Unreachable { broker, why } => {
-                write!(f, "no answer from the broker {broker}: {why}")
+                write!(f, "no answer from the broker {broker}: {why}")?;
+                if why.is_certainly_not_taken() {
+                    return Ok(());
+                }
+                f.write_str("; run the same command again: the invite is not spent twice")
             }
             Self::NotABroker { broker, status } => write!(
                 f,

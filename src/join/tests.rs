@@ -192,6 +192,27 @@ fn a_join_is_stored_once_and_keeps_its_key() {
 }
 
 #[test]
+fn a_join_whose_every_answer_was_lost_is_repeated_with_the_same_key() {
+    let (dir, paths) = home();
+    let lost = vec![""; ATTEMPTS_MAX as usize];
+    let (failed, first) = join_with(&lost, &paths, "demo", &options("bob"));
+    let failed = failed.expect_err("nobody answered").to_string();
+    assert!(failed.contains("run the same command again"), "{failed}");
+    let keys = || {
+        let names = std::fs::read_dir(dir.path()).expect("lists").flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".key")).count()
+    };
+    assert_eq!(keys(), 1, "the key is kept, because the broker may know it");
+    let invite_of = |bodies: &[Value]| bodies[0]["invite_token"].clone();
+    let known = answer("200 OK", r#"{"ok":true,"memberId":"mem1","alreadyMember":true}"#);
+    let (other, second) = join_with(&[&known], &paths, "demo", &options("bob"));
+    assert_ne!(invite_of(&first), invite_of(&second), "the port is part of an invite");
+    assert_ne!(first[0]["peer_pubkey"], second[0]["peer_pubkey"], "a key belongs to one invite");
+    other.expect("joined");
+    assert_eq!(keys(), 1, "the other one's is forgotten");
+}
+
+#[test]
 fn a_slug_of_another_mesh_is_not_taken_over() {
     let (_dir, paths) = home();
     let other = JoinedMesh {
@@ -238,6 +259,9 @@ fn every_refusal_names_its_remedy_and_stores_nothing() {
     let (refused, _) = join_with(&[&page], &paths, "demo", &options("bob"));
     assert!(matches!(refused, Err(JoinError::NotABroker { status: 404, .. })), "{refused:?}");
     assert!(!paths.config_json().exists());
+    let left = std::fs::read_dir(&paths.config_dir).expect("lists").flatten();
+    let keys = left.filter(|entry| entry.file_name().to_string_lossy().ends_with(".key"));
+    assert_eq!(keys.count(), 1, "after an answer of no broker alone a key is kept");
 }
 
 #[test]

@@ -225,6 +225,7 @@ fn requeue(outbox: &Outbox, id: &str) -> RequeueOutcome {
         new_id: RowId::trusted(format!("new-{id}")),
         new_client_message_id: ClientMessageId::trusted(format!("new-cm-{id}")),
         patch: None,
+        weigh: Box::new(|_, _| Ok(())),
         aborted_by: "operator".to_owned(),
         now: Millis(1),
         force: true,

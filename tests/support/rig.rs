@@ -187,10 +187,16 @@ pub struct Broker {
 impl Broker {
     /// Starts one on `port` (0: any) with its data in `home`.
     pub fn start(home: &Home, port: u16) -> Self {
+        Self::start_with(home, port, &[])
+    }
+
+    /// The same, with flags of one's own.
+    pub fn start_with(home: &Home, port: u16, flags: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{port}");
         let data = home.path().join("broker");
         let data = data.to_str().expect("is UTF-8");
-        let mut command = home.command(&["broker", "--listen", &listen, "--data", data, "--json"]);
+        let args = ["broker", "--listen", &listen, "--data", data, "--json"];
+        let mut command = home.command(&[&args, flags].concat());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("is piped");
@@ -390,8 +396,14 @@ pub struct Mesh {
 
 impl Mesh {
     pub fn new() -> Self {
-        let (broker_home, alice, bob) = (Home::new(), Home::new(), Home::new());
-        let broker = Broker::start(&broker_home, 0);
+        Self::with(QUICK, &[])
+    }
+
+    /// The same, with this `config.toml` for everybody and these flags for the broker.
+    pub fn with(toml: &str, broker_flags: &[&str]) -> Self {
+        let home = || Home::with_config(toml);
+        let (broker_home, alice, bob) = (home(), home(), home());
+        let broker = Broker::start_with(&broker_home, 0, broker_flags);
         let data = broker_home.path().join("broker");
         let data = data.to_str().expect("is UTF-8");
         alice.json(&["mesh", "create", "demo", "--name", "alice", "--data", data]);
@@ -421,6 +433,8 @@ struct Shared {
     is_mute: AtomicBool,
     /// Connections are refused.
     is_closed: AtomicBool,
+    /// A connection is cut as soon as the broker says something on it.
+    is_cutting: AtomicBool,
     /// What the broker said, whether or not it was passed on; `None` until somebody asks.
     heard: Mutex<Option<Vec<u8>>>,
     streams: Mutex<Vec<TcpStream>>,
@@ -428,7 +442,12 @@ struct Shared {
 
 impl Relay {
     pub fn start(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        Self::start_on(0, target)
+    }
+
+    /// The same, on a port of one's own choice.
+    pub fn start_on(port: u16, target: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("binds");
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             target: AtomicU16::new(target),
@@ -436,6 +455,7 @@ impl Relay {
             is_mute: AtomicBool::new(false),
             heard: Mutex::new(None),
             is_closed: AtomicBool::new(false),
+            is_cutting: AtomicBool::new(false),
             streams: Mutex::default(),
         });
         let for_thread = shared.clone();
@@ -457,6 +477,11 @@ impl Relay {
     /// Swallows what the broker says from now on, or no longer.
     pub fn set_mute(&self, is_mute: bool) {
         self.shared.is_mute.store(is_mute, Ordering::SeqCst);
+    }
+
+    /// Loses every answer from now on, and the connection with it; or no longer.
+    pub fn set_cutting(&self, is_cutting: bool) {
+        self.shared.is_cutting.store(is_cutting, Ordering::SeqCst);
     }
 
     /// Leads new connections to another port: the broker has moved.
@@ -508,7 +533,12 @@ impl Shared {
                 if let Some(heard) = self.heard.lock().expect("not poisoned").as_mut() {
                     heard.extend_from_slice(bytes);
                 }
-                self.is_mute.load(Ordering::SeqCst)
+                if self.is_cutting.load(Ordering::SeqCst) {
+                    self.streams.lock().expect("not poisoned").iter().for_each(|stream| {
+                        let _ = stream.shutdown(Shutdown::Both);
+                    });
+                }
+                self.is_mute.load(Ordering::SeqCst) || self.is_cutting.load(Ordering::SeqCst)
             })
         });
     }

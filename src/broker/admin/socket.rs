@@ -1,7 +1,8 @@
 //! The running broker's side of `admin.sock`: small JSON over HTTP, for our own uid only.
 
-use super::{CheckInfo, no_member};
-use crate::broker::provision::{self, InviteWish, MemberInfo, MeshInfo};
+use super::{AUDIT_MAX, CheckInfo};
+use crate::broker::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
+use crate::broker::provision::{self, InviteWish, MeshInfo};
 use crate::broker::serve::json_answer;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::BoxFuture;
@@ -37,9 +38,18 @@ struct NewMember {
 }
 
 #[derive(Deserialize)]
-struct Revocation {
+struct Act {
     mesh: String,
     member: String,
+    act: String,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    mesh: String,
+    member: String,
+    sender: String,
+    blocked: bool,
 }
 
 impl Handler for Office {
@@ -87,7 +97,7 @@ async fn answer(
         }
         (&Method::POST, "/mesh/policy", _) => {
             let Policy { mesh, policy } = parse(body)?;
-            provision::set_policy(ledger, &mesh, &policy).await?;
+            provision::set_policy(ledger, clock, &mesh, &policy).await?;
             Ok(json!({"policy": policy}))
         }
         (&Method::POST, "/invite", _) => {
@@ -102,29 +112,33 @@ async fn answer(
             let id = provision::add_member(ledger, clock, &mesh, &pubkey, &name).await?;
             Ok(json!(id))
         }
-        (&Method::POST, "/member/revoke", _) => {
-            let Revocation { mesh, member } = parse(body)?;
-            revoke(broker, &mesh, &member).await
+        (&Method::POST, "/member/act", _) => {
+            let Act { mesh, member, act } = parse(body)?;
+            let act = MemberAct::parse(&act)
+                .ok_or_else(|| BrokerError::Invalid(format!("there is no act {act:?}")))?;
+            let done = membership::act(ledger, clock, Some(broker), &mesh, &member, act).await?;
+            Ok(shown_done(&done))
+        }
+        (&Method::POST, "/member/block", _) => {
+            let Block { mesh, member, sender, blocked } = parse(body)?;
+            let done = membership::block(ledger, clock, &mesh, &member, &sender, blocked).await?;
+            Ok(shown_done(&done))
         }
         (&Method::GET, _, Some(mesh)) => {
-            let members = provision::members(ledger, mesh).await?;
+            let members = membership::members(ledger, Some(&broker.hub), mesh).await?;
             Ok(members.iter().map(shown_member).collect())
         }
         (&Method::GET, "/check", _) => {
             let check = broker.check().await?;
             Ok(shown_check(&CheckInfo::from(check)))
         }
+        (&Method::GET, path, _) if path.starts_with("/audit/") => {
+            let mesh = path.trim_start_matches("/audit/");
+            let acts = membership::audit(ledger, mesh, AUDIT_MAX).await?;
+            Ok(acts.iter().map(shown_act).collect())
+        }
         _ => Err(BrokerError::NotFound(format!("no such verb: {method} {path}"))),
     }
-}
-
-async fn revoke(broker: &Broker, mesh: &str, member: &str) -> Result<Value, BrokerError> {
-    let mesh = provision::mesh_by_slug(&broker.ledger, mesh).await?;
-    let found = broker.ledger.revoke_member(&mesh.id, member, broker.clock.now()).await?;
-    let found = found.ok_or_else(|| no_member(member))?;
-    let closed = broker.hub.expel(found.seq);
-    tracing::warn!(member = %found.id, mesh = %mesh.slug, closed, "audit: a membership was revoked");
-    Ok(json!({"revoked": found.id, "closed": closed}))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, BrokerError> {
@@ -148,14 +162,34 @@ fn shown_member(member: &MemberInfo) -> Value {
         "role": member.role,
         "joined_at_ms": member.joined_at_ms,
         "revoked": member.revoked,
+        "banned": member.banned,
+        "connections": member.connections,
+    })
+}
+
+fn shown_done(done: &MemberDone) -> Value {
+    json!({"member": shown_member(&done.member), "changed": done.changed, "closed": done.closed})
+}
+
+fn shown_act(act: &AuditInfo) -> Value {
+    json!({
+        "at_ms": act.at_ms,
+        "actor": act.actor,
+        "act": act.act,
+        "subject": act.subject,
+        "detail": act.detail,
     })
 }
 
 fn shown_check(check: &CheckInfo) -> Value {
     json!({
+        "messages": check.messages,
+        "dedupe": check.dedupe,
+        "deliveries": check.deliveries,
         "dedupe_without_message": check.dedupe_without_message,
         "message_without_dedupe": check.message_without_dedupe,
         "delivery_without_message": check.delivery_without_message,
+        "delivery_without_recipient": check.delivery_without_recipient,
         "mailbox_miscounted": check.mailbox_miscounted,
     })
 }

@@ -89,6 +89,10 @@ pub(crate) enum Refusal {
     NotAMember,
     /// No member and no session of this mesh ever had the key.
     UnknownRecipient,
+    /// The member is known, and its membership is suspended.
+    BannedRecipient,
+    /// The recipient does not take direct messages of this sender.
+    Blocked,
     UnknownTopic(String),
     MayNotWrite(String),
     /// The sender's own key, and no other connection of the sender.
@@ -131,6 +135,27 @@ impl Ledger {
     ) -> Result<Accepted, NotAccepted> {
         let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, may_send);
         self.db.write(Durability::Synced, job, after).await
+    }
+}
+
+impl Ledger {
+    /// Puts a message into a topic's past and into nobody's queue. An unknown topic swallows it,
+    /// as on today's network.
+    pub(crate) async fn keep_in_topic(
+        &self,
+        sender: Sender,
+        letter: Letter,
+        topic_id: String,
+    ) -> Result<(), Error> {
+        self.synced(move |tx| {
+            let sql = "SELECT 1 FROM topic WHERE id = ? AND mesh_id = ?";
+            let key = [(&topic_id).into(), (&sender.mesh_id).into()];
+            if tx.query_row(sql, &key, |row| row.int(0))?.is_some() {
+                insert_message(tx, &sender, &letter, Some(&topic_id))?;
+            }
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -183,7 +208,7 @@ fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
 }
 
 fn require_membership(tx: &Tx<'_>, sender: &Sender) -> Result<(), NotAccepted> {
-    let sql = "SELECT 1 FROM member WHERE seq = ? AND revoked_at IS NULL";
+    let sql = "SELECT 1 FROM member WHERE seq = ? AND revoked_at IS NULL AND banned_at IS NULL";
     match tx.query_row(sql, &[sender.member.into()], |row| row.int(0))? {
         Some(_) => Ok(()),
         None => Err(Refusal::NotAMember.into()),
@@ -223,6 +248,9 @@ fn find_member(tx: &Tx<'_>, sender: &Sender, key: &str) -> Result<Route, NotAcce
     let params = [Param::from(&sender.mesh_id), key.into()];
     let sql = "SELECT seq FROM member WHERE mesh_id = ? AND pubkey = ? AND revoked_at IS NULL";
     let member_key = tx.query_row(sql, &params, |row| row.int(0))?;
+    if let Some(member) = member_key {
+        require_welcome(tx, sender, member)?;
+    }
     if member_key == Some(sender.member) {
         // To oneself means to another connection: the one that sends has it already.
         return match &sender.other_connection {
@@ -238,7 +266,24 @@ fn find_member(tx: &Tx<'_>, sender: &Sender, key: &str) -> Result<Route, NotAcce
         None => Err(Refusal::UnknownRecipient.into()),
         Some(_) if key == sender.routing_key => Err(Refusal::OnlyYourself.into()),
         // Sealed to the session's key: no other connection could open it.
-        Some(member) => Ok(Route::Member(member, Some(key.to_owned()))),
+        Some(member) => {
+            require_welcome(tx, sender, member)?;
+            Ok(Route::Member(member, Some(key.to_owned())))
+        }
+    }
+}
+
+/// Whether a member may have direct messages at all, and wants this sender's.
+fn require_welcome(tx: &Tx<'_>, sender: &Sender, member: i64) -> Result<(), NotAccepted> {
+    let sql = "SELECT banned_at IS NOT NULL, \
+               EXISTS (SELECT 1 FROM block b WHERE b.member = m.seq AND b.sender = ?2) \
+               FROM member m WHERE m.seq = ?1";
+    let params = [member.into(), sender.member.into()];
+    match tx.query_row(sql, &params, |row| Ok((row.int(0)?, row.int(1)?)))? {
+        None => Err(Refusal::UnknownRecipient.into()),
+        Some((0, 0)) => Ok(()),
+        Some((0, _)) => Err(Refusal::Blocked.into()),
+        Some(_) => Err(Refusal::BannedRecipient.into()),
     }
 }
 

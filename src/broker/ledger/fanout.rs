@@ -68,13 +68,17 @@ pub(super) fn deliver_to_many(
     }
     let (sql, key, group) = match route {
         Route::Topic { id, .. } => {
-            (fan_out!("SELECT member FROM topic_member WHERE topic_id = ?1"), id, "")
+            let sql = fan_out!(
+                "SELECT t.member FROM topic_member t JOIN member m ON m.seq = t.member \
+                 WHERE t.topic_id = ?1 AND m.banned_at IS NULL"
+            );
+            (sql, id, "")
         }
         // `@eng` reaches members of `eng/core`: everything between `eng/` and `eng0`.
         Route::Group(name) => (
             fan_out!(
                 "SELECT g.member FROM group_member g JOIN member m ON m.seq = g.member \
-                 WHERE m.visible AND m.revoked_at IS NULL AND g.mesh_id = ?1 AND \
+                 WHERE m.visible AND m.revoked_at IS NULL AND m.banned_at IS NULL AND g.mesh_id = ?1 AND \
                  (g.name = ?7 OR (g.name > ?7 || '/' AND g.name < ?7 || '0'))"
             ),
             &sender.mesh_id,
@@ -82,7 +86,8 @@ pub(super) fn deliver_to_many(
         ),
         Route::Everyone | Route::Member(..) => (
             fan_out!(
-                "SELECT seq FROM member WHERE mesh_id = ?1 AND visible AND revoked_at IS NULL"
+                "SELECT seq FROM member WHERE mesh_id = ?1 AND visible AND revoked_at IS NULL \
+                 AND banned_at IS NULL"
             ),
             &sender.mesh_id,
             "",

@@ -1,12 +1,15 @@
 //! Members, their session keys, their groups and how they show themselves.
 
 use super::Ledger;
+use super::audit::{Entry, record};
 use super::meshes::{InviteProblem, use_invite};
-use super::receipts::count_queue_expired;
 use crate::db::{Columns, Error, Param, Tx};
 use crate::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+
+/// The most groups of one member: what every row of every roster repeats.
+pub(crate) const GROUPS_MAX: usize = 64;
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,7 +22,10 @@ pub(crate) struct Member {
     pub(crate) display_name: String,
     pub(crate) role: String,
     pub(crate) joined_at: Millis,
+    /// Its membership has ended for good.
     pub(crate) revoked: bool,
+    /// Its membership is suspended.
+    pub(crate) banned: bool,
     pub(crate) last_seen_at: Option<Millis>,
     pub(crate) status: String,
     pub(crate) summary: Option<String>,
@@ -27,6 +33,13 @@ pub(crate) struct Member {
     /// The `set_profile` fields as JSON.
     pub(crate) profile: Option<String>,
     pub(crate) groups: Vec<Group>,
+}
+
+impl Member {
+    /// Whether its membership holds now.
+    pub(crate) fn is_in(&self) -> bool {
+        !self.revoked && !self.banned
+    }
 }
 
 /// What a member says about itself; `None` leaves the column as it is.
@@ -62,6 +75,7 @@ fn read_member(row: &Columns<'_, '_>) -> Result<Member, Error> {
         summary: row.text_or_null(10)?,
         visible: row.int(11)? != 0,
         profile: row.text_or_null(12)?,
+        banned: row.int(13)? != 0,
         groups: Vec::new(),
     })
 }
@@ -71,8 +85,8 @@ macro_rules! select_member {
     ($condition:literal) => {
         concat!(
             "SELECT seq, id, mesh_id, pubkey, display_name, role, joined_at, \
-             revoked_at IS NOT NULL, last_seen_at, status, summary, visible, profile \
-             FROM member WHERE ",
+             revoked_at IS NOT NULL, last_seen_at, status, summary, visible, profile, \
+             banned_at IS NOT NULL FROM member WHERE ",
             $condition
         )
     };
@@ -126,16 +140,17 @@ impl Ledger {
         let new = NewMember::of(mesh, id, pubkey, name, now);
         self.synced(move |tx| {
             if let Some(known) = known_member(tx, &new)? {
-                return Ok(Joined::Already(known));
+                return readmit(tx, known);
             }
             insert_member(tx, &new, role)?;
+            record(tx, &Entry::by_operator(&new.mesh_id, "member_added", &new.id, new.joined_at))?;
             Ok(Joined::New(new.id))
         })
         .await
     }
 
     /// Joins with an invite: one transaction takes a use and adds the member. A key that is a
-    /// member already burns no use; a revoked one stays out.
+    /// member already burns no use; a revoked or banned one stays out.
     pub(crate) async fn join(
         &self,
         token: &str,
@@ -149,11 +164,7 @@ impl Ledger {
         let token = token.to_owned();
         self.synced(move |tx| {
             if let Some(known) = known_member(tx, &new)? {
-                return Ok(if is_revoked(tx, &known)? {
-                    Joined::Refused(InviteProblem::Revoked)
-                } else {
-                    Joined::Already(known)
-                });
+                return readmit(tx, known);
             }
             let role = match use_invite(tx, &token, &new.mesh_id, new.joined_at)? {
                 Ok(role) => role,
@@ -161,33 +172,6 @@ impl Ledger {
             };
             insert_member(tx, &new, &role)?;
             Ok(Joined::New(new.id))
-        })
-        .await
-    }
-
-    /// Ends a membership, by member id or key. Yields the member when there was one to end. Its
-    /// queue goes too: nobody may ever read it.
-    pub(crate) async fn revoke_member(
-        &self,
-        mesh: &str,
-        member: &str,
-        now: Millis,
-    ) -> Result<Option<Member>, Error> {
-        let (mesh, member) = (mesh.to_owned(), member.to_owned());
-        self.synced(move |tx| {
-            let sql = select_member!("mesh_id = ?1 AND (id = ?2 OR pubkey = ?2)");
-            let found = tx.query_row(sql, &[(&mesh).into(), (&member).into()], read_member)?;
-            if let Some(found) = &found {
-                let sql = "UPDATE member SET revoked_at = coalesce(revoked_at, ?) WHERE seq = ?";
-                tx.execute(sql, &[now.0.into(), found.seq.into()])?;
-                let seq = [found.seq.into()];
-                count_queue_expired(tx, found.seq)?;
-                tx.execute("DELETE FROM delivery WHERE recipient = ?", &seq)?;
-                tx.execute("DELETE FROM group_member WHERE member = ?", &seq)?;
-                tx.execute("DELETE FROM topic_member WHERE member = ?", &seq)?;
-                tx.execute("DELETE FROM session_key WHERE member = ?", &seq)?;
-            }
-            Ok(found)
         })
         .await
     }
@@ -214,6 +198,23 @@ impl Ledger {
             let bound =
                 tx.query_row(sql, &[key[0], key[1], member.into(), now.0.into()], |r| r.int(0))?;
             Ok(bound.is_some())
+        })
+        .await
+    }
+
+    /// Notes that session keys are in use, so that the nightly expiry leaves them alone.
+    pub(crate) async fn touch_session_keys(
+        &self,
+        keys: Vec<(String, String)>,
+        now: Millis,
+    ) -> Result<(), Error> {
+        self.relaxed(move |tx| {
+            for (mesh, pubkey) in &keys {
+                let sql =
+                    "UPDATE session_key SET last_seen_at = ? WHERE mesh_id = ? AND pubkey = ?";
+                tx.execute(sql, &[now.0.into(), mesh.into(), pubkey.into()])?;
+            }
+            Ok(())
         })
         .await
     }
@@ -245,16 +246,24 @@ impl Ledger {
         .await
     }
 
-    /// Puts a member into groups; `replace` takes it out of all others first.
+    /// Puts a member into groups; `replace` takes it out of all others first. `false`, and nothing
+    /// done, when it would be in more than [`GROUPS_MAX`].
     pub(crate) async fn join_groups(
         &self,
         mesh: &str,
         member: i64,
         groups: Vec<Group>,
         replace: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mesh = mesh.to_owned();
         self.synced(move |tx| {
+            let mut names: BTreeSet<String> = groups.iter().map(|g| g.name.clone()).collect();
+            if !replace {
+                names.extend(groups_of(tx, member)?.into_iter().map(|group| group.name));
+            }
+            if names.len() > GROUPS_MAX {
+                return Ok(false);
+            }
             if replace {
                 tx.execute("DELETE FROM group_member WHERE member = ?", &[member.into()])?;
             }
@@ -264,21 +273,14 @@ impl Ledger {
                 let role = group.role.as_ref().into();
                 tx.execute(sql, &[(&mesh).into(), (&group.name).into(), member.into(), role])?;
             }
-            Ok(())
+            Ok(true)
         })
         .await
     }
 
     /// The groups of a member.
     pub(crate) async fn groups(&self, member: i64) -> Result<Vec<Group>, Error> {
-        self.db
-            .read(move |tx| {
-                let sql = "SELECT name, role FROM group_member WHERE member = ? ORDER BY name";
-                tx.query(sql, &[member.into()], |row| {
-                    Ok(Group { name: row.text(0)?, role: row.text_or_null(1)? })
-                })
-            })
-            .await
+        self.db.read(move |tx| groups_of(tx, member)).await
     }
 
     /// Takes a member out of a group.
@@ -295,6 +297,13 @@ impl Ledger {
         })
         .await
     }
+}
+
+fn groups_of(tx: &Tx<'_>, member: i64) -> Result<Vec<Group>, Error> {
+    let sql = "SELECT name, role FROM group_member WHERE member = ? ORDER BY name";
+    tx.query(sql, &[member.into()], |row| {
+        Ok(Group { name: row.text(0)?, role: row.text_or_null(1)? })
+    })
 }
 
 struct NewMember {
@@ -322,9 +331,21 @@ fn known_member(tx: &Tx<'_>, new: &NewMember) -> Result<Option<String>, Error> {
     tx.query_row(sql, &[(&new.mesh_id).into(), (&new.pubkey).into()], |row| row.text(0))
 }
 
-fn is_revoked(tx: &Tx<'_>, id: &str) -> Result<bool, Error> {
-    let sql = "SELECT 1 FROM member WHERE id = ? AND revoked_at IS NOT NULL";
-    Ok(tx.query_row(sql, &[id.into()], |row| row.int(0))?.is_some())
+/// A key that is known is a member again only if it still is one.
+fn readmit(tx: &Tx<'_>, known: String) -> Result<Joined, Error> {
+    let barred = barred(tx, &known)?;
+    Ok(barred.map_or(Joined::Already(known), Joined::Refused))
+}
+
+/// Why a known key may not come in again, if it may not.
+fn barred(tx: &Tx<'_>, id: &str) -> Result<Option<InviteProblem>, Error> {
+    let sql = "SELECT revoked_at IS NOT NULL, banned_at IS NOT NULL FROM member WHERE id = ?";
+    let standing = tx.query_row(sql, &[id.into()], |row| Ok((row.int(0)?, row.int(1)?)))?;
+    Ok(match standing {
+        Some((0, 0)) | None => None,
+        Some((0, _)) => Some(InviteProblem::MemberBanned),
+        Some(_) => Some(InviteProblem::MemberRevoked),
+    })
 }
 
 fn insert_member(tx: &Tx<'_>, new: &NewMember, role: &str) -> Result<(), Error> {

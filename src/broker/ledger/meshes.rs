@@ -1,6 +1,7 @@
 //! Meshes and the invites to them (§17.3).
 
 use super::Ledger;
+use super::audit::{Entry, record};
 use crate::db::{Columns, Error, Tx};
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::negotiate::Concurrent;
@@ -37,6 +38,10 @@ pub(crate) enum InviteProblem {
     Revoked,
     Expired,
     Exhausted,
+    /// The invite is good, but this key's membership has ended.
+    MemberRevoked,
+    /// The invite is good, but this key's membership is suspended.
+    MemberBanned,
 }
 
 impl InviteProblem {
@@ -48,6 +53,8 @@ impl InviteProblem {
             Self::Revoked => "invite_revoked",
             Self::Expired => "invite_expired",
             Self::Exhausted => "invite_exhausted",
+            Self::MemberRevoked => "member_revoked",
+            Self::MemberBanned => "member_banned",
         }
     }
 }
@@ -81,6 +88,10 @@ impl Ledger {
                 ],
                 |row| row.text(0),
             )?;
+            if inserted.is_some() {
+                let entry = Entry::by_operator(&mesh.id, "mesh_created", &mesh.id, mesh.created_at);
+                record(tx, &entry)?;
+            }
             Ok(inserted.is_some())
         })
         .await
@@ -110,11 +121,14 @@ impl Ledger {
         &self,
         mesh: &str,
         policy: Concurrent,
+        now: Millis,
     ) -> Result<(), Error> {
         let mesh = mesh.to_owned();
         self.synced(move |tx| {
             let sql = "UPDATE mesh SET connection_policy = ? WHERE id = ?";
-            tx.execute(sql, &[policy.as_str().into(), (&mesh).into()]).map(drop)
+            tx.execute(sql, &[policy.as_str().into(), (&mesh).into()])?;
+            let entry = Entry::by_operator(&mesh, "policy_set", &mesh, now);
+            record(tx, &entry.with(policy.as_str()))
         })
         .await
     }
@@ -124,7 +138,7 @@ impl Ledger {
         self.synced(move |tx| {
             let sql = "INSERT INTO invite (token, mesh_id, role, expires_at, uses_max, created_at) \
                        VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (token) DO NOTHING";
-            tx.execute(
+            let inserted = tx.execute(
                 sql,
                 &[
                     (&invite.token).into(),
@@ -134,8 +148,14 @@ impl Ledger {
                     invite.uses_max.into(),
                     invite.created_at.0.into(),
                 ],
-            )
-            .map(|changed| changed > 0)
+            )?;
+            if inserted > 0 {
+                // Not the token: whoever reads the audit may not join with it.
+                let what = format!("{} of role {}", invite.uses_max, invite.role);
+                let (mesh, at) = (&invite.mesh_id, invite.created_at);
+                record(tx, &Entry::by_operator(mesh, "invite_created", mesh, at).with(&what))?;
+            }
+            Ok(inserted > 0)
         })
         .await
     }

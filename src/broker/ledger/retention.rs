@@ -22,17 +22,30 @@ pub(crate) struct Expired {
     pub(crate) dedupe: usize,
 }
 
-/// What the orphan check found; all zero is a healthy ledger.
+/// What the orphan check found: sizes, and what does not agree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Check {
+    pub(crate) messages: i64,
+    pub(crate) dedupe: i64,
+    pub(crate) deliveries: i64,
     /// Dedupe rows that claim a history which is not there.
     pub(crate) dedupe_without_message: i64,
     /// Messages with an id whose dedupe row is missing.
     pub(crate) message_without_dedupe: i64,
     /// Deliveries of a message that is not there.
     pub(crate) delivery_without_message: i64,
-    /// Mailboxes whose count is not what their queue holds.
+    /// Deliveries to a member that is not there, or whose membership has ended.
+    pub(crate) delivery_without_recipient: i64,
+    /// Mailboxes whose count or bytes are not what their queue holds.
     pub(crate) mailbox_miscounted: i64,
+}
+
+impl Check {
+    /// Whether the tables agree.
+    pub(crate) fn is_whole(&self) -> bool {
+        let Self { messages, dedupe, deliveries, .. } = *self;
+        *self == Self { messages, dedupe, deliveries, ..Self::default() }
+    }
 }
 
 impl Ledger {
@@ -58,6 +71,9 @@ impl Ledger {
         self.db
             .read(|tx| {
                 Ok(Check {
+                    messages: count(tx, "SELECT count(*) FROM message")?,
+                    dedupe: count(tx, "SELECT count(*) FROM client_message_dedupe")?,
+                    deliveries: count(tx, "SELECT count(*) FROM delivery")?,
                     dedupe_without_message: count(
                         tx,
                         "SELECT count(*) FROM client_message_dedupe d WHERE d.history_available \
@@ -78,10 +94,17 @@ impl Ledger {
                         "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
                          (SELECT 1 FROM message m WHERE m.seq = d.message_seq)",
                     )?,
+                    delivery_without_recipient: count(
+                        tx,
+                        "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
+                         (SELECT 1 FROM member m WHERE m.seq = d.recipient \
+                         AND m.revoked_at IS NULL)",
+                    )?,
                     mailbox_miscounted: count(
                         tx,
-                        "SELECT count(*) FROM mailbox b WHERE b.queued <> \
-                         (SELECT count(*) FROM delivery d WHERE d.recipient = b.member)",
+                        "SELECT count(*) FROM mailbox b WHERE (b.queued, b.bytes) <> \
+                         (SELECT count(*), coalesce(sum(d.bytes), 0) FROM delivery d \
+                         WHERE d.recipient = b.member)",
                     )?,
                 })
             })

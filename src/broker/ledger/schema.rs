@@ -4,7 +4,7 @@ use crate::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
 pub(crate) static MIGRATIONS: Migrations =
-    Migrations { name: "ledger", steps: &[STEP_1, RECEIPTS], adoption: None };
+    Migrations { name: "ledger", steps: &[STEP_1, STEP_2, RECEIPTS], adoption: None };
 
 /// `delivery` is the queue: one row per recipient member, gone once acknowledged. `mailbox` counts
 /// it, kept by triggers so that no path can forget. Leases are not here: one belongs to a
@@ -132,6 +132,26 @@ END;
 CREATE TRIGGER delivery_empties_the_mailbox AFTER DELETE ON delivery BEGIN
     UPDATE mailbox SET queued = queued - 1, bytes = bytes - OLD.bytes WHERE member = OLD.recipient;
 END";
+
+/// Standing, blocks and the audit. A ban is a mark that can be taken off again; `block` says whose
+/// direct messages a member does not get; `audit` only grows, and keeps no secret.
+const STEP_2: &str = "
+ALTER TABLE member ADD COLUMN banned_at INTEGER;
+CREATE TABLE block (
+    member INTEGER NOT NULL,
+    sender INTEGER NOT NULL,
+    blocked_at INTEGER NOT NULL,
+    PRIMARY KEY (member, sender)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    mesh_id TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT
+) STRICT";
 
 /// What became of a message (§4.13), beside the id that outlives it. `recipients` is NULL where it
 /// was not counted yet.

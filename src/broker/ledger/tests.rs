@@ -1,5 +1,7 @@
 //! The ledger's promises, on real files.
 
+mod standing;
+
 use super::*;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 use smol::future::block_on;
@@ -73,7 +75,7 @@ impl Fixture {
     }
 
     fn is_whole(&self) -> bool {
-        block_on(self.ledger.check()).expect("checks") == Check::default()
+        block_on(self.ledger.check()).expect("checks").is_whole()
     }
 }
 
@@ -256,11 +258,7 @@ fn a_message_past_its_time_goes_and_its_id_stays() {
 fn a_full_queue_refuses_one_sender_and_is_left_out_of_many() {
     let broker = fixture(3);
     let member = broker.members[1].seq;
-    let fill = move |tx: &Tx<'_>| {
-        let sql = "UPDATE mailbox SET queued = 100000 WHERE member = ?";
-        tx.execute(sql, &[member.into()])
-    };
-    block_on(broker.ledger.synced::<_, Error>(fill)).expect("fills");
+    block_on(broker.ledger.fill_mailbox(member));
     let direct = broker.send(0, letter("d", 1, Target::Key(key(1))));
     assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::QueueFull))));
     let all = recipients(broker.send(0, letter("e", 1, Target::Everyone)));
@@ -270,8 +268,8 @@ fn a_full_queue_refuses_one_sender_and_is_left_out_of_many() {
 #[test]
 fn a_revoked_member_neither_sends_nor_receives() {
     let broker = fixture(3);
-    let revoked = block_on(broker.ledger.revoke_member("m", "id1", NOW)).expect("revokes");
-    assert_eq!(revoked.map(|member| member.id), Some("id1".to_owned()));
+    let revoke = || block_on(broker.ledger.revoke_member(&broker.members[1], NOW));
+    assert_eq!((revoke(), revoke()), (Ok(true), Ok(false)), "once");
     let from = broker.send(1, letter("f", 1, Target::Key(key(0))));
     assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
     let to = broker.send(0, letter("t", 1, Target::Key(key(1))));
@@ -335,8 +333,8 @@ fn what_will_never_arrive_is_said_to_have_expired() {
     recipients(broker.send(0, letter("all", 1, Target::Everyone)));
     let (member, seq) = (broker.members[1].seq, broker.waiting(1)[0].seq);
     block_on(broker.ledger.acknowledge(member, vec![seq])).expect("stores");
-    let gone = broker.members[2].id.clone();
-    block_on(broker.ledger.revoke_member("m", &gone, NOW)).expect("revokes").expect("a member");
+    let gone = &broker.members[2];
+    assert!(block_on(broker.ledger.revoke_member(gone, NOW)).expect("revokes"));
     assert_eq!(receipt(&broker, 0, "all"), (3, 1, 1), "a member that is gone gets nothing");
     let keep = Retention { message_ms: 0 };
     block_on(broker.ledger.expire(NOW.plus(1), keep)).expect("expires");
@@ -344,4 +342,13 @@ fn what_will_never_arrive_is_said_to_have_expired() {
     let again = letter("all", 1, Target::Everyone);
     let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
     assert_eq!((seen.recipients, seen.history_available), (Some(3), false));
+}
+
+impl Ledger {
+    /// Makes a member's queue look full.
+    pub(crate) async fn fill_mailbox(&self, member: i64) {
+        let sql = "UPDATE mailbox SET queued = 100000 WHERE member = ?";
+        let filled = self.synced::<_, Error>(move |tx| tx.execute(sql, &[member.into()]));
+        assert_eq!(filled.await, Ok(1));
+    }
 }

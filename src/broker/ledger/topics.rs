@@ -9,6 +9,11 @@ const PAGE_MAX: u32 = 200;
 /// The page when nothing is asked for.
 const PAGE_DEFAULT: u32 = 50;
 
+/// The most topics of one mesh: what one list of them holds.
+pub(crate) const TOPICS_MAX: i64 = 1000;
+/// The most members of a topic that are listed.
+const LISTED_MAX: i64 = 2000;
+
 /// One topic, as a member sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicRow {
@@ -49,6 +54,8 @@ pub(crate) enum TopicError {
     NotFound,
     /// Not public, and the member is not in it.
     Forbidden,
+    /// The mesh has as many topics as it may.
+    TooMany,
     Failed(Error),
 }
 
@@ -79,6 +86,11 @@ impl Ledger {
             let key = TopicKey { mesh_id: mesh, member, topic: new.name.clone() };
             if find(tx, &key)?.is_some() {
                 return Ok((visible(tx, &key)?, false));
+            }
+            let sql = "SELECT count(*) FROM topic WHERE mesh_id = ?";
+            let count = tx.query_row(sql, &[(&key.mesh_id).into()], |row| row.int(0))?;
+            if count.unwrap_or_default() >= TOPICS_MAX {
+                return Err(TopicError::TooMany);
             }
             let sql = "INSERT INTO topic (id, mesh_id, name, description, visibility, created_at) \
                        VALUES (?, ?, ?, ?, ?, ?)";
@@ -121,6 +133,12 @@ impl Ledger {
             .await
     }
 
+    /// The ids of the topics a member is in.
+    pub(crate) async fn topics_joined(&self, member: i64) -> Result<Vec<String>, Error> {
+        let sql = "SELECT topic_id FROM topic_member WHERE member = ?";
+        self.db.read(move |tx| tx.query(sql, &[member.into()], |row| row.text(0))).await
+    }
+
     /// Puts a member into a public topic; joining again changes nothing.
     pub(crate) async fn join_topic(&self, key: TopicKey, now: Millis) -> Result<(), TopicError> {
         self.synced(move |tx| {
@@ -151,8 +169,8 @@ impl Ledger {
                 let topic = visible(tx, &key)?;
                 let sql = "SELECT m.id, m.pubkey, m.display_name, t.role, t.joined_at \
                            FROM topic_member t JOIN member m ON m.seq = t.member \
-                           WHERE t.topic_id = ? ORDER BY t.joined_at, m.seq";
-                let members = tx.query(sql, &[(&topic.id).into()], |row| {
+                           WHERE t.topic_id = ? ORDER BY t.joined_at, m.seq LIMIT ?";
+                let members = tx.query(sql, &[(&topic.id).into(), LISTED_MAX.into()], |row| {
                     Ok(TopicMember {
                         member_id: row.text(0)?,
                         pubkey: row.text(1)?,

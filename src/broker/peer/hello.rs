@@ -1,7 +1,7 @@
 //! Who is there: `hello` and `session_hello`, checked in the order of `specs/wire.md`.
 
 use crate::broker::Broker;
-use crate::broker::ledger::Member;
+use crate::broker::ledger::{GROUPS_MAX, Member};
 use crate::broker::route::Identity;
 use crate::broker::send::is_public_key;
 use crate::db;
@@ -15,13 +15,12 @@ use serde_json::{Map, Value, json};
 const ATTESTATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest text of a hello that is kept: names, paths.
 const TEXT_CHARS_MAX: usize = 256;
-/// The most groups of one hello.
-const GROUPS_MAX: usize = 64;
-
 /// Close code of every refusal but a revoked member's.
 const POLICY: u16 = 1008;
-/// Close code for a member that was removed.
-const BANNED: u16 = 4002;
+/// Close code and reason for a member that was removed or banned.
+pub(crate) const BANNED: (u16, &str) = (4002, "banned");
+/// The longest group name or role, in characters: every row of a roster repeats them.
+const GROUP_CHARS_MAX: usize = 64;
 
 /// Why a connection is not let in: one `error` frame, then a close.
 #[derive(Debug)]
@@ -39,7 +38,12 @@ impl Rejection {
 
     fn revoked() -> Self {
         let message = "You've been removed from this mesh. Ask its owner for a new invite.";
-        Self { code: "revoked", message: message.to_owned(), close: (BANNED, "banned") }
+        Self { code: "revoked", message: message.to_owned(), close: BANNED }
+    }
+
+    fn banned() -> Self {
+        let message = "You're banned from this mesh. Its owner can lift the ban.";
+        Self { code: "banned", message: message.to_owned(), close: BANNED }
     }
 }
 
@@ -153,10 +157,16 @@ pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Gree
     Ok(Greeted { identity, member, groups: clean_groups(hello.groups) })
 }
 
-async fn membership(broker: &Broker, mesh: &str, pubkey: &str) -> Result<Member, Rejection> {
+/// The member with this key, if its membership holds now.
+pub(super) async fn membership(
+    broker: &Broker,
+    mesh: &str,
+    pubkey: &str,
+) -> Result<Member, Rejection> {
     match broker.ledger.member(mesh, pubkey).await? {
         None => Err(Rejection::because("unauthorized")),
         Some(member) if member.revoked => Err(Rejection::revoked()),
+        Some(member) if member.banned => Err(Rejection::banned()),
         Some(member) => Ok(member),
     }
 }
@@ -189,11 +199,15 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
 
+fn short(text: &str) -> String {
+    clean(text).chars().take(GROUP_CHARS_MAX).collect()
+}
+
 /// Group names made fit to store; empty ones are dropped.
 pub(crate) fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
     let cleaned = groups.into_iter().take(GROUPS_MAX).map(|group| Group {
-        name: clean(group.name.trim_start_matches('@')),
-        role: group.role.as_deref().map(clean),
+        name: short(group.name.trim_start_matches('@')),
+        role: group.role.as_deref().map(short),
     });
     cleaned.filter(|group| !group.name.is_empty()).collect()
 }

@@ -1,6 +1,7 @@
 //! The pump of a connection: acknowledgements into the ledger, waiting messages out of it.
 
 use super::Peer;
+use crate::broker::keeper;
 use crate::broker::route::ConnectionId;
 use crate::db;
 use smol::channel::Receiver;
@@ -48,6 +49,7 @@ impl Peer {
     pub(super) async fn depart(&self) {
         let Some(id) = self.session() else { return };
         let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
+        keeper::announce_left(&self.broker, departed.crowded_out.into_iter().collect());
         let ledger = &self.broker.ledger;
         let stored = ledger.acknowledge(departed.member, departed.acks).await;
         let stored = stored.map(|told| self.broker.hub.tell_receipts(told));

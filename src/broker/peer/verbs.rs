@@ -4,21 +4,23 @@
 use super::Peer;
 use super::features::{self, OFFLINE_ROSTER};
 use super::hello::{clean, clean_groups};
-use crate::broker::ledger::{Member, MemberState, TopicError, TopicKey, TopicRow};
+use super::roster;
+use crate::broker::ledger::{GROUPS_MAX, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow};
 use crate::broker::route::{ConnectionId, Identity};
 use crate::clock::iso;
 use crate::db;
 use crate::wire::hello::Group;
 use crate::wire::{
-    Ack, BrokerFrame, ClientFrame, Correlated, Peer as PeerRow, PeersList, Receipts,
-    ReceiptsRequest, Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
+    Ack, BrokerFrame, ClientFrame, Correlated, PeersList, Receipts, ReceiptsRequest, Topic,
+    TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
 };
 use claudemesh_fsm::negotiate::{Concurrent, RECEIPTS};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 
 /// The longest profile, as JSON.
-const PROFILE_BYTES_MAX: usize = 16 * 1024;
+const PROFILE_BYTES_MAX: usize = 4 * 1024;
+/// Ciphertext after which a page of history ends, in bytes; the last message may exceed it.
+const HISTORY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Everything a verb may fail with: the code of its `error` frame, and a sentence.
 type Failure = (&'static str, String);
 
@@ -43,6 +45,7 @@ async fn answer(
 ) -> Result<Option<BrokerFrame>, Failure> {
     let ledger = &peer.broker.ledger;
     match frame {
+        ClientFrame::FeatureNegotiationRequest(_) if peer.broker.faithful.is_some() => Ok(None),
         ClientFrame::FeatureNegotiationRequest(request) => {
             if features::asks_for(&request, OFFLINE_ROSTER) {
                 peer.broker.hub.set_wants_offline(id);
@@ -61,7 +64,7 @@ async fn answer(
             Ok(Some(BrokerFrame::Receipts(Receipts { receipts, request_id })))
         }
         ClientFrame::ListPeers(_) => {
-            let peers = roster(peer, id, who).await.map_err(failed)?;
+            let peers = roster::of(peer, id, who).await.map_err(failed)?;
             Ok(Some(BrokerFrame::PeersList(PeersList { peers, request_id })))
         }
         ClientFrame::SetStatus { status } => {
@@ -86,7 +89,7 @@ async fn answer(
         ClientFrame::SetProfile(profile) => {
             let profile = crate::wire::to_text(&profile);
             if profile.len() > PROFILE_BYTES_MAX {
-                return Err(("invalid_argument", "profile must be at most 16 KiB".to_owned()));
+                return Err(("invalid_argument", "profile must be at most 4 KiB".to_owned()));
             }
             let state = MemberState { profile: Some(profile), ..MemberState::default() };
             set(peer, who, state).await?;
@@ -98,7 +101,10 @@ async fn answer(
                 return Err(("invalid_name", "a group needs a name".to_owned()));
             }
             let joined = ledger.join_groups(&who.mesh_id, who.member, groups, false).await;
-            joined.map(|()| None).map_err(failed)
+            match joined.map_err(failed)? {
+                true => Ok(None),
+                false => Err(("limit", format!("a member may be in at most {GROUPS_MAX} groups"))),
+            }
         }
         ClientFrame::LeaveGroup { name } => {
             let name = clean(name.trim_start_matches('@'));
@@ -163,7 +169,14 @@ async fn topics(
             let TopicHistory { topic, limit, before_id, .. } = request;
             let page = ledger.topic_history(key(topic), limit, before_id).await;
             let (topic, page) = page.map_err(topic_failed)?;
-            let messages = page.into_iter().map(|message| {
+            let mut room = HISTORY_BYTES_MAX;
+            // A shorter page costs its reader one more request, a heavier one its connection.
+            let page = page.into_iter().take_while(|message| {
+                let fits = room > 0;
+                room = room.saturating_sub(message.ciphertext.len());
+                fits
+            });
+            let messages = page.map(|message| {
                 json!({
                     "id": message.id,
                     "senderPubkey": message.sender_pubkey,
@@ -226,7 +239,7 @@ fn body(
     body
 }
 
-fn object(value: Value) -> Map<String, Value> {
+pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),
@@ -251,6 +264,7 @@ fn topic_failed(error: TopicError) -> Failure {
     match error {
         TopicError::NotFound => ("topic_not_found", "no such topic".to_owned()),
         TopicError::Forbidden => ("forbidden", "the topic is not public".to_owned()),
+        TopicError::TooMany => ("limit", format!("a mesh has at most {TOPICS_MAX} topics")),
         TopicError::Failed(error) => failed(error),
     }
 }
@@ -261,72 +275,4 @@ fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {
     let (clock, hub) = (peer.clock(), &peer.broker.hub);
     let frame = super::system_event(clock.mint_id(), &who.mesh_id, event, data, clock.now());
     hub.broadcast(&who.mesh_id, &frame, |other| other.routing_key != who.routing_key);
-}
-
-/// Every connection, and to those who asked every member without one. Hidden members are shown to
-/// themselves only.
-async fn roster(peer: &Peer, id: ConnectionId, who: &Identity) -> Result<Vec<PeerRow>, db::Error> {
-    let members = peer.broker.ledger.members(&who.mesh_id).await?;
-    let (live, ghosts) = peer.broker.hub.present(&who.mesh_id);
-    let may_see = |member: &Member| !member.revoked && (member.visible || member.seq == who.member);
-    let by_seq: HashMap<i64, &Member> =
-        members.iter().filter(|member| may_see(member)).map(|m| (m.seq, m)).collect();
-    let wants_offline = peer.broker.hub.wants_offline(id);
-    let mut rows: Vec<PeerRow> = Vec::with_capacity(live.len());
-    for (identities, online) in [(live, true), (ghosts, false)] {
-        for identity in identities {
-            let Some(member) = by_seq.get(&identity.member) else { continue };
-            // To clients that cannot tell, a presence lease counts as presence.
-            let online = wants_offline.then_some(online);
-            rows.push(connected_row(identity, member, online));
-        }
-    }
-    if wants_offline {
-        let present: std::collections::HashSet<String> =
-            rows.iter().map(|row| row.member_pubkey.clone()).collect();
-        let absent = members.iter().filter(|m| may_see(m) && !present.contains(&m.pubkey));
-        rows.extend(absent.map(|member| PeerRow {
-            pubkey: member.pubkey.clone(),
-            member_pubkey: member.pubkey.clone(),
-            display_name: member.display_name.clone(),
-            online: Some(false),
-            peer_role: None,
-            rest: shown_member(member),
-        }));
-    }
-    Ok(rows)
-}
-
-fn connected_row(identity: Identity, member: &Member, online: Option<bool>) -> PeerRow {
-    let mut rest = shown_member(member);
-    rest.insert("sessionId".to_owned(), json!(identity.session_id));
-    rest.insert("connectedAt".to_owned(), json!(iso(identity.connected_at)));
-    rest.extend(identity.shown);
-    let role = if identity.is_session { "session" } else { "control-plane" };
-    PeerRow {
-        pubkey: identity.routing_key,
-        member_pubkey: identity.member_pubkey,
-        display_name: identity.name,
-        online,
-        peer_role: Some(role.to_owned()),
-        rest,
-    }
-}
-
-fn shown_member(member: &Member) -> Map<String, Value> {
-    let mut shown = object(json!({
-        "status": member.status,
-        "summary": member.summary,
-        "groups": member.groups,
-        "visible": member.visible,
-        "memberId": member.id,
-    }));
-    let profile = member.profile.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    if let Some(profile @ Value::Object(_)) = profile {
-        shown.insert("profile".to_owned(), profile);
-    }
-    if let Some(at) = member.last_seen_at {
-        shown.insert("lastSeenAt".to_owned(), json!(iso(at)));
-    }
-    shown
 }

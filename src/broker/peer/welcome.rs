@@ -2,6 +2,7 @@
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
+use crate::broker::ledger::{BY_BROKER, Entry, Member};
 use crate::broker::route::{Admission, ConnectionId, Outgoing};
 use crate::broker::send::system_event;
 use crate::wire::{BrokerFrame, HelloAck, SessionHello};
@@ -16,34 +17,54 @@ impl Peer {
         let broker = &self.broker;
         let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
         let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
-        let admitted =
-            broker.hub.admit(identity.clone(), self.lines.clone(), policy.unwrap_or_default());
+        // Today's network knows no such policy: whoever comes, stays.
+        let policy = match broker.faithful {
+            Some(_) => Concurrent::Allow,
+            None => policy.unwrap_or_default(),
+        };
+        let admitted = broker.hub.admit(identity.clone(), self.lines.clone(), policy);
         let arrival = match admitted {
             Admission::Admitted(arrival) => arrival,
             Admission::Full => return Err(Rejection::because("capacity")),
             Admission::AlreadyConnected => {
-                tracing::warn!(member = %member.id, mesh = %member.mesh_id, "audit: refused a second install of a member key");
+                self.verdict(&member, "install_refused", &identity.session_id).await;
                 let reason = "member_already_connected";
                 return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
             }
         };
-        if let Some(session_id) = &arrival.replaced_install {
-            tracing::warn!(member = %member.id, mesh = %member.mesh_id, by = %session_id, "audit: closed an older install of a member key (prefer_newest)");
+        // Whoever ends a membership writes first and closes connections then; we are connected
+        // first and read then. Whichever comes first, one of the two sees the other.
+        if let Err(rejection) =
+            hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await
+        {
+            broker.hub.turn_away(arrival.id);
+            return Err(rejection);
+        }
+        if arrival.other_installs > 0 {
+            let act = match policy {
+                Concurrent::PreferNewest => "install_replaced",
+                Concurrent::PreferOldest | Concurrent::Allow => "install_admitted_beside",
+            };
+            self.verdict(&member, act, &identity.session_id).await;
         }
         self.session.store(arrival.id, Ordering::Relaxed);
         if !groups.is_empty() {
             let replace = !identity.is_session;
-            broker.ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await?;
+            let (mesh, seq) = (&member.mesh_id, member.seq);
+            if !broker.ledger.join_groups(mesh, seq, groups, replace).await? {
+                tracing::debug!(member = %member.id, "a hello names too many groups");
+            }
         }
         let groups = broker.ledger.groups(member.seq).await?;
         let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
         let ack = HelloAck {
             presence_id: arrival.id.to_string(),
             member_display_name: member.display_name.clone(),
-            broker_time: Some(self.clock().now().0),
-            negotiates: true,
+            broker_time: self.broker_time(),
+            negotiates: self.broker.faithful.is_none(),
             rest: [("memberProfile".to_owned(), profile)].into_iter().collect(),
         };
+        self.drain_as_today(arrival.id).await;
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
         let _ = self.greeted.try_send(arrival.id);
         // For the roster only: a broker whose disk is full still lets members collect their mail.
@@ -68,6 +89,33 @@ impl Peer {
         Ok(())
     }
 
+    /// Our clock, which today's network does not tell.
+    fn broker_time(&self) -> Option<i64> {
+        self.broker.faithful.is_none().then(|| self.clock().now().0)
+    }
+
+    /// A greeting makes today's network drain, even before it is answered.
+    async fn drain_as_today(&self, id: ConnectionId) {
+        if let Some(faithful) = &self.broker.faithful
+            && let Err(error) = faithful.drain(&self.broker, id).await
+        {
+            tracing::warn!(%error, "the ledger could not serve a drain");
+        }
+    }
+
+    /// Writes down what became of two installs of one member key (§15.6). The verdict holds even
+    /// if it cannot be written down.
+    async fn verdict(&self, member: &Member, act: &'static str, newcomer: &str) {
+        tracing::warn!(member = %member.id, mesh = %member.mesh_id, act, newcomer, "audit: two installs of a member key");
+        let (at, actor) = (self.clock().now(), BY_BROKER);
+        let (mesh_id, subject) = (member.mesh_id.clone(), member.id.clone());
+        let detail = Some(newcomer.to_owned());
+        let entry = Entry { at, mesh_id, actor, act, subject, detail };
+        if let Err(error) = self.broker.ledger.record(entry).await {
+            tracing::warn!(%error, "the audit could not be written");
+        }
+    }
+
     /// A repeated `session_hello` of the same session: an acknowledgement and the queue again, which
     /// is how today's clients poke it (`specs/wire.md`).
     pub(super) async fn greet_again(&self, id: ConnectionId, hello: SessionHello) -> Handled {
@@ -87,11 +135,12 @@ impl Peer {
         let ack = HelloAck {
             presence_id: id.to_string(),
             member_display_name: identity.name,
-            broker_time: Some(self.clock().now().0),
-            negotiates: true,
+            broker_time: self.broker_time(),
+            negotiates: self.broker.faithful.is_none(),
             rest: serde_json::Map::new(),
         };
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
+        self.drain_as_today(id).await;
         self.broker.hub.poke(id);
         Handled::Done
     }

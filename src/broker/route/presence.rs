@@ -9,8 +9,9 @@ use std::time::Duration;
 const REPLACED: (u16, &str) = (1000, "session_replaced");
 /// §15.6: the older of two installs.
 const REPLACED_BY_NEWER: (u16, &str) = (4003, "replaced_by_newer_connection");
-/// A member that was removed.
-const BANNED: (u16, &str) = (4002, "banned");
+/// Presences that one member may leave behind: one that comes and goes under ever new names must
+/// not fill the roster.
+const GHOSTS_PER_MEMBER_MAX: usize = 8;
 
 /// A presence that outlives its connection for a while, so that a blip is not news.
 pub(super) struct Ghost {
@@ -23,8 +24,9 @@ pub(crate) struct Arrival {
     pub(crate) id: ConnectionId,
     /// Whether the peer was present already, so that its coming is not news.
     pub(crate) was_present: bool,
-    /// Another install of the same key that was closed for this one.
-    pub(crate) replaced_install: Option<String>,
+    /// Other installs of the same key that were there (§15.6): closed for this one, or left beside
+    /// it, as the mesh's policy says.
+    pub(crate) other_installs: usize,
 }
 
 /// What became of a wish to be let in.
@@ -41,6 +43,16 @@ pub(crate) struct Departed {
     pub(crate) member: i64,
     /// Acknowledged and not yet removed from the ledger.
     pub(crate) acks: Vec<i64>,
+    /// An older presence of the same member that had to make room.
+    pub(crate) crowded_out: Option<Identity>,
+}
+
+/// What an expulsion ended.
+pub(crate) struct Expelled {
+    /// How many connections.
+    pub(crate) closed: usize,
+    /// Those, and the presences that had outlived theirs.
+    pub(crate) gone: Vec<Identity>,
 }
 
 impl Hub {
@@ -68,6 +80,7 @@ impl Hub {
         if !installs.is_empty() && concurrent == Concurrent::PreferOldest {
             return Admission::AlreadyConnected;
         }
+        let other_installs = installs.len();
         let closing = if concurrent == Concurrent::PreferNewest { installs } else { Vec::new() };
         let room = state.rooms.entry(identity.mesh_id.clone()).or_default();
         let staying = room.connections.len() - same.len() - closing.len();
@@ -83,10 +96,9 @@ impl Hub {
                 }
             }
         }
-        let replaced_install = (!closing.is_empty()).then(|| identity.session_id.clone());
         was_present |= state.lay_ghosts(&identity);
         let id = state.insert(Connection::new(identity, lines));
-        Admission::Admitted(Arrival { id, was_present, replaced_install })
+        Admission::Admitted(Arrival { id, was_present, other_installs })
     }
 
     /// A connection ended: its leases are free at once, its presence lasts a while longer. `None`
@@ -96,10 +108,15 @@ impl Hub {
         let connection = state.remove(id)?;
         let until = now + self.bounds.presence_lease;
         let identity = connection.identity;
-        let departed = Departed { member: identity.member, acks: connection.acks };
         let mesh_id = identity.mesh_id.clone();
         state.ghost_ends.push_back((until, mesh_id.clone(), id));
-        state.rooms.entry(mesh_id).or_default().ghosts.push(Ghost { serial: id, identity });
+        let ghosts = &mut state.rooms.entry(mesh_id).or_default().ghosts;
+        let own = |ghost: &Ghost| ghost.identity.member == identity.member;
+        let is_crowded = ghosts.iter().filter(|ghost| own(ghost)).count() >= GHOSTS_PER_MEMBER_MAX;
+        let oldest = ghosts.iter().position(own).filter(|_| is_crowded);
+        let crowded_out = oldest.map(|oldest| ghosts.remove(oldest).identity);
+        let departed = Departed { member: identity.member, acks: connection.acks, crowded_out };
+        ghosts.push(Ghost { serial: id, identity });
         drop(state);
         self.ring();
         Some(departed)
@@ -124,16 +141,46 @@ impl Hub {
         left
     }
 
-    /// Closes every connection of a member whose membership ended.
-    pub(crate) fn expel(&self, member: i64) -> usize {
+    /// Closes every connection of a member and forgets its presences; yields what was there, so
+    /// that the others can be told.
+    pub(crate) fn expel(&self, member: i64, close: (u16, &'static str)) -> Expelled {
         let mut state = self.lock();
         let ids = state.members.get(&member).map(|live| live.connections.clone());
         let ids = ids.unwrap_or_default();
+        let mut gone = Vec::new();
         for connection in ids.iter().filter_map(|id| state.remove(*id)) {
-            connection.send(Outgoing::Close(BANNED.0, BANNED.1));
+            connection.send(Outgoing::Close(close.0, close.1));
+            gone.push(connection.identity);
         }
-        state.members.remove(&member);
-        ids.len()
+        for room in state.rooms.values_mut() {
+            let (theirs, others) = std::mem::take(&mut room.ghosts)
+                .into_iter()
+                .partition(|ghost| ghost.identity.member == member);
+            room.ghosts = others;
+            let theirs: Vec<Ghost> = theirs;
+            gone.extend(theirs.into_iter().map(|ghost| ghost.identity));
+        }
+        Expelled { closed: ids.len(), gone }
+    }
+
+    /// Takes a connection out that should not have been let in, as if it had never been.
+    pub(crate) fn turn_away(&self, id: ConnectionId) {
+        self.lock().remove(id);
+    }
+
+    /// How many connections a member has.
+    pub(crate) fn connections_of(&self, member: i64) -> usize {
+        self.lock().members.get(&member).map_or(0, |live| live.connections.len())
+    }
+
+    /// Mesh and key of every session that is connected.
+    pub(crate) fn session_keys(&self) -> Vec<(String, String)> {
+        let state = self.lock();
+        let identities = state.connections.values().map(|connection| &connection.identity);
+        identities
+            .filter(|identity| identity.routing_key != identity.member_pubkey)
+            .map(|identity| (identity.mesh_id.clone(), identity.routing_key.clone()))
+            .collect()
     }
 }
 

@@ -208,3 +208,37 @@ fn a_peer_that_comes_back_in_time_never_left() {
     assert!(hub.exorcise(START + Duration::from_secs(89)).is_empty());
     assert_eq!(hub.exorcise(START + Duration::from_secs(90)).len(), 1);
 }
+
+#[test]
+fn a_member_that_comes_and_goes_under_new_names_leaves_only_so_many_presences() {
+    let hub = hub();
+    let mut crowded_out = Vec::new();
+    for n in 0..100 {
+        let session = Identity {
+            is_session: true,
+            routing_key: format!("k{n}"),
+            ..identity(1, &format!("s{n}"))
+        };
+        let wire = connect(&hub, session);
+        let departed = hub.depart(wire.id, START).expect("was there");
+        crowded_out.extend(departed.crowded_out.map(|identity| identity.session_id));
+    }
+    assert_eq!(crowded_out, (0..92).map(|n| format!("s{n}")).collect::<Vec<_>>(), "and are told");
+    let left: Vec<_> = hub.present("m").1.into_iter().map(|ghost| ghost.session_id).collect();
+    assert_eq!(left, (92..100).map(|n| format!("s{n}")).collect::<Vec<_>>(), "the latest ones");
+    assert_eq!(hub.exorcise(START + Duration::from_secs(90)).len(), 8);
+}
+
+#[test]
+fn an_expelled_member_is_gone_at_once_with_all_its_presences() {
+    let hub = hub();
+    let (first, other) = (connect(&hub, identity(1, "a")), connect(&hub, identity(2, "b")));
+    hub.depart(first.id, START);
+    let session = Identity { is_session: true, routing_key: "k".into(), ..identity(1, "c") };
+    let second = connect(&hub, session);
+    let expelled = hub.expel(1, (4001, "kicked"));
+    assert_eq!((expelled.closed, expelled.gone.len()), (1, 2));
+    assert_eq!(second.closed_with(), Some(4001));
+    assert_eq!((hub.present("m").0.len(), hub.present("m").1.len()), (1, 0));
+    assert!(hub.depart(second.id, START).is_none() && other.closed_with().is_none());
+}

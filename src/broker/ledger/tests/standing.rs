@@ -1,0 +1,173 @@
+//! Bans, revocations, blocks, bounds and the audit of them.
+
+use super::*;
+
+#[test]
+fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
+    let broker = fixture(3);
+    let (ledger, member) = (&broker.ledger, &broker.members[1]);
+    let topic = |n: usize| TopicKey {
+        mesh_id: "m".into(),
+        member: broker.members[n].seq,
+        topic: "deploys".into(),
+    };
+    block_on(async {
+        let new = TopicRow {
+            id: "t1".into(),
+            name: "deploys".into(),
+            description: None,
+            visibility: "public".into(),
+            member_count: 0,
+            created_at: NOW,
+        };
+        ledger.create_topic("m", broker.members[0].seq, new).await.expect("creates");
+        ledger.join_topic(topic(1), NOW).await.expect("joins");
+    });
+    recipients(broker.send(0, letter("before", 1, Target::Key(key(1)))));
+    let ban = || block_on(ledger.ban_member(member, NOW));
+    assert_eq!((ban(), ban()), (Ok(true), Ok(false)));
+    let direct = broker.send(0, letter("direct", 1, Target::Key(key(1))));
+    assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::BannedRecipient))));
+    let from = broker.send(1, letter("from", 1, Target::Key(key(0))));
+    assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
+    let everyone = recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    assert_eq!(everyone, [broker.members[2].seq]);
+    let topic = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    assert_eq!(topic, [0_i64; 0]);
+    let join = block_on(ledger.join("tok", "m", "x", &key(1), "x", NOW)).expect("answers");
+    assert!(matches!(join, Joined::Refused(problem) if problem.code() == "member_banned"));
+    assert_eq!(broker.queued(1), 1, "what waited still waits");
+    let unban = || block_on(ledger.unban_member(member, NOW));
+    assert_eq!((unban(), unban()), (Ok(true), Ok(false)));
+    let again = recipients(broker.send(0, letter("direct", 1, Target::Key(key(1)))));
+    assert_eq!((again, broker.queued(1)), (vec![member.seq], 2), "the id had stayed free");
+    assert!(broker.is_whole());
+    let acts = block_on(ledger.audit("m", 2)).expect("reads");
+    let acts: Vec<_> = acts.iter().map(|row| (row.act.as_str(), row.subject.as_str())).collect();
+    assert_eq!(acts, [("member_unbanned", "id1"), ("member_banned", "id1")]);
+}
+
+#[test]
+fn a_revoked_key_is_out_for_good() {
+    let broker = fixture(2);
+    let ledger = &broker.ledger;
+    assert_eq!(block_on(ledger.revoke_member(&broker.members[1], NOW)), Ok(true));
+    assert_eq!(block_on(ledger.ban_member(&broker.members[1], NOW)), Ok(false));
+    let refused = |joined: Result<Joined, Error>| match joined.expect("answers") {
+        Joined::Refused(problem) => problem.code(),
+        other => panic!("is in again: {other:?}"),
+    };
+    assert_eq!(refused(block_on(ledger.join("t", "m", "x", &key(1), "x", NOW))), "member_revoked");
+    let added = block_on(ledger.add_member("m", "x", &key(1), "x", "member", NOW));
+    assert_eq!(refused(added), "member_revoked");
+}
+
+#[test]
+fn a_blocked_sender_is_refused_and_its_id_stays_free() {
+    let broker = fixture(3);
+    let (ledger, members) = (&broker.ledger, &broker.members);
+    let session = key(55);
+    block_on(ledger.bind_session_key("m", &session, members[1].seq, NOW)).expect("binds");
+    let set = |on| block_on(ledger.set_block(&members[1], &members[0], on, NOW));
+    assert_eq!((set(true), set(true)), (Ok(true), Ok(false)));
+    for target in [key(1), session] {
+        let blocked = broker.send(0, letter("id", 1, Target::Key(target)));
+        assert!(matches!(blocked, Err(NotAccepted::Refused(Refusal::Blocked))));
+    }
+    recipients(broker.send(2, letter("other", 1, Target::Key(key(1)))));
+    let everyone = recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    assert_eq!(everyone.len(), 2, "a block is about direct messages");
+    assert_eq!((set(false), set(false)), (Ok(true), Ok(false)));
+    // Another request under the same id: nothing was claimed.
+    recipients(broker.send(0, letter("id", 2, Target::Key(key(1)))));
+    assert!(broker.is_whole());
+}
+
+#[test]
+fn a_member_cannot_grow_beyond_so_many_groups_and_a_mesh_not_beyond_so_many_topics() {
+    let broker = fixture(1);
+    let (ledger, member) = (&broker.ledger, broker.members[0].seq);
+    let groups = |from: usize, count: usize| -> Vec<_> {
+        let group = |n: usize| crate::wire::hello::Group { name: format!("g{n}"), role: None };
+        (from..from + count).map(group).collect()
+    };
+    let join = |groups, replace| block_on(ledger.join_groups("m", member, groups, replace));
+    assert_eq!(join(groups(0, GROUPS_MAX), false), Ok(true));
+    assert_eq!(join(groups(5, 1), false), Ok(true), "it is in that one already");
+    assert_eq!(join(groups(GROUPS_MAX, 1), false), Ok(false));
+    assert_eq!(join(groups(100, GROUPS_MAX + 1), true), Ok(false));
+    assert_eq!(block_on(ledger.groups(member)).expect("reads").len(), GROUPS_MAX);
+    assert_eq!(join(groups(100, 1), true), Ok(true));
+    let create = |n: i64| {
+        let new = TopicRow {
+            id: format!("t{n}"),
+            name: format!("n{n}"),
+            description: None,
+            visibility: "public".into(),
+            member_count: 0,
+            created_at: NOW,
+        };
+        block_on(ledger.create_topic("m", member, new))
+    };
+    let fill = |tx: &Tx<'_>| {
+        for n in 1..TOPICS_MAX {
+            let sql = "INSERT INTO topic (id, mesh_id, name, visibility, created_at) \
+                       VALUES (?1, 'm', ?1, 'public', 0)";
+            tx.execute(sql, &[(&format!("f{n}")).into()])?;
+        }
+        Ok::<_, Error>(())
+    };
+    block_on(ledger.synced(fill)).expect("fills");
+    assert!(create(1).is_ok());
+    assert!(matches!(create(2), Err(TopicError::TooMany)));
+    assert!(create(1).is_ok_and(|(_, is_new)| !is_new), "one that is there is still found");
+}
+
+/// Which number of a check a damage shows in.
+type Found = fn(&Check) -> i64;
+
+#[test]
+fn the_check_finds_every_kind_of_damage() {
+    let damage: [(&'static str, Found); 5] = [
+        ("DELETE FROM message", |check| check.delivery_without_message),
+        ("DELETE FROM message", |check| check.dedupe_without_message),
+        ("DELETE FROM client_message_dedupe", |check| check.message_without_dedupe),
+        ("DELETE FROM member WHERE id = 'id1'", |check| check.delivery_without_recipient),
+        ("UPDATE mailbox SET bytes = bytes + 1 WHERE queued = 1", |check| check.mailbox_miscounted),
+    ];
+    for (sql, found) in damage {
+        let broker = fixture(2);
+        recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
+        let before = block_on(broker.ledger.check()).expect("checks");
+        assert!(before.is_whole());
+        assert_eq!((before.messages, before.dedupe, before.deliveries), (1, 1, 1));
+        block_on(broker.ledger.synced(move |tx| tx.execute(sql, &[]))).expect("damages");
+        let check = block_on(broker.ledger.check()).expect("checks");
+        assert_eq!((found(&check), check.is_whole()), (1, false), "{sql}: {check:?}");
+    }
+}
+
+#[test]
+fn what_a_member_can_make_the_audit_say_has_an_end_and_flushes_no_operator_out() {
+    let broker = fixture(1);
+    let entry = |n: i64| Entry {
+        at: Millis(n),
+        mesh_id: "m".into(),
+        actor: BY_BROKER,
+        act: "install_replaced",
+        subject: "id0".into(),
+        detail: None,
+    };
+    let fill = |tx: &Tx<'_>| {
+        let sql = "INSERT INTO audit (at, mesh_id, actor, act, subject) \
+                   WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10050) \
+                   SELECT x, 'm', 'broker', 'install_replaced', 'id0' FROM n";
+        tx.execute(sql, &[])
+    };
+    block_on(broker.ledger.synced::<_, Error>(fill)).expect("fills");
+    block_on(broker.ledger.record(entry(0))).expect("records");
+    let acts = block_on(broker.ledger.audit("m", 20_000)).expect("reads");
+    assert_eq!(acts.iter().filter(|row| row.actor == BY_BROKER).count(), 10_000);
+    assert!(acts.iter().any(|row| row.act == "mesh_created"));
+    assert!(acts.iter().any(|row| row.act == "member_added"));
+}

@@ -1,0 +1,193 @@
+//! `member list|kick|ban|unban|revoke|block|unblock`: on the machine that runs the broker, through
+//! it or, when none runs, on its ledger (§17.3).
+
+use super::args::Parsed;
+use super::broker::data_dir;
+use super::context::Context;
+use super::exit;
+use super::failure::Failure;
+use super::print::{Tone, columns, inline};
+use crate::broker::{Admin, MemberAct, MemberDone, MemberInfo};
+use crate::clock::iso;
+use claudemesh_fsm::id::Millis;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// `member list`
+pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let dir = data_dir(context, parsed);
+    let (mesh, members) = context.block_on(async {
+        let (admin, mesh) = open(context, &dir, parsed).await?;
+        let members = admin.members(&mesh).await?;
+        Ok((mesh, members))
+    })?;
+    let items: Vec<_> = members.iter().map(shown).collect();
+    context.print.answer(&json!({ "mesh": mesh, "members": items }), || {
+        if members.is_empty() {
+            return "(nobody)".to_owned();
+        }
+        columns(&members.iter().map(row).collect::<Vec<_>>())
+    })?;
+    Ok(exit::OK)
+}
+
+/// `member kick <who>`
+pub(super) fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    act(context, parsed, MemberAct::Kick, |name, done| match done.changed {
+        true => format!("kicked {name}: {}", closed(done)),
+        false => format!("{name} is not connected: nothing to close"),
+    })
+}
+
+/// `member ban <who>`
+pub(super) fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    act(context, parsed, MemberAct::Ban, |name, done| match done.changed {
+        true => format!("banned {name}: {}; its mail waits for an unban", closed(done)),
+        false => format!("{name} was banned already"),
+    })
+}
+
+/// `member unban <who>`
+pub(super) fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    act(context, parsed, MemberAct::Unban, |name, done| match done.changed {
+        true => format!("unbanned {name}: it may connect again (`claudemesh daemon down`, `up`)"),
+        false => format!("{name} was not banned"),
+    })
+}
+
+/// `member revoke <who>`
+pub(super) fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    act(context, parsed, MemberAct::Revoke, |name, done| match done.changed {
+        true => format!("revoked {name} for good: {}", closed(done)),
+        false => format!("{name} was revoked already"),
+    })
+}
+
+/// `member block <who> <sender>`
+pub(super) fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    set_block(context, parsed, true)
+}
+
+/// `member unblock <who> <sender>`
+pub(super) fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    set_block(context, parsed, false)
+}
+
+fn act(
+    context: &Context,
+    parsed: &Parsed,
+    act: MemberAct,
+    words: impl FnOnce(&str, &MemberDone) -> String,
+) -> Result<u8, Failure> {
+    let dir = data_dir(context, parsed);
+    let (mesh, done) = context.block_on(async {
+        let (admin, mesh) = open(context, &dir, parsed).await?;
+        let done = admin.act_on_member(&mesh, &parsed.operands[0], act).await?;
+        Ok((mesh, done))
+    })?;
+    answer(context, &mesh, &done, json!({}), words)
+}
+
+fn set_block(context: &Context, parsed: &Parsed, is_blocked: bool) -> Result<u8, Failure> {
+    let dir = data_dir(context, parsed);
+    let (who, sender) = (&parsed.operands[0], &parsed.operands[1]);
+    let (mesh, done) = context.block_on(async {
+        let (admin, mesh) = open(context, &dir, parsed).await?;
+        let done = admin.set_block(&mesh, who, sender, is_blocked).await?;
+        Ok((mesh, done))
+    })?;
+    let sender = inline(sender);
+    answer(
+        context,
+        &mesh,
+        &done,
+        json!({ "sender": sender, "blocked": is_blocked }),
+        |name, done| match (is_blocked, done.changed) {
+            (true, true) => format!("{name} gets no direct messages from {sender} any more"),
+            (true, false) => format!("{name} got no direct messages from {sender} before either"),
+            (false, true) => format!("{name} gets direct messages from {sender} again"),
+            (false, false) => format!("{name} was not kept from {sender}'s direct messages"),
+        },
+    )
+}
+
+/// The broker's administration, and the mesh that is meant: the flag's, or the only one.
+pub(super) async fn open(
+    context: &Context,
+    dir: &Path,
+    parsed: &Parsed,
+) -> Result<(Admin, String), Failure> {
+    let admin = Admin::open(dir, &context.clock).await?;
+    if let Some(mesh) = parsed.value("mesh") {
+        return Ok((admin, mesh.to_owned()));
+    }
+    let meshes = admin.meshes().await?;
+    match &meshes[..] {
+        [] => Err(Failure::failed(format!("the broker of {} has no mesh", dir.display()))
+            .hint("name its data directory with --data, or make one: claudemesh mesh create")),
+        [one] => Ok((admin, one.slug.clone())),
+        several => {
+            let slugs: Vec<_> = several.iter().map(|mesh| mesh.slug.as_str()).collect();
+            let words = format!("which mesh? this broker has {}", slugs.join(", "));
+            Err(Failure::usage(words).hint("choose one with --mesh <slug>"))
+        }
+    }
+}
+
+fn answer(
+    context: &Context,
+    mesh: &str,
+    done: &MemberDone,
+    more: Value,
+    words: impl FnOnce(&str, &MemberDone) -> String,
+) -> Result<u8, Failure> {
+    let mut value = json!({
+        "ok": true, "mesh": mesh, "member": shown(&done.member),
+        "changed": done.changed, "closed": done.closed,
+    });
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    context.print.answer(&value, || {
+        let words = words(&inline(&done.member.display_name), done);
+        let tone = if done.changed { Tone::Good } else { Tone::Quiet };
+        context.print.paint(tone, &words)
+    })?;
+    Ok(exit::OK)
+}
+
+fn closed(done: &MemberDone) -> String {
+    connections(done.closed) + " closed"
+}
+
+fn connections(count: usize) -> String {
+    format!("{count} connection{}", if count == 1 { "" } else { "s" })
+}
+
+fn standing(member: &MemberInfo) -> &'static str {
+    match (member.revoked, member.banned) {
+        (true, _) => "revoked",
+        (false, true) => "banned",
+        (false, false) => "active",
+    }
+}
+
+fn shown(member: &MemberInfo) -> Value {
+    json!({
+        "member_id": member.id, "member_pubkey": member.pubkey,
+        "display_name": member.display_name, "role": member.role,
+        "standing": standing(member), "connections": member.connections,
+        "joined_at": iso(Millis(member.joined_at_ms)),
+    })
+}
+
+fn row(member: &MemberInfo) -> Vec<String> {
+    vec![
+        inline(&member.display_name),
+        standing(member).to_owned(),
+        inline(&member.role),
+        member.connections.map_or_else(|| "-".to_owned(), connections),
+        member.pubkey.clone(),
+        member.id.clone(),
+    ]
+}
