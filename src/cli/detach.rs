@@ -128,7 +128,10 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
     loop {
         let health = client.health().await;
         let is_over = context.clock.monotonic() >= deadline;
+        let is_long_over = context.clock.monotonic() >= deadline + START_TIMEOUT;
         match health {
+            // It is about to end by itself (§15), and says so only by its exit code.
+            Ok(health) if is_refused_everywhere(&health) && !is_long_over => {}
             Ok(health) if is_over || health.meshes.iter().all(|mesh| has_verdict(&mesh.link)) => {
                 return Ok(health);
             }
@@ -158,6 +161,10 @@ async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
             Err(with_last_words(context, failure))
         }
     }
+}
+
+fn is_refused_everywhere(health: &Health) -> bool {
+    !health.meshes.is_empty() && health.meshes.iter().all(|mesh| mesh.link == "refused")
 }
 
 fn has_verdict(link: &str) -> bool {

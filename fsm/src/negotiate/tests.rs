@@ -31,6 +31,7 @@ fn with(name: &str, param: &str, value: Option<Param>) -> Offer {
     let bytes = Param::Int(65_536);
     let params = [("inline_bytes", bytes.clone()), ("blob_bytes", bytes)];
     offer.features.push(feature(MAX_PAYLOAD, &params));
+    offer.features.push(feature(RECEIPTS, &[]));
     for feature in offer.features.iter_mut().filter(|feature| feature.name == name) {
         feature.params.retain(|(known, _)| known != param);
         feature.params.extend(value.clone().map(|value| (param.to_owned(), value)));
@@ -85,6 +86,8 @@ fn every_row_of_the_feature_table_is_checked() {
         (MAX_PAYLOAD, "inline_bytes", int(1023), ParamBelowFloor),
         (MAX_PAYLOAD, "blob_bytes", Some(text("64k")), ParamInvalid),
         (MAX_PAYLOAD, "blob_bytes", int(0), ParamBelowFloor),
+        (RECEIPTS, "version", int(2), Unavailable),
+        (RECEIPTS, "version", None, ParamInvalid),
     ];
     for (name, param, value, kind) in cases {
         let offer = with(name, param, value.clone());

@@ -3,7 +3,7 @@
 use super::rig::{Rig, with};
 use claudemesh_fsm::negotiate::{
     CLOSE_REASON_BYTES_MAX, CONCURRENT, DEDUPE, FEATURES, KEY_EPOCH, KEYPAIR_ROTATED, MAX_PAYLOAD,
-    Policy,
+    Policy, RECEIPTS,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -17,6 +17,7 @@ fn good() -> Value {
         KEYPAIR_ROTATED: {"params": {"version": 1}},
         KEY_EPOCH: {"params": {"version": 1, "max_concurrent_epochs": 2}},
         MAX_PAYLOAD: {"params": {"version": 1, "inline_bytes": 65536, "blob_bytes": 65536}},
+        RECEIPTS: {"params": {"version": 1}},
     }})
 }
 
