@@ -4,7 +4,7 @@
 
 use crate::db::Migrations;
 
-pub(super) static OUTBOX: Migrations = Migrations { name: "outbox", steps: &[OUTBOX_1] };
+pub(super) static OUTBOX: Migrations = Migrations { name: "outbox", steps: &[OUTBOX_1, OUTBOX_2] };
 pub(super) static INBOX: Migrations = Migrations { name: "inbox", steps: &[INBOX_1] };
 
 /// `seq` is the order of insertion. The due index holds pending rows only, so that it stays small
@@ -42,6 +42,13 @@ CREATE INDEX outbox_due ON outbox (mesh, priority, next_attempt_at, enqueued_at)
   WHERE status = 'pending';
 CREATE INDEX outbox_inflight ON outbox (mesh) WHERE status = 'inflight';
 CREATE INDEX outbox_dead ON outbox (seq) WHERE status = 'dead';
+";
+
+/// Which boot of the host last wrote here (§4.7); NULL where nobody knows. Rows up to `doubted_to`
+/// that still wait may have been sent, whatever they say: a mark, because there may be a million.
+const OUTBOX_2: &str = "
+CREATE TABLE host (boot_id TEXT, doubted_to INTEGER NOT NULL);
+INSERT INTO host VALUES (NULL, 0);
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

@@ -125,8 +125,12 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
             ],
         ),
         Change::Aborted { aborted_at, aborted_by, superseded_by } => tx.execute(
-            "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
-             superseded_by = ? WHERE id = ? AND status = ? AND attempts = ?",
+            concat!(
+                "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
+                 superseded_by = ?, may_have_been_sent = ",
+                may_have_been_sent!(),
+                " WHERE id = ? AND status = ? AND attempts = ?"
+            ),
             &[
                 aborted_at.0.into(),
                 aborted_by.as_str().into(),
