@@ -14,7 +14,7 @@ use crate::courier::{Courier, Delivery};
 use crate::http::Shutdown;
 use crate::log::Repeated;
 use crate::meshes::Mesh;
-use crate::message::{PublicKey, SharedBoxes};
+use crate::message::SharedBoxes;
 use crate::roster;
 use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
@@ -369,9 +369,10 @@ impl Drain {
             return Ok(parcel::pack(envelope, id, target, None, nonces));
         };
         let routing_key = self.mesh.with_roster(|roster| roster::routing_key(roster, recipient));
-        let key = PublicKey::parse(&routing_key)
+        let shared = self
+            .boxes
+            .between_text(courier.secret(), &routing_key)
             .map_err(|error| format!("the recipient's key cannot be used: {error}"))?;
-        let shared = self.boxes.between(courier.secret(), &key);
         Ok(parcel::pack(envelope, id, routing_key, Some(&shared), nonces))
     }
 
