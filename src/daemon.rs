@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::db::Driver;
 use crate::events::Bus;
 use crate::http::{self, Shutdown, Slots};
-use crate::identity::{IdentityError, SessionKeys, Token};
+use crate::identity::{IdentityError, SessionKeys, Token, boot_id};
 use crate::ipc::guard::LocalToken;
 use crate::ipc::listen;
 use crate::ipc::{self, App};
@@ -140,7 +140,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
     let (stop, stopped) = Shutdown::new();
     let (bus, meshes) = (Bus::default(), Meshes::default());
-    let stores = recover::open(&paths, Driver::Threaded, &clock, &bus, &meshes).await?;
+    let stores = recover::open(&paths, Driver::Threaded, &clock, &bus, &meshes, boot_id()).await?;
     let broker = match local_broker {
         None => None,
         Some(local) => Some(local::start(local, &paths, &clock, &stopped).await?),

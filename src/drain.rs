@@ -7,13 +7,14 @@
 //! progress.
 
 mod ages;
+mod pace;
 
 use crate::clock::Clock;
 use crate::courier::{Courier, Delivery};
 use crate::http::Shutdown;
 use crate::log::Repeated;
 use crate::meshes::Mesh;
-use crate::message::{PublicKey, SharedBoxes};
+use crate::message::SharedBoxes;
 use crate::roster;
 use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
@@ -25,20 +26,15 @@ use claudemesh_fsm::refusal::{Passing, Refusal};
 use claudemesh_fsm::retry;
 use futures_lite::{FutureExt, StreamExt, future};
 use futures_util::stream::FuturesUnordered;
+use pace::Pace;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How many rows one claim takes at the most: it runs on the writer thread, beside the accepts.
 const CLAIM_MAX: usize = 64;
 /// How long the drain waits when the store fails, before it tries again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// How long a first rate-limit answer stops the link; each further one doubles it.
-const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
-/// The longest a rate-limit answer stops the link.
-const RATE_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often the pause doubles at the most.
-const RATE_LIMIT_DOUBLINGS_MAX: u32 = 5;
 /// How long sends under way may take to finish at shutdown (§14).
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
@@ -58,19 +54,12 @@ pub struct Drain {
     clock: Clock,
     limits: Limits,
     boxes: SharedBoxes,
-    pace: Mutex<Pace>,
+    pace: Pace,
     ages: Ages,
     /// Whether a row waits for its recipient to come back.
     awaits_recipients: AtomicBool,
     /// The store cannot be written.
     store_failing: Repeated,
-}
-
-/// How a broker's rate limit slows the link.
-#[derive(Debug, Default)]
-struct Pace {
-    refusals: u32,
-    paused_until: Duration,
 }
 
 /// When the next claim makes sense.
@@ -83,6 +72,7 @@ enum Next {
 
 /// Why the loop looks again.
 enum Woken {
+    Claimed((Vec<Row<Inflight>>, Next)),
     Settled,
     MayClaim,
     RosterChanged,
@@ -101,7 +91,7 @@ impl Drain {
             clock,
             limits,
             boxes: SharedBoxes::default(),
-            pace: Mutex::default(),
+            pace: Pace::default(),
             awaits_recipients: AtomicBool::new(false),
             store_failing: Repeated::default(),
         }
@@ -128,16 +118,26 @@ impl Drain {
     /// Sends through one courier until it closes.
     async fn serve(&self, courier: &Arc<dyn Courier>, stop: &Shutdown) {
         let mut under_way = FuturesUnordered::new();
+        let begin = |rows: Vec<_>| rows.into_iter().map(move |row| self.attempt(row, courier));
+        // A claim waits for its commit, and the attempts under way do not wait for the claim.
+        let mut claiming = None;
         let mut next = Next::Now;
+        let mut roster_changed = Box::pin(self.mesh.roster_changed());
         loop {
             let room = self.limits.inflight_max.saturating_sub(under_way.len());
             // With many under way, waiting for a batch of answers costs nothing and saves claims.
             let has_room = room >= self.limits.inflight_max.div_ceil(4);
-            if has_room && next == Next::Now {
-                let rows;
-                (rows, next) = self.claim(room.min(CLAIM_MAX), courier.max_age_ms()).await;
-                under_way.extend(rows.into_iter().map(|row| self.attempt(row, courier)));
+            if has_room && next == Next::Now && claiming.is_none() {
+                let claim = self.claim(room.min(CLAIM_MAX), courier.max_age_ms());
+                claiming = Some(Box::pin(claim));
             }
+            let may_wait = has_room && claiming.is_none();
+            let claimed = async {
+                match &mut claiming {
+                    Some(claim) => Woken::Claimed(claim.await),
+                    None => future::pending().await,
+                }
+            };
             let settled = async {
                 match under_way.next().await {
                     Some(()) => Woken::Settled,
@@ -145,7 +145,7 @@ impl Drain {
                 }
             };
             let may_claim = async {
-                if !has_room {
+                if !may_wait {
                     return future::pending().await;
                 }
                 self.wait_for(next).await;
@@ -159,18 +159,37 @@ impl Drain {
                 stop.wait().await;
                 Woken::Stopping
             };
-            let roster_changed = async {
-                self.mesh.roster_changed().await;
+            let may_hasten = async {
+                roster_changed.as_mut().await;
                 Woken::RosterChanged
             };
-            match settled.or(closed).or(stopping).or(may_claim).or(roster_changed).await {
+            let woken = claimed.or(settled).or(closed).or(stopping).or(may_claim);
+            match woken.or(may_hasten).await {
+                Woken::Claimed((rows, then)) => {
+                    (claiming, next) = (None, then);
+                    under_way.extend(begin(rows));
+                }
                 Woken::Settled => {}
-                Woken::RosterChanged => self.hasten_recipients().await,
+                Woken::RosterChanged => {
+                    // Listening before looking: what changes meanwhile is looked at, too.
+                    roster_changed = Box::pin(self.mesh.roster_changed());
+                    self.hasten_recipients().await;
+                }
                 Woken::MayClaim => next = Next::Now,
                 // The courier gives every attempt its answer now, so this ends at once.
-                Woken::Closed => return under_way.collect().await,
+                Woken::Closed => {
+                    if let Some(claim) = claiming {
+                        under_way.extend(begin(claim.await.0));
+                    }
+                    return under_way.collect().await;
+                }
                 Woken::Stopping => {
-                    let rest = under_way.collect::<()>();
+                    let rest = async {
+                        if let Some(claim) = claiming {
+                            under_way.extend(begin(claim.await.0));
+                        }
+                        under_way.collect::<()>().await;
+                    };
                     // What is still unanswered is recovered at the next start (§4.11).
                     let _ = self.clock.timeout(FINISH_MAX, rest).await;
                     return;
@@ -191,7 +210,7 @@ impl Drain {
 
     /// Claims what is due and expires what is too old.
     async fn claim(&self, limit: usize, max_age_ms: u64) -> (Vec<Row<Inflight>>, Next) {
-        let paused_until = self.lock_pace().paused_until;
+        let paused_until = self.pace.paused_until();
         if self.clock.monotonic() < paused_until {
             return (Vec::new(), Next::At(paused_until));
         }
@@ -244,7 +263,7 @@ impl Drain {
         let attempts = row.identity().attempts;
         match delivery {
             Delivery::Acked(ack) => {
-                self.lock_pace().refusals = 0;
+                self.pace.accepted();
                 self.settle(row, |row| row.acked(ack.clone())).await;
             }
             // The due time is reckoned anew for each try to store it: the clock may jump between.
@@ -335,17 +354,8 @@ impl Drain {
                 self.clock.now().plus(self.limits.backoff_cap_ms)
             }
             Passing::RateLimited => {
-                let mut pace = self.lock_pace();
-                let now = self.clock.monotonic();
-                // Answers to sends that were under way together count as one.
-                if now >= pace.paused_until {
-                    let doublings = pace.refusals.min(RATE_LIMIT_DOUBLINGS_MAX);
-                    let pause = (RATE_LIMIT_PAUSE * (1 << doublings)).min(RATE_LIMIT_PAUSE_MAX);
-                    pace.refusals += 1;
-                    pace.paused_until = now + pause;
-                }
-                let left = pace.paused_until.saturating_sub(now);
-                self.clock.now().plus(left.as_millis() as u64)
+                let pause = self.pace.limited(self.clock.monotonic());
+                self.clock.now().plus(pause.as_millis() as u64)
             }
         }
     }
@@ -359,9 +369,10 @@ impl Drain {
             return Ok(parcel::pack(envelope, id, target, None, nonces));
         };
         let routing_key = self.mesh.with_roster(|roster| roster::routing_key(roster, recipient));
-        let key = PublicKey::parse(&routing_key)
+        let shared = self
+            .boxes
+            .between_text(courier.secret(), &routing_key)
             .map_err(|error| format!("the recipient's key cannot be used: {error}"))?;
-        let shared = self.boxes.between(courier.secret(), &key);
         Ok(parcel::pack(envelope, id, routing_key, Some(&shared), nonces))
     }
 
@@ -374,9 +385,5 @@ impl Drain {
                 tracing::warn!(mesh = self.mesh.slug(), %id, %error, "cannot store a late answer");
             }
         }
-    }
-
-    fn lock_pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

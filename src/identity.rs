@@ -5,11 +5,13 @@
 //! shows a key, and no error quotes what it read. `config.json` belongs to today's network as
 //! much as to us, so what we do not know in it stays as it is.
 
+mod boot;
 pub mod host;
 mod members;
 mod session_keys;
 mod token;
 
+pub use boot::boot_id;
 pub use members::{Config, Group, JoinedMesh, update};
 pub use session_keys::{SESSION_ID_PREFIX, SessionKey, SessionKeys};
 pub use token::{TOKEN_BYTES, Token};

@@ -31,6 +31,8 @@ pub struct Stores {
 /// Opens both stores. Every move of an outbox row is published on `bus` after its commit, and wakes
 /// its mesh's drain if there may be something to send.
 ///
+/// `boot_id` names this boot of the host, if it says: [`Outbox::recover`] tells a power cut by it.
+///
 /// A damaged inbox is set aside and replaced: what it held was delivered already. A damaged outbox
 /// is an error: it holds promises.
 ///
@@ -42,11 +44,19 @@ pub async fn open(
     clock: &Clock,
     bus: &Bus,
     meshes: &Meshes,
+    boot_id: Option<String>,
 ) -> Result<Stores, Error> {
     let outbox = Outbox::open(&paths.outbox_db(), driver.clone(), on_moved(clock, bus, meshes))?;
-    let recovered = outbox.recover(clock.now().plus(BACKOFF_BASE_MS)).await?;
-    if recovered > 0 {
-        tracing::info!(rows = recovered, "sends that a stop left unanswered will be tried again");
+    let found = outbox.recover(clock.now().plus(BACKOFF_BASE_MS), boot_id).await?;
+    if found.inflight > 0 {
+        let rows = found.inflight;
+        tracing::info!(rows, "sends that a stop left unanswered will be tried again");
+    }
+    if found.is_doubted {
+        tracing::warn!(
+            "the host lost power or may have, and with it what was known of attempts: every \
+             waiting message counts as one that may have been sent"
+        );
     }
     let inbox = open_inbox(&paths.inbox_db(), driver, clock)?;
     Ok(Stores { outbox, inbox })

@@ -14,6 +14,9 @@ use std::process::Command;
 /// Set to 1 where the tools are known to be there: then their absence fails the test.
 const REQUIRED: &str = "CLAUDEMESH_REQUIRE_STRACE";
 
+/// How often a full disk is spoken of: once, and again if a commit between fitted after all.
+const LOGGED_FAILURES_MAX: usize = 5;
+
 /// Long enough for a page of the database.
 const STRACE: [&str; 8] = [
     "strace",
@@ -293,6 +296,9 @@ fn a_full_disk_refuses_accepts_nothing_and_recovers() {
     let mut mesh = Mesh::new();
     let Some(disk) = SmallDisk::mount(&mesh.alice.daemon_dir()) else { return };
     mesh.broker.process.kill();
+    // Beside the small disk, or it could not say anything.
+    let log = mesh.alice.path().join("log");
+    std::os::unix::fs::symlink(&log, mesh.alice.daemon_dir().join("daemon.log")).expect("links");
     let mut alice = Daemon::start(&mesh.alice);
     send(&alice, "before");
     disk.fill();
@@ -327,6 +333,10 @@ fn a_full_disk_refuses_accepts_nothing_and_recovers() {
         (alice.send(&body(&refused[0])).status() == 202).then_some(())
     });
     accepted.push(refused[0].clone());
+    let log = std::fs::read_to_string(&log).expect("reads");
+    let failures = log.lines().filter(|line| line.contains("a commit failed")).count();
+    assert!((1..=LOGGED_FAILURES_MAX).contains(&failures), "said {failures} times:\n{log}");
+    assert!(log.contains("the database can be written again"), "{log}");
     alice.process.kill();
     let alice = Daemon::start(&mesh.alice);
     for id in &accepted {

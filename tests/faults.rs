@@ -342,3 +342,41 @@ fn a_broker_that_closes_with_every_code_there_is() {
     // Each code says one line, each reload another.
     faulty.assert_idle(LOG_LINES_MAX + 2 * CLOSES.len());
 }
+
+#[test]
+fn a_broker_that_pushes_to_many_what_is_no_text() {
+    const SENDER: &str = "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394";
+    // Sealed with a topic key, and no base64 at all; by the broker's word or by the topic's name.
+    let bodies = [
+        ("sealed", json!("gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaX"), json!("#ops"), json!("ops")),
+        ("rubbish", json!("no base64!"), json!("*"), Value::Null),
+        ("unsaid", json!("//79"), Value::Null, json!("ops")),
+    ];
+    let (acked, acks) = std::sync::mpsc::channel();
+    let faulty = Faulty::start(move |stream, _| {
+        let Some(mut socket) = open(stream) else { return };
+        for (id, ciphertext, target, topic) in &bodies {
+            let push = json!({"type": "push", "messageId": id, "meshId": "m", "senderPubkey": SENDER,
+                "senderMemberPubkey": SENDER, "priority": "next", "nonce": "", "topic": topic,
+                "ciphertext": ciphertext, "createdAt": "2024-11-22T01:17:46.601Z",
+                "targetSpec": target, "client_message_id": format!("c-{id}")});
+            say(&mut socket, &push);
+        }
+        while let Some(ack) = receive_type(&mut socket, "client_ack") {
+            let _ = acked.send(ack["brokerMessageId"].clone());
+        }
+    });
+    let inbox = eventually("all of them", || {
+        let inbox = faulty.alice.inbox();
+        (inbox.len() == 3).then_some(inbox)
+    });
+    for message in &inbox {
+        assert_eq!(message["undecryptable"], true, "{message}");
+        assert_eq!((&message["body"], &message["encryption"]), (&Value::Null, &json!("none")));
+    }
+    // Stored, and only then acknowledged: the broker need not keep what nobody here can read.
+    let mut ids: Vec<Value> = (0..3).map(|_| acks.recv().expect("an acknowledgement")).collect();
+    ids.sort_by_key(Value::to_string);
+    assert_eq!(ids, ["rubbish", "sealed", "unsaid"]);
+    faulty.assert_well(1);
+}

@@ -115,6 +115,11 @@ fn an_omitted_recovery_is_found() {
 }
 
 #[test]
+fn a_power_cut_that_goes_unnoticed_is_found() {
+    is_found(Mutant::SameBoot, &["invariant §4.5.3"]);
+}
+
+#[test]
 fn an_accept_that_is_not_synced_is_found() {
     is_found(Mutant::UnsyncedAccepts, &["invariant 1"]);
 }

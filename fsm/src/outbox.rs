@@ -83,7 +83,8 @@ pub struct Pending {
     pub next_attempt_at: Millis,
     /// What went wrong last time, if anything did.
     pub last_error: Option<String>,
-    /// Whether an attempt was written to a socket and never answered (§4.5.3).
+    /// Whether an attempt was written to a socket and never answered, or may have been and was
+    /// forgotten by a power cut (§4.5.3, §4.7).
     pub may_have_been_sent: bool,
 }
 

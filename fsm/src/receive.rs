@@ -103,7 +103,8 @@ impl Encryption {
 pub enum Verdict {
     /// Store it, commit, acknowledge, tell listeners.
     Store {
-        /// No key of ours opens it: the body is NULL, whatever the bytes look like.
+        /// There is no text: no key of ours opens the box, or what came in plain is none. The body
+        /// is NULL, whatever the bytes look like.
         undecryptable: bool,
         /// How it travelled, and so where its body is.
         encryption: Encryption,
@@ -146,11 +147,12 @@ pub fn verdict(push: &Push<'_>) -> Verdict {
     }
     match route(push) {
         Route::Direct => direct(push.opened),
-        Route::Multicast if push.plain_is_text => in_plain(),
-        Route::Multicast => Verdict::Malformed("ciphertext is not base64 of UTF-8 text"),
+        // No text: sealed with a topic key we do not have, or rubbish. Somebody sent something, so
+        // it is shown that it is there, and never what its bytes look like.
+        Route::Multicast => in_plain(push.plain_is_text),
         // Only a live multicast of today's network names the member; what is left may be a box.
         Route::Unsaid if push.opened != Opened::NotForUs => direct(push.opened),
-        Route::Unsaid if push.has_sender_member_key && push.plain_is_text => in_plain(),
+        Route::Unsaid if push.has_sender_member_key && push.plain_is_text => in_plain(true),
         Route::Unsaid => direct(Opened::NotForUs),
     }
 }
@@ -178,8 +180,8 @@ fn direct(opened: Opened) -> Verdict {
     }
 }
 
-fn in_plain() -> Verdict {
-    Verdict::Store { undecryptable: false, encryption: Encryption::None }
+fn in_plain(is_text: bool) -> Verdict {
+    Verdict::Store { undecryptable: !is_text, encryption: Encryption::None }
 }
 
 /// Whether we sent it ourselves. Judged by the key that sent it, never by its member: another
@@ -211,6 +213,7 @@ mod tests {
     const SEALED: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::Direct };
     const CLOSED: Verdict = Verdict::Store { undecryptable: true, encryption: Encryption::Direct };
     const PLAIN: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::None };
+    const NO_TEXT: Verdict = Verdict::Store { undecryptable: true, encryption: Encryption::None };
 
     fn drained() -> Push<'static> {
         Push {
@@ -248,9 +251,16 @@ mod tests {
                 assert_eq!(verdict(&push), expected, "{push:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_went_to_many_and_is_no_text_is_stored_without_a_body() {
         for target in [Group, Topic, Everyone] {
-            let push = Push { target: Some(target), plain_is_text: false, ..drained() };
-            assert!(matches!(verdict(&push), Verdict::Malformed(_)));
+            // That a box of ours happens to open changes nothing: it was not sent as one.
+            for opened in [Opened::Text, Opened::NotText, Opened::NotForUs] {
+                let push = Push { target: Some(target), opened, plain_is_text: false, ..drained() };
+                assert_eq!(verdict(&push), NO_TEXT, "{push:?}");
+            }
         }
     }
 
@@ -275,7 +285,7 @@ mod tests {
         let push = Push { has_topic: true, ..drained() };
         assert_eq!(verdict(&push), PLAIN);
         let push = Push { plain_is_text: false, ..push };
-        assert!(matches!(verdict(&push), Verdict::Malformed(_)));
+        assert_eq!(verdict(&push), NO_TEXT);
     }
 
     #[test]
@@ -321,7 +331,7 @@ mod tests {
 
     #[test]
     fn everything_that_would_come_back_is_acknowledged() {
-        for stored in [SEALED, CLOSED, PLAIN, Verdict::Malformed("why")] {
+        for stored in [SEALED, CLOSED, PLAIN, NO_TEXT, Verdict::Malformed("why")] {
             assert!(stored.ack());
         }
         assert!(!Verdict::System.ack());

@@ -131,26 +131,22 @@ fn without_the_seen_table_a_message_is_stored_twice() {
     is_needed_for(promises::STORED_ONCE, Rules { knows_what_it_saw: false, ..Rules::KEPT });
 }
 
-/// A known limit (specs/model.md): neither the claim nor the done is synced, so a power cut may
-/// forget that an attempt was made, and the row says that it was never sent.
 #[test]
-fn a_power_cut_may_forget_that_a_row_was_sent() {
-    let asked = Asked::Only(promises::UNSENT_AFTER_POWER_CUT);
-    let mesh = Mesh { bound: bound(1, 1, 0, 1), rules: Rules::KEPT, asked };
-    let broken = explore(&mesh).expect_err("the limit is gone: say so in specs/model.md");
+fn a_start_that_doubts_nothing_denies_what_a_power_cut_made_it_forget() {
+    let rules = Rules { doubts_after_power_cut: false, ..Rules::KEPT };
+    let broken = is_needed_for(promises::UNSENT_IS_UNSENT, rules);
     assert!(broken.trace.iter().any(|action| matches!(action, Action::PowerCut { .. })));
-    // What would lift it.
-    let rules = Rules { doubts_after_power_cut: true, ..Rules::KEPT };
-    explore_all(Mesh { bound: bound(1, 2, 1, 2), rules, asked: Asked::Kept });
 }
 
-/// A known limit (specs/model.md): answers are matched by id alone, so the answer to an attempt that
-/// timed out ends the next attempt on the same connection. A refusal for good that comes this late
-/// leaves a dead row although the broker takes the second frame.
 #[test]
-fn a_late_refusal_may_end_the_next_attempt() {
-    let mesh = Mesh { bound: bound(1, 1, 0, 2), rules: Rules::KEPT, asked: Asked::Kept };
-    let trace = [
+fn a_late_refusal_ends_the_next_attempt_unless_what_is_owed_is_counted() {
+    is_needed_for(promises::OWN_ANSWER, Rules { counts_given_up: false, ..Rules::KEPT });
+}
+
+/// The story behind it: what was refused is the frame that timed out, and the broker takes the next.
+#[test]
+fn a_late_refusal_does_not_end_the_next_attempt() {
+    let story = [
         Action::Ask { id: 0, body: 0 },
         Action::Claim { row: 0 },
         Action::Write { hand: 0 },
@@ -160,19 +156,18 @@ fn a_late_refusal_may_end_the_next_attempt() {
         Action::Write { hand: 0 },
         Action::BrokerRefuses { mood: Mood::Blocking },
         Action::Hear,
-        Action::Settle { hand: 0 },
         Action::BrokerTakes,
         Action::Hear,
-        Action::StoreLate,
+        Action::Settle { hand: 0 },
     ];
-    let world = trace.iter().fold(mesh.initial(), |world, action| {
+    let mesh = Mesh { bound: bound(1, 1, 0, 2), rules: Rules::KEPT, asked: Asked::Kept };
+    let world = story.iter().fold(mesh.initial(), |world, action| {
         let mut allowed = Vec::new();
         mesh.actions(&world, &mut allowed);
         assert!(allowed.contains(action), "{action:?} is none of {allowed:?}");
         mesh.step(&world, *action)
     });
     let row = world.sender.table[0];
-    assert_eq!(row.status, claudemesh_fsm::outbox::Status::Dead);
+    assert_eq!(row.status, claudemesh_fsm::outbox::Status::Done);
     assert!(world.is_at_the_broker((row.id, row.body)));
-    assert!(row.may_have_been_sent, "the row says at least that it may be there");
 }

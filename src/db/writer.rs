@@ -111,13 +111,38 @@ where
     }
 }
 
+/// A file that cannot be written: said once, then counted until it can be again (§10).
+struct Trouble<'p> {
+    path: &'p Path,
+    failures: u64,
+}
+
+impl Trouble<'_> {
+    fn failed(&mut self, error: &Error) {
+        self.failures += 1;
+        if self.failures == 1 {
+            let path = self.path.display();
+            tracing::error!(%error, %path, "a commit failed; reopening the database until one stands");
+        }
+    }
+
+    fn over(&mut self) {
+        if self.failures > 0 {
+            let (path, failures) = (self.path.display(), self.failures);
+            tracing::info!(%path, failures, "the database can be written again");
+            self.failures = 0;
+        }
+    }
+}
+
 /// Serves `queue` until it is closed and empty.
 pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>, faults: Option<&dyn Faults>) {
     let faults = faults.map(|faults| (path, faults));
+    let mut trouble = Trouble { path, failures: 0 };
     loop {
         match open::connect(path) {
             Ok(connection) => {
-                if serve(&connection, queue, faults).is_closed() {
+                if serve(&connection, queue, faults, &mut trouble).is_closed() {
                     // Leaves an empty WAL behind, so that a copy of the file alone is whole.
                     if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") {
                         tracing::warn!(%error, path = %path.display(), "the last checkpoint failed");
@@ -126,6 +151,7 @@ pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>, faults: Option<&d
                 }
             }
             Err(error) => {
+                trouble.failed(&error);
                 std::thread::sleep(REOPEN_PAUSE);
                 while let Ok(job) = queue.try_recv() {
                     job.answer(Err(error.clone()));
@@ -153,6 +179,7 @@ fn serve(
     connection: &Connection,
     queue: &Receiver<Box<dyn Job>>,
     faults: Option<(&Path, &dyn Faults)>,
+    trouble: &mut Trouble<'_>,
 ) -> Ended {
     let tx = Tx::new(connection);
     let mut synchronous = Durability::Synced;
@@ -164,15 +191,21 @@ fn serve(
         {
             batch.push(job);
         }
+        let changes_before = connection.total_change_count();
         let commit = commit(connection, &tx, &mut synchronous, &mut batch, faults);
         for job in batch.drain(..) {
             job.answer(commit.clone());
         }
-        if let Err(error) = commit
-            && error.wants_reopening()
-        {
-            tracing::error!(%error, "a commit failed; reopening the database");
-            return Ended::WantsReopening;
+        match commit {
+            // A commit of nothing writes nothing, and proves nothing.
+            Ok(()) if connection.total_change_count() == changes_before => {}
+            Ok(()) => trouble.over(),
+            Err(error) if error.wants_reopening() => {
+                trouble.failed(&error);
+                return Ended::WantsReopening;
+            }
+            // Its jobs were told; the next commit may stand.
+            Err(_) => {}
         }
     }
     Ended::Closed

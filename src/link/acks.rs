@@ -4,6 +4,8 @@
 //! Knows no socket. Every send that enters here leaves with exactly one [`Delivery`], also when the
 //! link's end is dropped in the middle.
 
+mod given_up;
+
 use super::WORDS_CHARS_MAX;
 use super::asks::{Ask, Asks};
 use super::topics::{Lookup, Topics};
@@ -16,6 +18,7 @@ use claudemesh_fsm::negotiate::PAYLOAD_BYTES_MIN;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
 use futures_lite::Stream;
+use given_up::GivenUp;
 use smol::channel::{self, Receiver, Sender};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -63,7 +66,9 @@ pub(super) enum Settled {
     Refused,
     /// A success that nobody waits for any more.
     Late(LateAck),
-    /// Nothing that can be used: a refusal nobody waits for, or neither yes nor no.
+    /// The refusal of an attempt that was given up: it says nothing about the attempt after it.
+    Stale,
+    /// Nothing that can be used: a refusal of nothing we sent, or neither yes nor no.
     Unusable,
 }
 
@@ -74,6 +79,8 @@ pub(super) struct Desk {
     /// By order of writing, which is the order of the deadlines.
     written: BTreeMap<u64, Written>,
     by_id: HashMap<Arc<str>, u64>,
+    /// Frames whose answers may still come, although nobody waits for them.
+    given_up: GivenUp,
     next_ticket: u64,
     inflight_max: usize,
     ack_max: Duration,
@@ -94,6 +101,7 @@ impl Desk {
             sender,
             written: BTreeMap::new(),
             by_id: HashMap::new(),
+            given_up: GivenUp::new(ack_max),
             next_ticket: 0,
             inflight_max: inflight_max.max(1),
             ack_max,
@@ -125,7 +133,7 @@ impl Desk {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
             if let Some(older) = self.by_id.insert(id.clone(), ticket) {
-                self.give_up(older, "another send took its id");
+                self.give_up(older, now, "another send took its id".to_owned());
             }
             let deadline = now.saturating_add(self.ack_max);
             let bytes = text.len();
@@ -142,31 +150,44 @@ impl Desk {
 
     /// Gives up every send whose deadline is not after `now`.
     pub(super) fn expire(&mut self, now: Duration) {
-        while self.deadline().is_some_and(|deadline| deadline <= now) {
-            let Some((_, written)) = self.written.pop_first() else { return };
+        while let Some((ticket, written)) = self.written.first_key_value()
+            && written.deadline <= now
+        {
+            let ticket = *ticket;
             self.by_id.remove(&written.id);
-            self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
             let words = format!("no answer from the broker within {:?}", self.ack_max);
-            // A caller that no longer listens needs no answer.
-            let _ = written.reply.send(Delivery::Lost { words });
+            self.give_up(ticket, now, words);
         }
+        self.given_up.forget(now);
     }
 
     /// Finds the send that `ack` answers (§4.5b, `specs/wire.md`).
+    ///
+    /// A broker answers the frames of one id in their order, so that while an earlier frame of an
+    /// id is unanswered, a refusal is that frame's: the attempt that waits keeps waiting for its
+    /// own. A success counts for whichever: the broker has the message.
     pub(super) fn settle(&mut self, ack: wire::Ack, at: Millis) -> Settled {
         let name =
             if ack.id.is_empty() { ack.client_message_id.as_deref() } else { Some(&*ack.id) };
         let Some(name) = name.map(str::to_owned) else { return Settled::Unusable };
         let Some(delivery) = read(ack, at) else { return Settled::Unusable };
+        let is_success = matches!(delivery, Delivery::Acked(_));
+        let answers_earlier = self.given_up.answered(&name);
+        if answers_earlier && !is_success {
+            return Settled::Stale;
+        }
         let waiting = self.by_id.remove(name.as_str()).and_then(|it| self.written.remove(&it));
+        if is_success && waiting.is_some() {
+            // The row is done, and its id is never sent again.
+            self.given_up.forget_id(&name);
+        }
         match (waiting, delivery) {
             (Some(written), delivery) => {
                 self.answered_bytes_max = self.answered_bytes_max.max(written.bytes);
-                let acked = matches!(delivery, Delivery::Acked(_));
                 match written.reply.send(delivery) {
                     // The caller went away in the meantime: a success still counts (§4.5.2).
                     Err(Delivery::Acked(ack)) => late(name, ack),
-                    _ if acked => Settled::Acked,
+                    _ if is_success => Settled::Acked,
                     _ => Settled::Refused,
                 }
             }
@@ -211,10 +232,13 @@ impl Desk {
         self.gone.0.close();
     }
 
-    fn give_up(&mut self, ticket: u64, why: &str) {
+    /// Nobody waits for the answer any more, but it may come.
+    fn give_up(&mut self, ticket: u64, now: Duration, words: String) {
         if let Some(written) = self.written.remove(&ticket) {
             self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
-            let _ = written.reply.send(Delivery::Lost { words: why.to_owned() });
+            // A caller that no longer listens needs no answer.
+            let _ = written.reply.send(Delivery::Lost { words });
+            self.given_up.add(written.id, now);
         }
     }
 }

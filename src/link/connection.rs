@@ -248,7 +248,7 @@ impl Connection {
             BrokerFrame::Push(push) => return self.take_push(*push),
             BrokerFrame::Ack(ack) => match self.desk.settle(*ack, self.clock.now()) {
                 Settled::Acked => self.delivered = true,
-                Settled::Refused => {}
+                Settled::Refused | Settled::Stale => {}
                 Settled::Late(late) => self.observer.late_ack(late),
                 Settled::Unusable => self.drop_frame("an ack that answers nothing"),
             },

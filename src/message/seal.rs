@@ -5,7 +5,7 @@
 //! network, and [`plain`] says so by its name. Nonces are arguments: one nonce, one box.
 
 use super::canonical::{self, MetaError};
-use super::keys::{PublicKey, SecretKey};
+use super::keys::{KeyError, PublicKey, SecretKey};
 use crypto_box::SalsaBox;
 use crypto_box::aead::Aead;
 use data_encoding::BASE64;
@@ -108,6 +108,7 @@ const BOXES_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct SharedBoxes {
     by_keys: Mutex<HashMap<(PublicKey, PublicKey), Arc<SharedBox>>>,
+    by_text: Mutex<HashMap<String, PublicKey>>,
 }
 
 impl SharedBoxes {
@@ -120,6 +121,32 @@ impl SharedBoxes {
         }
         let make = || Arc::new(SharedBox::between(secret, public));
         boxes.entry((secret.public(), *public)).or_insert_with(make).clone()
+    }
+
+    /// The box between our `secret` and their key as text. A key that was met before is not proved
+    /// to be one again: that costs more than sealing a short message.
+    ///
+    /// # Errors
+    /// When `public` is no public key.
+    pub fn between_text(
+        &self,
+        secret: &SecretKey,
+        public: &str,
+    ) -> Result<Arc<SharedBox>, KeyError> {
+        let mut keys = self.by_text.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.get(public).copied();
+        let key = match known {
+            Some(key) => key,
+            None => PublicKey::parse(public)?,
+        };
+        if known.is_none() {
+            if keys.len() >= BOXES_MAX {
+                keys.clear();
+            }
+            keys.insert(public.to_owned(), key);
+        }
+        drop(keys);
+        Ok(self.between(secret, &key))
     }
 }
 
@@ -267,6 +294,21 @@ mod tests {
         assert_eq!(open(nonce_b64, &BASE64.encode(&bytes), &bob, &alice.public()), None);
         assert_eq!(open("AAAA", ciphertext_b64, &bob, &alice.public()), None);
         assert_eq!(open(nonce_b64, "", &bob, &alice.public()), None);
+    }
+
+    #[test]
+    fn a_key_as_text_gives_the_same_box_every_time_and_no_key_gives_none() {
+        let (alice, bob) = pair();
+        let boxes = SharedBoxes::default();
+        let text = bob.public().to_hex();
+        let first = boxes.between_text(&alice, &text).expect("is a key");
+        let again = boxes.between_text(&alice, &text).expect("is a key");
+        assert!(Arc::ptr_eq(&first, &again));
+        assert!(Arc::ptr_eq(&first, &boxes.between(&alice, &bob.public())));
+        for _ in 0..2 {
+            assert!(boxes.between_text(&alice, &"0".repeat(64)).is_err());
+            assert!(boxes.between_text(&alice, "bob").is_err());
+        }
     }
 
     #[test]

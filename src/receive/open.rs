@@ -102,3 +102,41 @@ fn unreadable(error: &dyn std::fmt::Display) -> Extension {
     tracing::debug!(%error, "the second box of a message was left out");
     Extension::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::SecretKey;
+    use claudemesh_fsm::receive::Encryption;
+    use data_encoding::BASE64;
+    use smol::channel;
+
+    fn read(target: &str, ciphertext: String) -> Read {
+        let (us, peer) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+        let push = Push {
+            message_id: "b".into(),
+            sender_pubkey: peer.public().to_hex(),
+            target_spec: Some(target.into()),
+            ciphertext,
+            ..Push::default()
+        };
+        let (connection_key, acks) = (us.public(), channel::bounded(1).0);
+        let secrets = Arc::from([us]);
+        Openers::default().read(&Inbound { push, acks, secrets, connection_key })
+    }
+
+    #[test]
+    fn bytes_to_many_that_are_no_text_have_no_body_and_text_has_one() {
+        for target in ["#ops", "@eng", "*"] {
+            let read = |ciphertext: String| read(target, ciphertext);
+            let text = read(BASE64.encode("hola".as_bytes()));
+            let stored =
+                |undecryptable| Verdict::Store { undecryptable, encryption: Encryption::None };
+            assert_eq!((text.verdict, text.body.as_deref()), (stored(false), Some("hola")));
+            for bytes in [BASE64.encode(&[0x80, 0xFE]), "no base64!".into(), "aG9sYQ".into()] {
+                let none = read(bytes);
+                assert_eq!((none.verdict, none.body), (stored(true), None));
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ pub struct NewMessage {
     pub sender_name: Option<String>,
     pub recipient_pubkey: Option<String>,
     pub recipient_kind: Option<String>,
-    /// `None` when no key opened it.
+    /// `None` when no key opened it, or when it is no text.
     pub body: Option<String>,
     /// Canonical JSON.
     pub meta: Option<String>,

@@ -1,8 +1,18 @@
 //! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
+/// SQL: whether the broker may have a row that is not done (§4.5.3). A row that waits since before
+/// the host lost power is doubted: its claim may be among what was forgotten (§4.7).
+macro_rules! may_have_been_sent {
+    () => {
+        "(may_have_been_sent OR \
+         (status = 'pending' AND outbox.seq <= (SELECT doubted_to FROM host)))"
+    };
+}
+
 mod abort;
 mod accept;
 mod chain;
+mod life;
 mod moves;
 mod prune;
 mod query;
@@ -14,6 +24,7 @@ mod view;
 pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::Accepted;
 pub use chain::{CHAIN_ROWS_MAX, Inspected, Successor};
+pub use life::Recovered;
 pub use moves::Claimed;
 pub use prune::{PruneQuery, Pruned};
 pub use query::{ListPage, ListQuery, RowView};
@@ -269,23 +280,22 @@ impl Outbox {
 
     /// Every inflight row becomes pending, due at `next_attempt_at`: at start nobody is sending
     /// (§4.11). Every other waiting row is due no later than that either: a due time is wall time,
-    /// and the clock may have been set while nobody watched it (§4.6). Returns how many were
-    /// inflight.
+    /// and the clock may have been set while nobody watched it (§4.6).
+    ///
+    /// `boot_id` names this boot of the host. Unless the last life ended in it, or in order, the
+    /// host may have lost power and the outbox commits that were not synced: then every row that
+    /// waits may have been sent (§4.7). Synced, so that no claim of this life is on disk before it.
     ///
     /// # Errors
     /// When the commit fails.
-    pub async fn recover(&self, next_attempt_at: Millis) -> Result<usize, Error> {
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET status = 'pending', next_attempt_at = ?, \
-                       may_have_been_sent = 1 WHERE status = 'inflight'";
-            let recovered = tx.execute(sql, &[next_attempt_at.0.into()])?;
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
-                       WHERE status = 'pending' AND next_attempt_at > ?1";
-            tx.execute(sql, &[next_attempt_at.0.into()])?;
-            Ok(recovered)
-        };
+    pub async fn recover(
+        &self,
+        next_attempt_at: Millis,
+        boot_id: Option<String>,
+    ) -> Result<Recovered, Error> {
+        let job = move |tx: &Tx<'_>| life::begin(tx, next_attempt_at, boot_id.as_deref());
         let recovered =
-            self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await?;
+            self.db.write(Durability::Synced, job, |_: &Result<Recovered, Error>| ()).await?;
         self.count().await?;
         Ok(recovered)
     }
@@ -368,8 +378,13 @@ impl Outbox {
         Ok(self.db.write(Durability::Synced, job, after).await?.outcome)
     }
 
-    /// Finishes what was queued and closes the file. Blocks.
+    /// Finishes what was queued, notes that this life ended in order, and closes the file. Only once
+    /// nobody claims rows any more. Blocks.
     pub fn close(&self) {
+        let ended = self.db.write(Durability::Synced, life::end, |_: &Result<(), Error>| ());
+        if let Err(error) = smol::block_on(ended) {
+            tracing::warn!(%error, "the next start cannot know that this end was in order");
+        }
         self.db.close();
     }
 

@@ -7,7 +7,7 @@ use crate::db::Migrations;
 
 pub(super) static OUTBOX: Migrations = Migrations {
     name: "outbox",
-    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS],
+    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS, OUTBOX_HOST],
     adoption: Some(&legacy::OUTBOX),
 };
 pub(super) static INBOX: Migrations =
@@ -61,6 +61,13 @@ CREATE TABLE receipt (
   updated_at INTEGER NOT NULL
 );
 CREATE INDEX receipt_open ON receipt (seq) WHERE stored + expired < recipients;
+";
+
+/// Which boot of the host last wrote here (§4.7); NULL where nobody knows. Rows up to `doubted_to`
+/// that still wait may have been sent, whatever they say: a mark, because there may be a million.
+const OUTBOX_HOST: &str = "
+CREATE TABLE host (boot_id TEXT, doubted_to INTEGER NOT NULL);
+INSERT INTO host VALUES (NULL, 0);
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

@@ -7,12 +7,19 @@
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
+#[path = "caller.rs"]
+mod caller;
+#[path = "figure.rs"]
+mod figure;
+
+use caller::{BODY_BYTES, Template, read_202};
 use claudemesh::clock::Clock;
 use claudemesh::identity::{Config, JoinedMesh, update};
 use claudemesh::message::SecretKey;
 use claudemesh::paths::Paths;
+use figure::Figure;
 use smol::Executor;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::io::AsyncWriteExt;
 use smol::net::unix::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,9 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const BODY_BYTES: usize = 256;
-/// Hexadecimal digits of an id, behind its prefix.
-const ID_BYTES: usize = 16;
 const ROUND: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 3;
 
@@ -65,27 +69,6 @@ fn main() {
 
 fn target_dir() -> &'static str {
     env!("CARGO_TARGET_TMPDIR")
-}
-
-#[derive(Clone, Copy)]
-struct Figure {
-    per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-}
-
-impl Figure {
-    fn of(mut latencies_us: Vec<f64>, count: u64, elapsed: Duration) -> Self {
-        latencies_us.sort_by(f64::total_cmp);
-        let at = |share: f64| latencies_us[((latencies_us.len() - 1) as f64 * share) as usize];
-        let per_second = count as f64 / elapsed.as_secs_f64();
-        Self { per_second, p50_us: at(0.50), p99_us: at(0.99) }
-    }
-
-    fn print(&self, name: &str) {
-        let Self { per_second, p50_us, p99_us } = self;
-        println!("{name:<34} {per_second:>10.0} {p50_us:>10.0} {p99_us:>10.0}");
-    }
 }
 
 fn median(mut measure: impl FnMut(usize) -> Figure) -> Figure {
@@ -136,7 +119,7 @@ fn raw_commits(dir: &Path, batch: usize, round: usize) -> Figure {
 /// Sends with a fresh id each, `connections` at a time, each waiting for its 202.
 fn durable_accepts(socket: &Path, connections: usize) -> Figure {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let template = Template::new();
+    let template = Template::new(&SecretKey::from_seed([9; 32]).public().to_hex());
     let template = &template;
     let executor = Executor::new();
     let tasks: Vec<_> = (0..connections)
@@ -166,53 +149,6 @@ fn durable_accepts(socket: &Path, connections: usize) -> Figure {
     }));
     let count = latencies_us.len() as u64;
     Figure::of(latencies_us, count, started.elapsed())
-}
-
-/// Everything of a request that does not change, made once: the client shares the machine.
-struct Template {
-    before_id: String,
-    after_id: String,
-}
-
-impl Template {
-    fn new() -> Self {
-        let key = SecretKey::from_seed([9; 32]).public().to_hex();
-        let text = "x".repeat(BODY_BYTES);
-        let before = format!(r#"{{"to":"{key}","message":"{text}","client_message_id":"bench-"#);
-        let after_id = r#""}"#.to_owned();
-        let length = before.len() + ID_BYTES + after_id.len();
-        let before_id = format!(
-            "POST /v1/send HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{before}",
-        );
-        Self { before_id, after_id }
-    }
-
-    fn request(&self, n: u64) -> String {
-        let scattered = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        format!("{}{scattered:016x}{}", self.before_id, self.after_id)
-    }
-}
-
-async fn read_202(stream: &mut UnixStream) {
-    let mut buffer = [0_u8; 2048];
-    let mut filled = 0;
-    loop {
-        let read = stream.read(&mut buffer[filled..]).await.expect("reads");
-        assert!(read > 0, "the daemon closed the connection");
-        filled += read;
-        let Some(head_end) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n")
-        else {
-            continue;
-        };
-        let head = std::str::from_utf8(&buffer[..head_end]).expect("is text");
-        assert!(head.starts_with("HTTP/1.1 202"), "{head}");
-        let length =
-            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        if filled - head_end - 4 >= length.unwrap_or(0) {
-            return;
-        }
-    }
 }
 
 fn join_an_unreachable_mesh(home: &Path) {

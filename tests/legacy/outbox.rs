@@ -178,7 +178,7 @@ fn rows_of_1_25_0_are_kept_and_go_where_they_were_meant_to() {
         routed_rows(theirs);
     };
     let (_dir, outbox) = taken_over(Version::V1_25_0, fill);
-    assert_eq!(block_on(outbox.recover(Millis(0))).expect("recovers"), 1);
+    assert_eq!(block_on(outbox.recover(Millis(0), None)).expect("recovers").inflight, 1);
     let claimed = block_on(outbox.claim_due("demo", Millis(i64::MAX), Millis(0), 100));
     let claimed = claimed.expect("claims").rows;
     let mut sent: Vec<String> = claimed

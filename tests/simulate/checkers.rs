@@ -86,7 +86,8 @@ pub fn table(path: &Path, sql: &str) -> Vec<Fields> {
 
 /// The outbox rows of a daemon's directory.
 pub fn outbox(dir: &Path) -> Vec<Fields> {
-    table(&dir.join("outbox.db"), "SELECT * FROM outbox ORDER BY seq")
+    let sql = "SELECT *, seq <= (SELECT doubted_to FROM host) AS doubted FROM outbox ORDER BY seq";
+    table(&dir.join("outbox.db"), sql)
 }
 
 /// What a daemon says of its messages' receivers.
@@ -145,6 +146,28 @@ pub fn started(rows: &[Fields]) -> Result<(), String> {
         Some(row) => Err(format!("invariant 6: inflight after a start: {row:?}")),
         None => Ok(()),
     }
+}
+
+/// §4.5.3 at any time: the broker has no message of a row that was, as it says, never tried. A row
+/// that was tried says so itself: in its error, or by the doubt.
+pub fn denied(daemon: usize, rows: &[Fields], messages: &[Fields]) -> Result<(), String> {
+    let sender = daemon.to_string();
+    let denies = |row: &&Fields| {
+        let was_tried = ["may_have_been_sent", "attempts"].iter().any(|name| row[*name] != "0");
+        row["status"] == "pending"
+            && !was_tried
+            && row["last_error"].is_empty()
+            && row["doubted"] == "0"
+    };
+    for row in rows.iter().filter(denies) {
+        let is_it = |message: &&Fields| {
+            message["sender"] == sender && message["cmid"] == row["client_message_id"]
+        };
+        if let Some(message) = messages.iter().find(is_it) {
+            return Err(format!("invariant §4.5.3: {row:?} denies {message:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Everything, once faults have stopped and time has passed.

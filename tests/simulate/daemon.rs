@@ -76,9 +76,11 @@ pub struct Request {
 }
 
 impl Daemon {
+    /// A process of the `boot`th boot of its host.
     pub fn start(
         index: usize,
         owner: Owner,
+        boot: u64,
         disk: Arc<Disk>,
         wall_offset_ms: Arc<AtomicI64>,
         entropy: Rng,
@@ -94,6 +96,7 @@ impl Daemon {
             config_dir: disk.dir.clone(),
             daemon_dir: disk.dir.clone(),
         };
+        let boot_id = Some(format!("boot {boot}"));
         let stores = if around.no_recovery {
             let outbox = Outbox::open(&paths.outbox_db(), driver.clone(), Arc::new(|_| ()));
             let inbox = Inbox::open(&paths.inbox_db(), driver);
@@ -102,7 +105,7 @@ impl Daemon {
                 inbox: inbox.map_err(|e| e.to_string())?,
             }
         } else {
-            let opened = recover::open(&paths, driver, &clock, &bus, &meshes);
+            let opened = recover::open(&paths, driver, &clock, &bus, &meshes, boot_id);
             smol::future::block_on(opened).map_err(|e| e.to_string())?
         };
         let key = secret(index).public().to_hex();

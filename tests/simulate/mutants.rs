@@ -18,6 +18,8 @@ pub enum Mutant {
     NoRecovery,
     /// A commit of the outbox is not on stable storage when it is answered.
     UnsyncedAccepts,
+    /// A power cut passes for a crash of the process: the boot's id stays.
+    SameBoot,
 }
 
 /// What `UPDATE … SET status = 'done' WHERE client_message_id = ?` would do. The writer thread is

@@ -51,6 +51,8 @@ struct Process {
     disk: Arc<Disk>,
     incarnation: u64,
     back_at: Duration,
+    /// How often the host's power came back.
+    boot: u64,
     wall_offset_ms: Arc<AtomicI64>,
 }
 
@@ -134,6 +136,7 @@ impl Scenario {
                 disk,
                 incarnation: 0,
                 back_at,
+                boot: 0,
                 wall_offset_ms,
             });
         }
@@ -233,6 +236,7 @@ impl Scenario {
         let back_in = self.rng.ms(50, 4000);
         let process = &mut self.processes[index];
         process.back_at = self.sched.now() + back_in;
+        process.boot += u64::from(was_power_cut && self.mutant != Some(Mutant::SameBoot));
         let life = std::mem::replace(&mut process.life, Life::Dead);
         match life {
             Life::Daemon(daemon) => {
@@ -273,7 +277,8 @@ impl Scenario {
             self.processes[index].life = self.start_broker(owner, disk, wall, entropy);
             return Ok(());
         }
-        match Daemon::start(index, owner, disk.clone(), wall, entropy, self.around.clone()) {
+        let (boot, around) = (process.boot, self.around.clone());
+        match Daemon::start(index, owner, boot, disk.clone(), wall, entropy, around) {
             Ok(daemon) => self.processes[index].life = Life::Daemon(daemon),
             Err(error) => {
                 self.sched.log(|| format!("process {index} cannot start: {error}"));
@@ -333,6 +338,7 @@ impl Scenario {
         // What only a look saw was promised to nobody: a power cut may take a row whose
         // requeue or accept was not answered, but those are synced before they can be seen.
         checkers::history(&before, &rows, was_power_cut)?;
+        checkers::denied(index, &rows, &self.broker_table("message"))?;
         for row in rows.iter().filter(|row| row["status"] == "done") {
             let key = (index, row["id"].clone());
             let first =
@@ -359,6 +365,10 @@ impl Scenario {
 
     fn broker_table(&self, name: &str) -> Vec<Fields> {
         let path = self.processes[BROKER].disk.dir.join(broker::FILE);
+        // Daemons start first.
+        if !path.exists() {
+            return Vec::new();
+        }
         checkers::table(&path, &format!("SELECT * FROM {name}"))
     }
 

@@ -33,6 +33,15 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     ticks(11) + ticks(12)
 }
 
+/// Commits that changed the database of this name, modulo 2^32: SQLite's own counter, in the header
+/// of the index of its write-ahead log. 0 when nobody has it open.
+pub fn commits(home: &Home, name: &str) -> u32 {
+    const COUNTER_AT: usize = 8;
+    let bytes = std::fs::read(home.daemon_dir().join(format!("{name}.db-shm"))).unwrap_or_default();
+    let counter = bytes.get(COUNTER_AT..COUNTER_AT + 4).and_then(|four| four.try_into().ok());
+    counter.map_or(0, u32::from_ne_bytes)
+}
+
 /// Everything in `daemon.log`.
 pub fn log(home: &Home) -> String {
     let bytes = std::fs::read(home.daemon_dir().join("daemon.log")).unwrap_or_default();

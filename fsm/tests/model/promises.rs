@@ -1,8 +1,7 @@
 //! What must hold (§4.12), of states, of moves and of rests.
 
 use crate::explore::Broken;
-use crate::rules::Rules;
-use crate::state::{Request, Sender, World};
+use crate::state::{At, Delivery, Reply, Request, Sender, World};
 use crate::table::Columns;
 use claudemesh_fsm::outbox::Status;
 
@@ -18,9 +17,7 @@ pub(crate) const STORED_THEN_ACKED: Broken = "7. the receiver acknowledges only 
 pub(crate) const ENDS: Broken = "8. without faults every pending row ends";
 pub(crate) const ARRIVES: Broken = "8. without faults every message arrives";
 pub(crate) const UNSENT_IS_UNSENT: Broken = "§4.5.3: what was never sent is not at the broker";
-/// Not kept by the product: `specs/model.md` says why. Checked only where it is named.
-pub(crate) const UNSENT_AFTER_POWER_CUT: Broken =
-    "§4.5.3: what was never sent is not at the broker, also after a power cut";
+pub(crate) const OWN_ANSWER: Broken = "§4.5.2: a refusal ends only the attempt it answers";
 pub(crate) const NO_MISMATCH: Broken = "no message but an accepted one reaches the broker";
 
 type Checked = Result<(), Broken>;
@@ -37,7 +34,7 @@ pub(crate) enum Asked {
 impl Asked {
     fn require(self, holds: bool, promise: Broken) -> Checked {
         let is_asked = match self {
-            Self::Kept => promise != UNSENT_AFTER_POWER_CUT,
+            Self::Kept => true,
             Self::Only(only) => promise == only,
         };
         if holds || !is_asked { Ok(()) } else { Err(promise) }
@@ -45,7 +42,7 @@ impl Asked {
 }
 
 /// What must hold in every state.
-pub(crate) fn of_state(world: &World, asked: Asked, rules: &Rules) -> Checked {
+pub(crate) fn of_state(world: &World, asked: Asked) -> Checked {
     of_sender(&world.sender, asked)?;
     let table = &world.sender.table;
     let is_row = |request| table.iter().any(|row| (row.id, row.body) == request);
@@ -58,11 +55,6 @@ pub(crate) fn of_state(world: &World, asked: Asked, rules: &Rules) -> Checked {
         asked.require(!again, ONE_MESSAGE)?;
         asked.require(world.past.sibling_sent || is_row(message.request), NO_MISMATCH)?;
     }
-    let unsent = if world.past.power_cut && !rules.doubts_after_power_cut {
-        UNSENT_AFTER_POWER_CUT
-    } else {
-        UNSENT_IS_UNSENT
-    };
     for row in table {
         let request = (row.id, row.body);
         if row.status == Status::Done {
@@ -73,7 +65,7 @@ pub(crate) fn of_state(world: &World, asked: Asked, rules: &Rules) -> Checked {
         let says_unsent =
             !matches!(row.status, Status::Inflight | Status::Done) && !row.may_have_been_sent;
         let is_sent = world.is_at_the_broker(request) || world.is_on_a_wire(request);
-        asked.require(!(says_unsent && is_sent), unsent)?;
+        asked.require(!(says_unsent && is_sent), UNSENT_IS_UNSENT)?;
     }
     of_receiver(world, asked)
 }
@@ -124,6 +116,22 @@ pub(crate) fn of_move(before: &World, after: &World, asked: Asked, lost_power: b
                 asked.require(old == new || new.status == Status::Aborted, DEAD_STAYS)?;
             }
             Status::Pending | Status::Inflight => {}
+        }
+    }
+    Ok(())
+}
+
+/// What must hold of an answer that is taken from the socket: an attempt that it ends by a refusal
+/// has no other frame of its id on this connection, and no other answer to come.
+pub(crate) fn of_answer(before: &World, after: &World, asked: Asked) -> Checked {
+    let hands = before.sender.hands.iter().zip(&after.sender.hands);
+    for (was, is) in hands {
+        let refused = matches!(is.at, At::Ended(Delivery::Answered(reply)) if !matches!(reply, Reply::Accepted(_)));
+        if was.at == At::Written && refused {
+            let id = was.held.id;
+            let is_on_its_way = before.sender.frames.iter().any(|frame| frame.0 == id)
+                || before.sender.answers[1..].iter().any(|answer| answer.0 == id);
+            asked.require(!is_on_its_way, OWN_ANSWER)?;
         }
     }
     Ok(())

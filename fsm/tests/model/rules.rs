@@ -13,8 +13,10 @@ pub(crate) struct Rules {
     pub(crate) guards_expiry: bool,
     /// A start makes inflight rows pending.
     pub(crate) recovers: bool,
-    /// A start after a power cut doubts every pending row. The product does not.
+    /// A start after a power cut doubts every pending row.
     pub(crate) doubts_after_power_cut: bool,
+    /// While an answer is owed to an earlier frame of an id, a refusal is that frame's.
+    pub(crate) counts_given_up: bool,
     /// The broker looks an id up before it accepts it.
     pub(crate) deduplicates: bool,
     /// The receiver acknowledges after its commit.
@@ -31,7 +33,8 @@ impl Rules {
         guards_done: true,
         guards_expiry: true,
         recovers: true,
-        doubts_after_power_cut: false,
+        doubts_after_power_cut: true,
+        counts_given_up: true,
         deduplicates: true,
         stores_before_ack: true,
         knows_what_it_saw: true,

@@ -96,12 +96,23 @@ pub(crate) fn write(sender: &mut Sender, hand: u8) {
     sender.frames.push((hand.held.id, hand.held.body));
 }
 
-/// Takes an answer from the socket: the waiting attempt of that id gets it, or it is late.
-pub(crate) fn hear(sender: &mut Sender) {
+/// Takes an answer from the socket: a refusal that is owed to an earlier frame of that id is
+/// nobody's; else the waiting attempt gets it, or it is late.
+pub(crate) fn hear(sender: &mut Sender, rules: &Rules) {
     let (id, reply) = sender.answers.remove(0);
+    let owed = sender.given_up.iter().position(|given_up| *given_up == id);
+    if let Some(at) = owed {
+        sender.given_up.remove(at);
+        if rules.counts_given_up && !matches!(reply, Reply::Accepted(_)) {
+            return;
+        }
+    }
     let waiting = |hand: &&mut Hand| hand.held.id == id && hand.at == At::Written;
     if let Some(hand) = sender.hands.iter_mut().find(waiting) {
         hand.at = At::Ended(Delivery::Answered(reply));
+        if matches!(reply, Reply::Accepted(_)) {
+            sender.given_up.retain(|given_up| *given_up != id);
+        }
     } else if let Reply::Accepted(broker_id) = reply
         && sender.late.len() < LATE_MAX
     {
@@ -109,10 +120,14 @@ pub(crate) fn hear(sender: &mut Sender) {
     }
 }
 
-/// Gives up an attempt that waited too long.
+/// Gives up an attempt that waited too long; its answer may still come.
 pub(crate) fn time_out(world: &mut World, hand: u8) {
     world.left.faults -= 1;
-    world.sender.hands[usize::from(hand)].at = At::Ended(Delivery::Lost);
+    let sender = &mut world.sender;
+    let hand = &mut sender.hands[usize::from(hand)];
+    hand.at = At::Ended(Delivery::Lost);
+    sender.given_up.push(hand.held.id);
+    sender.given_up.sort_unstable();
 }
 
 /// Stores the end of an attempt.
@@ -177,6 +192,7 @@ pub(crate) fn cut(world: &mut World, frames_linger: bool) {
     let sender = &mut world.sender;
     sender.is_linked = false;
     sender.answers.clear();
+    sender.given_up.clear();
     let frames = std::mem::take(&mut sender.frames);
     if frames_linger {
         world.broker.strays.extend(frames);
@@ -211,7 +227,6 @@ pub(crate) fn restart(world: &mut World, rules: &Rules, frames_linger: bool) {
 /// The host loses power: commits since the last sync are gone, too.
 pub(crate) fn power_cut(world: &mut World, rules: &Rules, frames_linger: bool) {
     world.sender.table.clone_from(&world.sender.synced);
-    world.past.power_cut = true;
     restart(world, rules, frames_linger);
     if rules.doubts_after_power_cut {
         for row in world.sender.table.iter_mut().filter(|row| row.status == Status::Pending) {

@@ -32,8 +32,6 @@ pub(crate) struct Left {
 /// What happened that a promise makes an exception for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Past {
-    /// Commits may have been forgotten (§4.7).
-    pub(crate) power_cut: bool,
     /// Another install of the member used an id.
     pub(crate) sibling_sent: bool,
 }
@@ -54,6 +52,9 @@ pub(crate) struct Sender {
     /// Late successes that wait to be stored: id and broker id.
     pub(crate) late: Vec<(u8, u8)>,
     pub(crate) is_linked: bool,
+    /// Ids of frames of this connection that were given up and whose answers are still owed, one
+    /// entry for each; sorted.
+    pub(crate) given_up: Vec<u8>,
     /// Frames on their way to the broker, in order.
     pub(crate) frames: Vec<Request>,
     /// Answers on their way back, in order.

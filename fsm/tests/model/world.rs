@@ -78,6 +78,7 @@ impl Model for Mesh {
                 expired: Vec::new(),
                 late: Vec::new(),
                 is_linked: true,
+                given_up: Vec::new(),
                 frames: Vec::new(),
                 answers: Vec::new(),
             },
@@ -92,7 +93,7 @@ impl Model for Mesh {
             },
             told: Vec::new(),
             left: self.bound.left,
-            past: Past { power_cut: false, sibling_sent: false },
+            past: Past { sibling_sent: false },
         }
     }
 
@@ -150,12 +151,13 @@ impl Model for Mesh {
     }
 
     fn check(&self, world: &World) -> Result<(), Broken> {
-        promises::of_state(world, self.asked, &self.rules)
+        promises::of_state(world, self.asked)
     }
 
     fn check_move(&self, before: &World, action: Action, after: &World) -> Result<(), Broken> {
         let lost_power = matches!(action, Action::PowerCut { .. });
-        promises::of_move(before, after, self.asked, lost_power)
+        promises::of_move(before, after, self.asked, lost_power)?;
+        if action == Action::Hear { promises::of_answer(before, after, self.asked) } else { Ok(()) }
     }
 
     fn check_rest(&self, world: &World) -> Result<(), Broken> {
@@ -213,7 +215,7 @@ impl Mesh {
             Action::Claim { row } => sender::claim(&mut world.sender, row),
             Action::Write { hand } => sender::write(&mut world.sender, hand),
             Action::Settle { hand } => sender::settle(&mut world.sender, hand),
-            Action::Hear => sender::hear(&mut world.sender),
+            Action::Hear => sender::hear(&mut world.sender, rules),
             Action::StoreLate => sender::store_late(&mut world.sender, rules),
             Action::StoreExpired => sender::store_expired(&mut world.sender, rules),
             Action::Sync => sender::sync(&mut world.sender),

@@ -88,6 +88,56 @@ fn a_success_for_a_send_that_was_given_up_is_reported_late() {
 }
 
 #[test]
+fn a_late_refusal_does_not_end_the_next_attempt() {
+    with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
+        let mut peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let given_up = courier.deliver(message("m")).await;
+        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let broker = async {
+            peer.recv_type("send").await;
+            peer.recv_type("send").await;
+            // What it refused is the first frame; what it accepts is the second.
+            peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
+                "error": "blocked"}))
+                .await;
+            peer.ack("m", "b").await;
+        };
+        let (second, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
+        assert_eq!(broker_id(&second), "b");
+        // Nothing is owed any more: the next refusal is the next attempt's.
+        let broker = async {
+            peer.recv_type("send").await;
+            peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
+                "error": "blocked"}))
+                .await;
+        };
+        let (third, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
+        assert!(matches!(third, Delivery::Refused { code: Some(403), .. }), "{third:?}");
+    });
+}
+
+#[test]
+fn a_late_success_counts_for_the_attempt_that_waits() {
+    with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
+        let mut peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        let given_up = courier.deliver(message("m")).await;
+        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let broker = async {
+            peer.recv_type("send").await;
+            peer.recv_type("send").await;
+            peer.ack("m", "b").await;
+        };
+        let (second, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
+        assert_eq!(broker_id(&second), "b");
+        // The second frame's own answer comes as well, and says the same.
+        peer.ack("m", "b").await;
+        assert_eq!(rig.late().await.client_message_id, "m");
+    });
+}
+
+#[test]
 fn a_disconnect_loses_what_was_written_and_returns_what_was_not() {
     with(Rig::config(|config| config.inflight_max = 2), |rig| async move {
         let mut peer = rig.open().await;

@@ -1,7 +1,7 @@
 //! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
 
 use super::{Moved, query, receipt};
-use crate::db::{Error, Tx};
+use crate::db::{Error, Param, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Unsettled, Verdict};
 use std::convert::Infallible;
@@ -70,102 +70,112 @@ pub(super) struct Applied {
 
 /// Spends a guard on its one `UPDATE` (§4.5.2).
 pub(super) fn apply(tx: &Tx<'_>, guard: Guard) -> Result<Applied, Error> {
-    let changed = update(tx, &guard)?;
-    if changed > 0
-        && let Change::Done { recipients: Some(recipients), delivered_at, .. } = guard.change()
-    {
-        receipt::begin(tx, guard.id(), *recipients, *delivered_at)?;
+    let moved = update(tx, &guard)?;
+    if moved.is_some() {
+        follow(tx, &guard)?;
     }
-    let moved = if changed > 0 { Some(moved_by(tx, &guard)?) } else { None };
-    Ok(Applied { verdict: guard.applied(changed), moved })
+    Ok(Applied { verdict: guard.applied(usize::from(moved.is_some())), moved })
 }
 
-fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
-    let id = guard.id().as_str();
-    let leaves = guard.leaves().as_str();
-    let attempts = i64::from(guard.attempts());
-    let attempts_after = i64::from(guard.attempts_after());
+/// What goes with a move that happened, beside its row.
+fn follow(tx: &Tx<'_>, guard: &Guard) -> Result<(), Error> {
     match guard.change() {
-        Change::Claimed => tx.execute(
-            "UPDATE outbox SET status = 'inflight', attempts = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
-            &[attempts_after.into(), id.into(), leaves.into(), attempts.into()],
+        Change::Done { recipients: Some(recipients), delivered_at, .. } => {
+            receipt::begin(tx, guard.id(), *recipients, *delivered_at)
+        }
+        // The walks that make finished rows small may have passed it already.
+        Change::Aborted { .. } => {
+            let sql = "INSERT OR IGNORE INTO left_behind (seq) SELECT seq FROM outbox WHERE id = ?";
+            tx.execute(sql, &[guard.id().as_str().into()]).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The `UPDATE` of a move: what to set, and the guard; it gives what listeners are told.
+macro_rules! guarded {
+    ($($set:expr),+) => {
+        concat!(
+            "UPDATE outbox SET ",
+            $($set,)+
+            " WHERE id = ? AND status = ? AND attempts = ? \
+             RETURNING mesh, client_message_id, broker_message_id, last_error"
+        )
+    };
+}
+
+/// What listeners are told of the move, if it happened.
+fn update(tx: &Tx<'_>, guard: &Guard) -> Result<Option<Moved>, Error> {
+    let attempts_after = i64::from(guard.attempts_after());
+    let [id, leaves, attempts] = [
+        guard.id().as_str().into(),
+        guard.leaves().as_str().into(),
+        i64::from(guard.attempts()).into(),
+    ];
+    let run = |sql: &'static str, params: &[Param<'_>]| {
+        tx.query_row(sql, params, |row| {
+            Ok(Moved {
+                from: Some(guard.leaves()),
+                mesh: row.text(0)?,
+                client_message_id: ClientMessageId::trusted(row.text(1)?),
+                status: guard.change().enters(),
+                broker_message_id: row.text_or_null(2)?,
+                last_error: row.text_or_null(3)?,
+            })
+        })
+    };
+    match guard.change() {
+        Change::Claimed => run(
+            guarded!("status = 'inflight', attempts = ?"),
+            &[attempts_after.into(), id, leaves, attempts],
         ),
-        Change::Done { broker_message_id, history_id, delivered_at, recipients: _ } => tx.execute(
-            "UPDATE outbox SET status = 'done', broker_message_id = ?, history_id = ?, \
-             delivered_at = ?, may_have_been_sent = 0 WHERE id = ? AND status = ? AND attempts = ?",
+        Change::Done { broker_message_id, history_id, delivered_at, recipients: _ } => run(
+            guarded!(
+                "status = 'done', broker_message_id = ?, history_id = ?, delivered_at = ?, \
+                 may_have_been_sent = 0"
+            ),
             &[
                 broker_message_id.as_str().into(),
                 history_id.as_deref().into(),
                 delivered_at.0.into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
+                id,
+                leaves,
+                attempts,
             ],
         ),
-        Change::Returned { next_attempt_at, last_error, may_have_been_sent, counts: _ } => tx
-            .execute(
-                "UPDATE outbox SET status = 'pending', next_attempt_at = ?, \
-             last_error = coalesce(?, last_error), may_have_been_sent = ?, attempts = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
-                &[
-                    next_attempt_at.0.into(),
-                    last_error.as_deref().into(),
-                    (*may_have_been_sent).into(),
-                    attempts_after.into(),
-                    id.into(),
-                    leaves.into(),
-                    attempts.into(),
-                ],
+        Change::Returned { next_attempt_at, last_error, may_have_been_sent, counts: _ } => run(
+            guarded!(
+                "status = 'pending', next_attempt_at = ?, last_error = coalesce(?, last_error), \
+                 may_have_been_sent = ?, attempts = ?"
             ),
-        Change::Dead { last_error, may_have_been_sent } => tx.execute(
-            "UPDATE outbox SET status = 'dead', last_error = ?, may_have_been_sent = ? \
-             WHERE id = ? AND status = ? AND attempts = ?",
             &[
-                last_error.as_str().into(),
+                next_attempt_at.0.into(),
+                last_error.as_deref().into(),
                 (*may_have_been_sent).into(),
-                id.into(),
-                leaves.into(),
-                attempts.into(),
+                attempts_after.into(),
+                id,
+                leaves,
+                attempts,
             ],
         ),
-        Change::Aborted { aborted_at, aborted_by, superseded_by } => {
-            let changed = tx.execute(
-                "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, \
-                 superseded_by = ? WHERE id = ? AND status = ? AND attempts = ?",
-                &[
-                    aborted_at.0.into(),
-                    aborted_by.as_str().into(),
-                    superseded_by.as_ref().map(RowId::as_str).into(),
-                    id.into(),
-                    leaves.into(),
-                    attempts.into(),
-                ],
-            )?;
-            // The walks that make finished rows small may have passed it already.
-            if changed > 0 {
-                let sql = "INSERT OR IGNORE INTO left_behind (seq) \
-                           SELECT seq FROM outbox WHERE id = ?";
-                tx.execute(sql, &[id.into()])?;
-            }
-            Ok(changed)
-        }
+        Change::Dead { last_error, may_have_been_sent } => run(
+            guarded!("status = 'dead', last_error = ?, may_have_been_sent = ?"),
+            &[last_error.as_str().into(), (*may_have_been_sent).into(), id, leaves, attempts],
+        ),
+        Change::Aborted { aborted_at, aborted_by, superseded_by } => run(
+            guarded!(
+                "status = 'aborted', aborted_at = ?, aborted_by = ?, superseded_by = ?, \
+                 may_have_been_sent = ",
+                may_have_been_sent!()
+            ),
+            &[
+                aborted_at.0.into(),
+                aborted_by.as_str().into(),
+                superseded_by.as_ref().map(RowId::as_str).into(),
+                id,
+                leaves,
+                attempts,
+            ],
+        ),
     }
-}
-
-/// What listeners are told of a move that happened.
-fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id, last_error FROM outbox \
-               WHERE id = ?";
-    let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
-        Ok(Moved {
-            from: Some(guard.leaves()),
-            mesh: row.text(0)?,
-            client_message_id: ClientMessageId::trusted(row.text(1)?),
-            status: guard.change().enters(),
-            broker_message_id: row.text_or_null(2)?,
-            last_error: row.text_or_null(3)?,
-        })
-    })?;
-    row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))
 }

@@ -14,8 +14,9 @@ macro_rules! all_columns {
         concat!(
             "SELECT id, client_message_id, request_fingerprint, payload, mesh, destination_kind, \
              destination_ref, recipient, recipient_member, priority, meta, reply_to_id, \
-             mentions, enqueued_at, attempts, next_attempt_at, status, last_error, may_have_been_sent, \
-             delivered_at, broker_message_id, history_id, aborted_at, aborted_by, superseded_by \
+             mentions, enqueued_at, attempts, next_attempt_at, status, last_error, ",
+            may_have_been_sent!(),
+            ", delivered_at, broker_message_id, history_id, aborted_at, aborted_by, superseded_by \
              FROM outbox ",
             $tail
         )
@@ -157,8 +158,9 @@ macro_rules! view_columns {
         concat!(
             "SELECT id, client_message_id, mesh, destination_kind, destination_ref, status, \
              attempts, enqueued_at, next_attempt_at, delivered_at, broker_message_id, history_id, \
-             last_error, aborted_at, aborted_by, superseded_by, may_have_been_sent, \
-             length(payload), outbox.seq, recipients, stored, expired, updated_at \
+             last_error, aborted_at, aborted_by, superseded_by, ",
+            may_have_been_sent!(),
+            ", length(payload), outbox.seq, recipients, stored, expired, updated_at \
              FROM outbox LEFT JOIN receipt ON receipt.seq = outbox.seq ",
             $tail
         )

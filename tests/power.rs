@@ -1,0 +1,183 @@
+//! What an outbox says after its host may have lost power (§4.7): the claims that were not synced
+//! may be forgotten, so no row that waited through it is said to be unsent.
+
+use claudemesh::db::Driver;
+use claudemesh::store::outbox::{
+    ListQuery, NewRow, Outbox, RequeueOutcome, RequeueRequest, RowView,
+};
+use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
+use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
+use claudemesh_fsm::outbox::{Ack, Status};
+use smol::block_on;
+use std::path::Path;
+use std::sync::Arc;
+
+const MESH: &str = "demo";
+const NOW: Millis = Millis(1_000_000);
+/// Before every row: none is too old.
+const NEVER: Millis = Millis(i64::MIN);
+
+/// A life of a daemon that began in this boot.
+struct Life {
+    outbox: Outbox,
+    is_doubted: bool,
+}
+
+impl Life {
+    fn begin(dir: &Path, boot_id: Option<&str>) -> Self {
+        let path = dir.join("outbox.db");
+        let outbox = Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens");
+        let recovered = block_on(outbox.recover(NOW, boot_id.map(str::to_owned)));
+        Self { is_doubted: recovered.expect("recovers").is_doubted, outbox }
+    }
+
+    fn accept(&self, id: &str) {
+        let envelope = Envelope {
+            mesh: MESH.into(),
+            destination: Destination::Everyone,
+            recipient: None,
+            priority: Priority::Next,
+            meta: None,
+            reply_to_id: None,
+            mentions: Vec::new(),
+            payload: b"m".to_vec(),
+            fingerprint: Fingerprint::new([7; 32]),
+        };
+        let new = NewRow {
+            id: row_id(id),
+            client_message_id: ClientMessageId::trusted(id.into()),
+            envelope,
+            enqueued_at: NOW,
+            mesh_is_explicit: false,
+        };
+        block_on(self.outbox.accept(new)).expect("accepts");
+    }
+
+    fn view(&self, id: &str) -> RowView {
+        let id = ClientMessageId::trusted(id.into());
+        block_on(self.outbox.view(&id)).expect("reads").expect("is there")
+    }
+
+    fn requeue(&self, id: &str, force: bool) -> RequeueOutcome {
+        let new = format!("{id}-again");
+        let request = RequeueRequest {
+            id: row_id(id),
+            new_id: row_id(&new),
+            new_client_message_id: ClientMessageId::trusted(new),
+            patch: None,
+            aborted_by: "operator".into(),
+            now: NOW,
+            force,
+        };
+        block_on(self.outbox.requeue(request)).expect("commits")
+    }
+}
+
+fn row_id(id: &str) -> RowId {
+    RowId::trusted(format!("row-{id}"))
+}
+
+#[test]
+fn a_row_that_waited_through_a_power_cut_may_have_been_sent() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let before = Life::begin(dir.path(), Some("one"));
+    assert!(!before.is_doubted, "a new outbox has nothing to doubt");
+    before.accept("waits");
+    assert!(!before.view("waits").may_have_been_sent);
+    // Not closed: nobody closes anything when the power goes.
+    drop(before);
+    let after = Life::begin(dir.path(), Some("two"));
+    assert!(after.is_doubted);
+    let row = after.view("waits");
+    assert_eq!((row.status, row.attempts, row.may_have_been_sent), (Status::Pending, 0, true));
+    let query = ListQuery { status: None, mesh: None, before_seq: None, limit: 10 };
+    let page = block_on(after.outbox.list(query)).expect("reads");
+    assert!(page.rows[0].may_have_been_sent);
+    // An operator must insist, and the retired row keeps what was known of it.
+    assert_eq!(after.requeue("waits", false), RequeueOutcome::MayHaveBeenSent);
+    let done = RequeueOutcome::Requeued { may_have_been_sent: true };
+    assert_eq!(after.requeue("waits", true), done);
+    let row = after.view("waits");
+    assert_eq!((row.status, row.may_have_been_sent), (Status::Aborted, true));
+    // What is accepted from here on is known from its beginning.
+    assert!(!after.view("waits-again").may_have_been_sent);
+    after.accept("later");
+    assert!(!after.view("later").may_have_been_sent);
+}
+
+#[test]
+fn a_doubted_row_that_expires_is_not_said_to_be_unsent() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let before = Life::begin(dir.path(), Some("one"));
+    before.accept("old");
+    drop(before);
+    let after = Life::begin(dir.path(), Some("two"));
+    let future = Millis(NOW.0 + 1);
+    let mut claimed = block_on(after.outbox.claim_due(MESH, NOW, future, 8)).expect("claims");
+    let expired = claimed.expired.pop().expect("too old");
+    let dead = block_on(after.outbox.store(expired.expire())).expect("commits");
+    assert!(dead.is_some(), "nobody else moved it");
+    let row = after.view("old");
+    assert_eq!((row.status, row.may_have_been_sent), (Status::Dead, true));
+    let why = row.last_error.unwrap_or_default();
+    assert!(why.contains("may have been sent") && !why.contains("never sent"), "{why}");
+}
+
+#[test]
+fn the_doubt_outlives_a_refusal_and_ends_with_the_brokers_answer() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let before = Life::begin(dir.path(), Some("one"));
+    before.accept("m");
+    drop(before);
+    let after = Life::begin(dir.path(), Some("two"));
+    let claim = || {
+        let claimed = block_on(after.outbox.claim_due(MESH, NOW, NEVER, 8)).expect("claims");
+        claimed.rows.into_iter().next().expect("is due")
+    };
+    let unsent = block_on(after.outbox.store(claim().unsent("why".into(), NOW)));
+    assert!(unsent.expect("commits").is_some());
+    assert!(after.view("m").may_have_been_sent);
+    let ack = Ack {
+        broker_message_id: BrokerMessageId::trusted("b".into()),
+        history_id: None,
+        delivered_at: NOW,
+    };
+    assert!(block_on(after.outbox.store(claim().acked(ack))).expect("commits").is_some());
+    let row = after.view("m");
+    assert_eq!((row.status, row.may_have_been_sent), (Status::Done, false));
+    drop(after);
+    // What is final stays as it is, whatever happens to the host.
+    let later = Life::begin(dir.path(), Some("three"));
+    assert!(!later.is_doubted, "nothing waits");
+    assert!(!later.view("m").may_have_been_sent);
+}
+
+#[test]
+fn a_crash_of_the_process_and_an_end_in_order_leave_no_doubt() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let first = Life::begin(dir.path(), Some("one"));
+    first.accept("m");
+    drop(first);
+    let second = Life::begin(dir.path(), Some("one"));
+    assert!(!second.is_doubted);
+    second.outbox.close();
+    let third = Life::begin(dir.path(), Some("two"));
+    assert!(!third.is_doubted && !third.view("m").may_have_been_sent);
+    drop(third);
+    // The end in order was that of the second life: the third one's was none.
+    assert!(Life::begin(dir.path(), Some("three")).view("m").may_have_been_sent);
+}
+
+#[test]
+fn a_host_that_does_not_say_its_boot_may_have_lost_power_at_every_start() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let first = Life::begin(dir.path(), None);
+    first.accept("m");
+    drop(first);
+    let second = Life::begin(dir.path(), None);
+    assert!(second.is_doubted && second.view("m").may_have_been_sent);
+    second.outbox.close();
+    let third = Life::begin(dir.path(), None);
+    third.accept("n");
+    assert!(!third.is_doubted && !third.view("n").may_have_been_sent);
+}
