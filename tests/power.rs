@@ -49,6 +49,7 @@ impl Life {
             envelope,
             enqueued_at: NOW,
             mesh_is_explicit: false,
+            key_as_written: None,
         };
         block_on(self.outbox.accept(new)).expect("accepts");
     }
@@ -65,6 +66,7 @@ impl Life {
             new_id: row_id(&new),
             new_client_message_id: ClientMessageId::trusted(new),
             patch: None,
+            weigh: Box::new(|_, _| Ok(())),
             aborted_by: "operator".into(),
             now: NOW,
             force,
@@ -141,6 +143,7 @@ fn the_doubt_outlives_a_refusal_and_ends_with_the_brokers_answer() {
         broker_message_id: BrokerMessageId::trusted("b".into()),
         history_id: None,
         delivered_at: NOW,
+        recipients: Some(1),
     };
     assert!(block_on(after.outbox.store(claim().acked(ack))).expect("commits").is_some());
     let row = after.view("m");
