@@ -21,6 +21,7 @@ mod mesh;
 mod outbox;
 mod peers;
 mod print;
+mod recover;
 mod send;
 mod table;
 mod up;

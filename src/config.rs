@@ -11,7 +11,7 @@ mod settings;
 
 pub use error::ConfigError;
 pub(crate) use error::distance;
-pub use settings::{Broker, Daemon, Features, Ipc, LegacyBrokers, Link, Outbox};
+pub use settings::{Broker, Daemon, Disk, Features, Ipc, LegacyBrokers, Link, Outbox};
 
 use keys::{KEYS, Key, Kind, Preset, Reload, SECTIONS};
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub struct Settings {
     pub ipc: Ipc,
     /// `[outbox]`
     pub outbox: Outbox,
+    /// `[disk]`
+    pub disk: Disk,
     /// `[link]` and `[reconnect]`
     pub link: Link,
     /// `[features]`
@@ -176,6 +178,7 @@ impl Settings {
             daemon: Daemon::read(&entries),
             ipc: Ipc::read(&entries),
             outbox: Outbox::read(&entries),
+            disk: Disk::read(&entries),
             link: Link::read(&entries),
             features: Features::read(&entries),
             broker: Broker::read(&entries),

@@ -6,6 +6,8 @@
 
 pub mod inbox;
 pub mod outbox;
+pub mod quota;
+pub mod salvage;
 mod schema;
 
-pub use crate::db::{Error, Kind};
+pub use crate::db::{Error, Integrity, Kind};

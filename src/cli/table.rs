@@ -4,7 +4,9 @@
 use super::args::Parsed;
 use super::context::Context;
 use super::failure::Failure;
-use super::{broker, complete, daemon, demo, events, inbox, mesh, outbox, peers, send, up};
+use super::{
+    broker, complete, daemon, demo, events, inbox, mesh, outbox, peers, recover, send, up,
+};
 
 /// What acts on a command: the exit code, or why not.
 pub(super) type Run = fn(&Context, &Parsed) -> Result<u8, Failure>;
@@ -166,6 +168,20 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "Exits 0 when there is nothing to stop.",
         examples: &["claudemesh daemon down"],
         run: daemon::down,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "recover"],
+        flags: &[
+            flag("check", Nothing, "look and change nothing (the default)"),
+            flag("salvage", Nothing, "keep every readable row in a new file, list the rest"),
+            flag("fresh", Nothing, "set a damaged file aside, start empty"),
+        ],
+        about: "examine or repair damaged databases, while no daemon runs",
+        details: "Only a damaged file is ever replaced, and it is set aside, not deleted. Exits 5 \
+                  when a file is damaged and stays so, or when a daemon runs.",
+        examples: &["claudemesh daemon recover --check", "claudemesh daemon recover --salvage"],
+        run: recover::run,
         ..PLAIN
     },
     Command {

@@ -7,7 +7,7 @@ use claudemesh_fsm::retry;
 
 /// The sections of `config.toml`; `[metrics]` is reserved and has no keys yet.
 pub const SECTIONS: &[&str] =
-    &["broker", "daemon", "features", "ipc", "link", "metrics", "outbox", "reconnect"];
+    &["broker", "daemon", "disk", "features", "ipc", "link", "metrics", "outbox", "reconnect"];
 
 /// The features a broker may be asked for (§15).
 pub const FEATURES: &[&str] = &[
@@ -48,6 +48,10 @@ pub mod default {
     pub const STALL_MS: u64 = 30_000;
     /// `ipc.idle_ms`.
     pub const IDLE_MS: u64 = 75_000;
+    /// `outbox.max_bytes`.
+    pub const OUTBOX_BYTES_MAX: u64 = 5 * 1024 * 1024 * KIB;
+    /// `disk.reserved_bytes`.
+    pub const DISK_RESERVED_BYTES: u64 = 64 * 1024 * KIB;
     /// `outbox.backoff_cap_ms`.
     pub const OUTBOX_BACKOFF_CAP_MS: u64 = retry::BACKOFF_CAP_MS;
     /// `link.hello_ms`.
@@ -208,7 +212,9 @@ pub const KEYS: &[Key] = &[
 
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
     bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, Applies, "longest wait between attempts"),
+    bounded("outbox.max_bytes", Integer(1 << 20, 1 << 50), default::OUTBOX_BYTES_MAX, NeedsRestart, "what pending, inflight and failed messages may weigh"),
 
+    bounded("disk.reserved_bytes", Integer(0, 1 << 50), default::DISK_RESERVED_BYTES, NeedsRestart, "what stays free on the disk; below it nothing new is stored"),
 
     bounded("link.hello_ms", TIMER_MS, default::HELLO_MS, Applies, "time for a broker to answer the hello"),
     bounded("link.ack_ms", TIMER_MS, default::ACK_MS, Applies, "time for a broker to answer a send"),

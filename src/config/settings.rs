@@ -56,6 +56,15 @@ pub struct Outbox {
     pub max_age_hours: Option<u64>,
     /// The longest wait between attempts.
     pub backoff_cap_ms: u64,
+    /// What pending, inflight and dead rows may weigh.
+    pub bytes_max: u64,
+}
+
+/// `[disk]` (§1.2)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What stays free.
+    pub reserved_bytes: u64,
 }
 
 /// `[link]` and `[reconnect]` (§4.6, §15.5)
@@ -166,7 +175,14 @@ impl Outbox {
         Self {
             max_age_hours: entries.integer_or_none("outbox.max_age_hours"),
             backoff_cap_ms: entries.integer("outbox.backoff_cap_ms"),
+            bytes_max: entries.integer("outbox.max_bytes"),
         }
+    }
+}
+
+impl Disk {
+    pub(super) fn read(entries: &Entries) -> Self {
+        Self { reserved_bytes: entries.integer("disk.reserved_bytes") }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Opening a database: file mode, pragmas, schema version, and whether it is whole (§4.5.2, §4.11).
 
-use super::{Error, Kind, Tx};
+use super::{Error, Integrity, Kind, Tx};
 use sqlite::{Connection, OpenFlags};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file up to this size is checked whole before it is used; a larger one only by its header and
 /// schema (§4.11).
@@ -53,26 +53,28 @@ pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
 }
 
 /// Creates the file if need be, checks it, and runs the migrations it lacks. A file that is refused
-/// is not changed: it is judged before the pragmas that write to it.
-pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error> {
+/// is not changed: it is judged before the pragmas that write to it. Says how much was looked at.
+pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<Integrity, Error> {
     create_private(path)?;
-    let version = judge(path, migrations)?;
+    let (version, integrity) = judge(path, migrations)?;
     let connection = connect(path)?;
     migrate(&connection, migrations, version)?;
     // A crash may leave commits that were written and never synced. They are visible now and will
     // be answered for, so they reach stable storage first (§4.7).
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    Ok(())
+    Ok(integrity)
 }
 
-/// The file's schema version, if it is whole and ours.
-fn judge(path: &Path, migrations: &Migrations) -> Result<usize, Error> {
+/// The file's schema version and how much of it was looked at, if it is whole and ours.
+fn judge(path: &Path, migrations: &Migrations) -> Result<(usize, Integrity), Error> {
     let connection = Connection::open(path)?;
     require_compile_options(&connection)?;
-    if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX
-        && let Check::Damaged(findings) = quick_check(&connection)?
-    {
-        return Err(Error::new(Kind::Corrupt, format!("{}: {findings}", path.display())));
+    let mut integrity = Integrity::Unchecked;
+    if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX {
+        if let Check::Damaged(findings) = quick_check(&connection)? {
+            return Err(Error::damaged(findings));
+        }
+        integrity = Integrity::Whole;
     }
     let (name, newest) = (migrations.name, migrations.steps.len());
     let version = read_one(&connection, "PRAGMA user_version")?;
@@ -92,7 +94,7 @@ fn judge(path: &Path, migrations: &Migrations) -> Result<usize, Error> {
         );
         return Err(Error::new(Kind::Foreign, text));
     }
-    Ok(version)
+    Ok((version, integrity))
 }
 
 /// Checks a whole database file without changing it (§4.11).
@@ -113,7 +115,14 @@ fn create_private(path: &Path) -> Result<(), Error> {
         .map_err(|e| Error::new(Kind::Io, format!("cannot open {}: {e}", path.display())))
 }
 
-fn size_bytes(path: &Path) -> u64 {
+/// The file that SQLite keeps beside a database, by its suffix.
+pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+pub(super) fn size_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
@@ -132,7 +141,7 @@ fn require_compile_options(connection: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-fn quick_check(connection: &Connection) -> Result<Check, Error> {
+pub(super) fn quick_check(connection: &Connection) -> Result<Check, Error> {
     let findings = Tx::new(connection).query("PRAGMA quick_check(10)", &[], |row| row.text(0))?;
     if findings == ["ok"] { Ok(Check::Whole) } else { Ok(Check::Damaged(findings.join("\n"))) }
 }

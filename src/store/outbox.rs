@@ -1,27 +1,32 @@
 //! `outbox.db`: what was accepted, and where each message is (§4.5.2).
 
 mod accept;
+mod depth;
+mod hasten;
 mod moves;
 mod query;
 mod requeue;
 mod view;
 
 pub use accept::Accepted;
+pub use depth::Depth;
 pub use moves::Claimed;
 pub use query::{ListPage, ListQuery, RowView};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest};
 
+use super::quota::Quota;
 use super::schema;
-use crate::db::{Db, Driver, Durability, Error, Tx};
+use crate::db::{Db, Driver, Durability, Error, Integrity, Tx};
 use accept::{accept_in, look_up};
 use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
+use depth::{Depths, ROW_OVERHEAD_BYTES, weight};
 use moves::{Applied, UnsettledClaim, apply, claim_due_in};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A message to be accepted.
 #[derive(Debug, Clone)]
@@ -36,35 +41,6 @@ pub struct NewRow {
     pub enqueued_at: Millis,
     /// Whether the caller named the mesh, so that another mesh's row is a mismatch (§3.3).
     pub mesh_is_explicit: bool,
-}
-
-/// How many rows each mesh has in each state. Kept, not counted: counting a million rows takes
-/// longer than a request may.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth([u64; Status::ALL.len()]);
-
-impl Depth {
-    /// The number of rows in `status`.
-    #[must_use]
-    pub const fn of(&self, status: Status) -> u64 {
-        self.0[status as usize]
-    }
-
-    /// This and `other` together.
-    #[must_use]
-    pub fn plus(mut self, other: Self) -> Self {
-        for (sum, more) in self.0.iter_mut().zip(other.0) {
-            *sum += more;
-        }
-        self
-    }
-
-    fn moved(&mut self, from: Option<Status>, to: Status) {
-        if let Some(from) = from {
-            self.0[from as usize] = self.0[from as usize].saturating_sub(1);
-        }
-        self.0[to as usize] += 1;
-    }
 }
 
 /// A row changed status: what listeners are told after the commit.
@@ -82,6 +58,8 @@ pub struct Moved {
     pub broker_message_id: Option<String>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
+    /// What the row weighs (§1.2).
+    pub bytes: u64,
 }
 
 type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
@@ -90,7 +68,7 @@ type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
 #[derive(Clone)]
 pub struct Outbox {
     db: Db,
-    depths: Arc<Mutex<BTreeMap<String, Depth>>>,
+    depths: Arc<Depths>,
     on_moved: OnMoved,
 }
 
@@ -101,49 +79,84 @@ impl Outbox {
     /// # Errors
     /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver, on_moved: OnMoved) -> Result<Self, Error> {
+        Self::open_within(path, driver, on_moved, Quota::unlimited())
+    }
+
+    /// The same, within bounds (§1.2).
+    ///
+    /// # Errors
+    /// See [`Db::open`].
+    pub fn open_within(
+        path: &Path,
+        driver: Driver,
+        on_moved: OnMoved,
+        quota: Quota,
+    ) -> Result<Self, Error> {
         let db = Db::open(path, &schema::OUTBOX, driver)?;
-        let outbox = Self { db, depths: Arc::default(), on_moved };
+        let outbox = Self { db, depths: Depths::new(quota), on_moved };
         smol::block_on(outbox.count())?;
         Ok(outbox)
     }
 
     async fn count(&self) -> Result<(), Error> {
-        let counted = self
-            .db
-            .read(|tx| {
-                let sql = "SELECT mesh, status, count(*) FROM outbox GROUP BY mesh, status";
-                tx.query(sql, &[], |row| Ok((row.text(0)?, row.text(1)?, row.int(2)?)))
-            })
-            .await?;
-        // All of it anew: a state that no row is in any more has no line to say so.
-        let mut depths = BTreeMap::<String, Depth>::new();
-        for (mesh, status, count) in counted {
-            let status = Status::parse(&status)
-                .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?;
-            depths.entry(mesh).or_default().0[status as usize] = u64::try_from(count).unwrap_or(0);
-        }
-        *self.lock_depths() = depths;
+        self.depths.replace(self.db.read(depth::read).await?);
         Ok(())
     }
 
     /// The depth of each mesh that ever had a row.
     #[must_use]
     pub fn depths(&self) -> BTreeMap<String, Depth> {
-        self.lock_depths().clone()
+        self.depths.per_mesh()
     }
 
-    fn lock_depths(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Depth>> {
-        self.depths.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The bounds and how things stand.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        self.depths.quota()
+    }
+
+    /// Whether the file is known to be whole (§4.11).
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.db.integrity()
+    }
+
+    /// The database itself, for who looks after it.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Looks the id up, decides (§4.5.1), inserts if there is no row, commits, and only then
     /// answers. The work is queued before this returns: a caller that goes away changes nothing.
+    /// Where there is no room for a row, an id that has one is answered all the same (§3.3).
     ///
     /// # Errors
-    /// When the queue is full or the commit fails: then nothing was accepted.
+    /// When there is no room, the queue is full or the commit fails: then nothing was accepted.
     pub fn accept(
         &self,
         new: NewRow,
+    ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let id = new.client_message_id.clone();
+        let fingerprint = new.envelope.fingerprint;
+        let explicit_mesh = new.mesh_is_explicit.then(|| new.envelope.mesh.clone());
+        let queued = self.depths.reserve(weight(&new.envelope)).map(|room| self.insert(new, room));
+        async move {
+            match queued {
+                Ok(answer) => answer.await,
+                Err(no_room) => {
+                    let known = outbox.existing(&id, fingerprint, explicit_mesh).await?;
+                    known.ok_or(no_room)
+                }
+            }
+        }
+    }
+
+    fn insert(
+        &self,
+        new: NewRow,
+        room: depth::Reservation,
     ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
         let outbox = self.clone();
         let inserted = Moved {
@@ -153,11 +166,14 @@ impl Outbox {
             status: Status::Pending,
             broker_message_id: None,
             last_error: None,
+            bytes: weight(&new.envelope),
         };
         let after = move |result: &Result<Accepted, Error>| {
             if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {
                 outbox.announce(&inserted);
             }
+            outbox.quota().heard(result);
+            drop(room);
         };
         self.db.try_write_one(move |tx| accept_in(tx, &new), after)
     }
@@ -250,67 +266,6 @@ impl Outbox {
         Ok(self.db.write(Durability::Relaxed, job, after).await?.is_some())
     }
 
-    /// Every inflight row becomes pending, due at `next_attempt_at`: at start nobody is sending
-    /// (§4.11). Every other waiting row is due no later than that either: a due time is wall time,
-    /// and the clock may have been set while nobody watched it (§4.6). Returns how many were
-    /// inflight.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn recover(&self, next_attempt_at: Millis) -> Result<usize, Error> {
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET status = 'pending', next_attempt_at = ?, \
-                       may_have_been_sent = 1 WHERE status = 'inflight'";
-            let recovered = tx.execute(sql, &[next_attempt_at.0.into()])?;
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
-                       WHERE status = 'pending' AND next_attempt_at > ?1";
-            tx.execute(sql, &[next_attempt_at.0.into()])?;
-            Ok(recovered)
-        };
-        let recovered =
-            self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await?;
-        self.count().await?;
-        Ok(recovered)
-    }
-
-    /// Makes every waiting row of `mesh` due no later than `now`: after the clock jumped, a due
-    /// time means nothing (§4.6).
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn hasten(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
-        let mesh = mesh.to_owned();
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
-                       WHERE mesh = ?2 AND status = 'pending' AND next_attempt_at > ?1";
-            tx.execute(sql, &[now.0.into(), (&mesh).into()])
-        };
-        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
-    }
-
-    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn hasten_recipients(
-        &self,
-        mesh: &str,
-        keys: Vec<String>,
-        now: Millis,
-    ) -> Result<usize, Error> {
-        let mesh = mesh.to_owned();
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE mesh = ?2 AND status = 'pending' \
-                       AND next_attempt_at > ?1 AND (recipient = ?3 OR recipient_member = ?3)";
-            let mut hastened = 0;
-            for key in &keys {
-                hastened += tx.execute(sql, &[now.0.into(), (&mesh).into(), key.into()])?;
-            }
-            Ok(hastened)
-        };
-        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
-    }
-
     /// One row with everything the API shows of it.
     ///
     /// # Errors
@@ -339,14 +294,19 @@ impl Outbox {
     /// Retires a row and puts a successor in its place, in one transaction (§4.5.3).
     ///
     /// # Errors
-    /// When the commit fails: then nothing changed.
+    /// When there is no room for the successor or the commit fails: then nothing changed.
     pub async fn requeue(&self, request: RequeueRequest) -> Result<RequeueOutcome, Error> {
+        // What is put in place of an old payload is new; the rest only changes its state.
+        let payload_bytes = request.patch.as_ref().map_or(0, |patch| patch.payload.len());
+        let room = self.depths.reserve(ROW_OVERHEAD_BYTES + payload_bytes as u64)?;
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| requeue::requeue_in(tx, request);
         let after = move |result: &Result<requeue::Done, Error>| {
             if let Ok(done) = result {
                 done.moves.iter().for_each(|moved| outbox.announce(moved));
             }
+            outbox.quota().heard(result);
+            drop(room);
         };
         Ok(self.db.write(Durability::Synced, job, after).await?.outcome)
     }
@@ -370,7 +330,7 @@ impl Outbox {
     }
 
     fn announce(&self, moved: &Moved) {
-        self.lock_depths().entry(moved.mesh.clone()).or_default().moved(moved.from, moved.status);
+        self.depths.moved(moved);
         (self.on_moved)(moved);
     }
 }

@@ -4,7 +4,8 @@
 
 use crate::db::Migrations;
 
-pub(super) static OUTBOX: Migrations = Migrations { name: "outbox", steps: &[OUTBOX_1] };
+pub(super) static OUTBOX: Migrations =
+    Migrations { name: "outbox", steps: &[OUTBOX_1, OUTBOX_DEPTH] };
 pub(super) static INBOX: Migrations = Migrations { name: "inbox", steps: &[INBOX_1] };
 
 /// `seq` is the order of insertion. The due index holds pending rows only, so that it stays small
@@ -42,6 +43,39 @@ CREATE INDEX outbox_due ON outbox (mesh, priority, next_attempt_at, enqueued_at)
   WHERE status = 'pending';
 CREATE INDEX outbox_inflight ON outbox (mesh) WHERE status = 'inflight';
 CREATE INDEX outbox_dead ON outbox (seq) WHERE status = 'dead';
+";
+
+/// How many rows each mesh has in each state and what they weigh (§1.2), kept by every change of a
+/// row, so that a daemon with a million rows knows it at once. 512 is `ROW_OVERHEAD_BYTES`.
+const OUTBOX_DEPTH: &str = "
+CREATE TABLE depth (
+  mesh TEXT NOT NULL,
+  status TEXT NOT NULL,
+  rows INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  PRIMARY KEY (mesh, status)
+) WITHOUT ROWID;
+INSERT INTO depth
+  SELECT mesh, status, count(*), sum(512 + octet_length(payload) + coalesce(octet_length(meta), 0))
+  FROM outbox GROUP BY mesh, status;
+CREATE TRIGGER depth_of_inserted AFTER INSERT ON outbox BEGIN
+  INSERT INTO depth VALUES (new.mesh, new.status, 1,
+    512 + octet_length(new.payload) + coalesce(octet_length(new.meta), 0))
+  ON CONFLICT DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER depth_of_deleted AFTER DELETE ON outbox BEGIN
+  UPDATE depth SET rows = rows - 1,
+    bytes = bytes - 512 - octet_length(old.payload) - coalesce(octet_length(old.meta), 0)
+  WHERE mesh = old.mesh AND status = old.status;
+END;
+CREATE TRIGGER depth_of_updated AFTER UPDATE OF mesh, status, payload, meta ON outbox BEGIN
+  UPDATE depth SET rows = rows - 1,
+    bytes = bytes - 512 - octet_length(old.payload) - coalesce(octet_length(old.meta), 0)
+  WHERE mesh = old.mesh AND status = old.status;
+  INSERT INTO depth VALUES (new.mesh, new.status, 1,
+    512 + octet_length(new.payload) + coalesce(octet_length(new.meta), 0))
+  ON CONFLICT DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+END;
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

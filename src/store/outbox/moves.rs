@@ -1,5 +1,6 @@
 //! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
 
+use super::depth::ROW_OVERHEAD_BYTES;
 use super::{Moved, query};
 use crate::db::{Error, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
@@ -141,8 +142,8 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<usize, Error> {
 
 /// What listeners are told of a move that happened.
 fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
-    let sql = "SELECT mesh, client_message_id, broker_message_id, last_error FROM outbox \
-               WHERE id = ?";
+    let sql = "SELECT mesh, client_message_id, broker_message_id, last_error, \
+               octet_length(payload) + coalesce(octet_length(meta), 0) FROM outbox WHERE id = ?";
     let row = tx.query_row(sql, &[guard.id().as_str().into()], |row| {
         Ok(Moved {
             from: Some(guard.leaves()),
@@ -151,6 +152,7 @@ fn moved_by(tx: &Tx<'_>, guard: &Guard) -> Result<Moved, Error> {
             status: guard.change().enters(),
             broker_message_id: row.text_or_null(2)?,
             last_error: row.text_or_null(3)?,
+            bytes: ROW_OVERHEAD_BYTES + u64::try_from(row.int(4)?).unwrap_or(0),
         })
     })?;
     row.ok_or_else(|| Error::corrupt("a row vanished inside its own transaction"))

@@ -2,6 +2,7 @@
 //! nothing happens.
 
 use super::accept::{insert, look_up};
+use super::depth::weight;
 use super::moves::apply;
 use super::{Moved, NewRow, query};
 use crate::db::{Error, Tx};
@@ -116,6 +117,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         status: Status::Pending,
         broker_message_id: None,
         last_error: None,
+        bytes: weight(&envelope),
     };
     let retired = apply(tx, guard)?;
     let new = NewRow {
