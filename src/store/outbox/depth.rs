@@ -158,3 +158,6 @@ impl Drop for Reservation {
         kept.reserved_bytes = kept.reserved_bytes.saturating_sub(self.bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;
