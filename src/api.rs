@@ -202,7 +202,7 @@ pub struct Health {
 pub struct DiskHealth {
     pub free_bytes: Option<u64>,
     pub reserved_bytes: u64,
-    pub percent: Option<u64>,
+    pub used_percent: Option<u64>,
 }
 
 /// Whether the databases are whole, in [`Health`]: `checking`, `whole` or `damaged` (§4.11).

@@ -102,7 +102,7 @@ fn store_line(health: &Health) -> String {
     let outbox = &health.outbox;
     let (used, max) = (size(outbox.bytes), size(outbox.max_bytes));
     let mut line = format!("outbox {used} of {max} ({} %)", outbox.percent);
-    if let (Some(free), Some(percent)) = (health.disk.free_bytes, health.disk.percent) {
+    if let (Some(free), Some(percent)) = (health.disk.free_bytes, health.disk.used_percent) {
         line += &format!(", disk {} free ({percent} % used)", size(free));
     }
     match (health.stores.outbox.as_str(), health.stores.inbox.as_str()) {

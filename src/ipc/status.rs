@@ -109,7 +109,7 @@ fn disk(usage: &Usage) -> DiskHealth {
     DiskHealth {
         free_bytes: usage.space.map(|space| space.free_bytes),
         reserved_bytes: usage.limits.disk_reserved_bytes,
-        percent: usage.disk_percent(),
+        used_percent: usage.disk_percent(),
     }
 }
 

@@ -28,7 +28,8 @@ const PROMISED: Duration = Duration::from_secs(1);
 /// Far enough in the future to be backed off whenever this runs.
 const BACKED_OFF_UNTIL: i64 = 1 << 45;
 /// Rows of each timed round of the hot path.
-const HOT_ROWS: u64 = 50_000;
+const HOT_ROWS: u64 = 20_000;
+const HOT_ROUNDS: usize = 5;
 
 fn main() {
     for status in [Status::Pending, Status::Done, Status::Inflight] {
@@ -38,8 +39,19 @@ fn main() {
         fill(&paths.outbox_db(), status);
         open(&paths, status);
     }
-    for has_counters in [true, false, true, false] {
-        hot_path(has_counters);
+    // By turns, and the best of each: the machine has other things to do, too.
+    let mut best = [[f64::MAX; 3]; 2];
+    for _ in 0..HOT_ROUNDS {
+        for has_counters in [false, true] {
+            let round = hot_path(has_counters);
+            let best = &mut best[usize::from(has_counters)];
+            best.iter_mut().zip(round).for_each(|(best, micros)| *best = best.min(micros));
+        }
+    }
+    for (name, [insert, claim, done]) in ["without counters", "with counters"].iter().zip(best) {
+        println!(
+            "{name:>16}: {insert:.1} µs an insert, {claim:.1} µs a claim, {done:.1} µs a done"
+        );
     }
 }
 
@@ -103,7 +115,7 @@ fn open(paths: &Paths, status: Status) {
 
 /// Inserts, claims and ends rows as the daemon's statements do, 64 to a transaction and without a
 /// sync, with the triggers that keep the counters and without them.
-fn hot_path(has_counters: bool) {
+fn hot_path(has_counters: bool) -> [f64; 3] {
     let dir = tempfile::tempdir().expect("a temp dir");
     let path = dir.path().join("outbox.db");
     Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens").close();
@@ -122,8 +134,7 @@ fn hot_path(has_counters: bool) {
     let claim = "UPDATE outbox SET status = 'inflight', attempts = 1 WHERE seq = ?1";
     let done = "UPDATE outbox SET status = 'done', broker_message_id = 'b', delivered_at = 1 \
                 WHERE seq = ?1";
-    let mut micros = Vec::new();
-    for sql in [insert, claim, done] {
+    [insert, claim, done].map(|sql| {
         let mut statement = connection.prepare(sql).expect("prepares");
         let started = Instant::now();
         for row in 1..=HOT_ROWS {
@@ -137,11 +148,6 @@ fn hot_path(has_counters: bool) {
                 connection.execute("COMMIT").expect("commits");
             }
         }
-        micros.push(started.elapsed().as_secs_f64() * 1e6 / HOT_ROWS as f64);
-    }
-    let with = if has_counters { "with counters" } else { "without" };
-    println!(
-        "{with:>13}: {:.1} µs an insert, {:.1} µs a claim, {:.1} µs a done",
-        micros[0], micros[1], micros[2]
-    );
+        started.elapsed().as_secs_f64() * 1e6 / HOT_ROWS as f64
+    })
 }
