@@ -54,11 +54,11 @@ fn envelope(number: usize) -> Envelope {
         destination,
         recipient,
         priority: Priority::Next,
-        meta: (number % 5 == 0).then(|| format!("{{\"n\":{number}}}")),
+        meta: number.is_multiple_of(5).then(|| format!("{{\"n\":{number}}}")),
         reply_to_id: None,
         mentions: Vec::new(),
         // Some have pages of their own.
-        payload: vec![b'x'; if number % 50 == 0 { 9000 } else { 40 + number % 100 }],
+        payload: vec![b'x'; if number.is_multiple_of(50) { 9000 } else { 40 + number % 100 }],
         fingerprint: Fingerprint::new([0; 32]),
     };
     let Envelope { destination, priority, meta, payload, .. } = &envelope;

@@ -21,11 +21,11 @@ fn new_row(number: usize) -> NewRow {
         id: RowId::trusted(format!("row-{number}")),
         client_message_id: ClientMessageId::trusted(format!("message-{number}")),
         envelope: Envelope {
-            mesh: if number % 3 == 0 { "demo" } else { "work" }.into(),
+            mesh: if number.is_multiple_of(3) { "demo" } else { "work" }.into(),
             destination: Destination::Everyone,
             recipient: None,
             priority: Priority::Next,
-            meta: (number % 2 == 0).then(|| "{\"key\":\"✔\"}".to_owned()),
+            meta: number.is_multiple_of(2).then(|| "{\"key\":\"✔\"}".to_owned()),
             reply_to_id: None,
             mentions: Vec::new(),
             payload: vec![b'x'; number],
