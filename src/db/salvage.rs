@@ -186,12 +186,14 @@ impl Copy<'_> {
         let mut is_whole = false;
         // Each round gets behind one damaged place; a file has no more of them than rows.
         for _ in 0..=limit {
-            let mut last = None;
-            let scanned = reader.scan(next, &mut |number, values| {
-                last = Some(number);
-                self.take(number, values)
-            })?;
-            let Some(error) = scanned.err() else {
+            let (numbers, damage) = reader.scan(next);
+            let last = numbers.last().copied();
+            for number in numbers {
+                if let Ok(Some(found)) = reader.look_up(number) {
+                    self.take_found(number, found)?;
+                }
+            }
+            let Some(error) = damage else {
                 is_whole = next == i64::MIN;
                 break;
             };

@@ -22,9 +22,6 @@ pub(super) struct Known {
     pub(super) is_complete: bool,
 }
 
-/// A row for whoever takes it.
-type Take<'a> = &'a mut dyn FnMut(i64, Vec<Value>) -> Result<(), Error>;
-
 impl Source {
     /// Opens it. The inner error says why nothing of it can be read.
     ///
@@ -84,7 +81,9 @@ impl Source {
 
     pub(super) fn reader(&self, table: &Shape) -> Result<Reader<'_>, Error> {
         let from = format!("{} FROM {} NOT INDEXED", columns(table), quoted(&table.name));
-        let scan = format!("SELECT rowid AS k, {from} WHERE rowid >= ? ORDER BY rowid");
+        let name = quoted(&table.name);
+        let scan =
+            format!("SELECT rowid AS k FROM {name} NOT INDEXED WHERE rowid >= ? ORDER BY rowid");
         let look_up = format!("SELECT {from} WHERE rowid = ?");
         let column = |name: &String| {
             let (name, table) = (quoted(name), quoted(&table.name));
@@ -93,8 +92,9 @@ impl Source {
         };
         Ok(Reader {
             scan: self.connection.prepare(scan)?,
-            look_up: self.connection.prepare(look_up)?,
-            columns: table.columns.iter().map(column).collect::<Result<_, _>>()?,
+            // A damaged schema may have other names for some columns: those are lost alone.
+            look_up: self.connection.prepare(look_up).ok(),
+            columns: table.columns.iter().map(|name| column(name).ok()).collect(),
         })
     }
 
@@ -121,7 +121,7 @@ impl Source {
         loop {
             match statement.next() {
                 Ok(State::Done) => return Ok(Ok(())),
-                Ok(State::Row) => match values(&statement, 0) {
+                Ok(State::Row) => match values(&statement) {
                     Ok(values) => take(values)?,
                     Err(error) => return Ok(Err(error)),
                 },
@@ -148,9 +148,9 @@ impl Source {
 /// The statements that read one table.
 pub(super) struct Reader<'c> {
     scan: Statement<'c>,
-    look_up: Statement<'c>,
-    /// One for each column.
-    columns: Vec<Statement<'c>>,
+    look_up: Option<Statement<'c>>,
+    /// One for each column that the schema still knows.
+    columns: Vec<Option<Statement<'c>>>,
 }
 
 /// A row that was looked up.
@@ -162,44 +162,41 @@ pub(super) struct Found {
 }
 
 impl Reader<'_> {
-    /// Hands over the rows from `next` on, until the end or the damage, which is the inner error.
-    ///
-    /// # Errors
-    /// What `take` says.
-    pub(super) fn scan(&mut self, next: i64, take: Take<'_>) -> Result<Result<(), Error>, Error> {
-        // A statement that failed is reset by the next one's reset; its error was told before.
+    /// The numbers of the rows from `next` on, and the damage they end at, if they do. What a scan
+    /// shows of a damaged page may be no row at all: who wants the row looks it up.
+    pub(super) fn scan(&mut self, next: i64) -> (Vec<i64>, Option<Error>) {
+        let mut numbers = Vec::new();
+        let damage = self.scan_into(next, &mut numbers).err();
+        (numbers, damage)
+    }
+
+    fn scan_into(&mut self, next: i64, numbers: &mut Vec<i64>) -> Result<(), Error> {
+        // Says again what its last step said.
         let _ = self.scan.reset();
-        if let Err(error) = self.scan.bind((1, next)) {
-            return Ok(Err(error.into()));
+        self.scan.bind((1, next))?;
+        while self.scan.next()? == State::Row {
+            numbers.push(self.scan.read::<i64, _>(0)?);
         }
-        loop {
-            match self.scan.next() {
-                Ok(State::Done) => return Ok(Ok(())),
-                Ok(State::Row) => {
-                    let number = self.scan.read::<i64, _>(0);
-                    match (number, values(&self.scan, 1)) {
-                        (Ok(number), Ok(values)) => take(number, values)?,
-                        (Err(error), _) => return Ok(Err(error.into())),
-                        (_, Err(error)) => return Ok(Err(error)),
-                    }
-                }
-                Err(error) => return Ok(Err(error.into())),
-            }
-        }
+        Ok(())
     }
 
     /// The row of this number. A row lies on several pages if it is large: where one of them cannot
     /// be read, the columns on the others can.
     pub(super) fn look_up(&mut self, number: i64) -> Result<Option<Found>, Error> {
-        match values_of(&mut self.look_up, number) {
-            Ok(found) => Ok(found.map(|values| Found { values, is_whole: true })),
-            Err(_) => self.look_up_columns(number),
+        match self.look_up.as_mut().map(|look_up| values_of(look_up, number)) {
+            Some(Ok(found)) => Ok(found.map(|values| Found { values, is_whole: true })),
+            Some(Err(_)) | None => self.look_up_columns(number),
         }
     }
 
     fn look_up_columns(&mut self, number: i64) -> Result<Option<Found>, Error> {
         let mut values = Vec::with_capacity(self.columns.len());
         for (place, column) in self.columns.iter_mut().enumerate() {
+            let Some(column) = column else {
+                // The number is the first column, where a table has one.
+                values.push(if place == 0 { Value::Integer(number) } else { Value::Null });
+                continue;
+            };
             match values_of(column, number) {
                 Ok(Some(mut value)) => values.append(&mut value),
                 Ok(None) => return Ok(None),
@@ -219,13 +216,13 @@ fn values_of(statement: &mut Statement<'_>, number: i64) -> Result<Option<Vec<Va
     statement.bind((1, number))?;
     match statement.next()? {
         State::Done => Ok(None),
-        State::Row => values(statement, 0).map(Some),
+        State::Row => values(statement).map(Some),
     }
 }
 
-/// Every column from `first` on, as it is stored.
-fn values(statement: &Statement<'_>, first: usize) -> Result<Vec<Value>, Error> {
-    (first..statement.column_count())
+/// Every column, as it is stored.
+fn values(statement: &Statement<'_>) -> Result<Vec<Value>, Error> {
+    (0..statement.column_count())
         .map(|column| statement.read::<Value, _>(column).map_err(Error::from))
         .collect()
 }
