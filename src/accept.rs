@@ -102,8 +102,8 @@ pub enum Rejection {
     },
     /// Too many requests wait for the disk.
     Busy,
-    /// The disk is full.
-    DiskFull,
+    /// The outbox or the disk has no room for it; what to do about that.
+    NoRoom(String),
     /// The outbox is damaged.
     StoreDamaged(String),
     /// The outbox cannot be used.
@@ -114,7 +114,7 @@ impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
         match error.kind() {
             Kind::Busy => Self::Busy,
-            Kind::Full => Self::DiskFull,
+            Kind::Full => Self::NoRoom(error.to_string()),
             Kind::Corrupt => Self::StoreDamaged(error.to_string()),
             _ => Self::Store(error.to_string()),
         }

@@ -5,9 +5,11 @@
 
 mod operator;
 mod request;
+mod size;
 
 pub use operator::{Aborted, ChainLink, Inspected, Pruned, Removed, Requeued};
 pub use request::{AbortBody, BodyError, PruneBody, RequeueBody, SeenBody, SendBody};
+pub use size::size;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -187,11 +189,38 @@ pub struct Health {
     pub ok: bool,
     pub pid: u32,
     pub status: String,
+    /// Why `status` is `degraded`, in words.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// What may become a reason.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     pub uptime_seconds: u64,
     pub brokers: std::collections::BTreeMap<String, String>,
     pub meshes: Vec<MeshHealth>,
     pub outbox: OutboxHealth,
+    #[serde(default)]
+    pub disk: DiskHealth,
+    #[serde(default)]
+    pub stores: StoresHealth,
     pub durable: bool,
+}
+
+/// The disk in [`Health`]; members are `null` where the file system does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct DiskHealth {
+    pub free_bytes: Option<u64>,
+    pub reserved_bytes: u64,
+    pub used_percent: Option<u64>,
+}
+
+/// Whether the databases are whole, in [`Health`]: `checking`, `whole` or `damaged` (§4.11).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct StoresHealth {
+    pub outbox: String,
+    pub inbox: String,
 }
 
 /// One mesh in [`Health`].
@@ -217,6 +246,13 @@ pub struct OutboxHealth {
     pub dead: u64,
     pub aborted: u64,
     pub oldest_pending_age_seconds: Option<u64>,
+    /// What pending, inflight and dead rows weigh (§1.2).
+    #[serde(default)]
+    pub bytes: u64,
+    #[serde(default)]
+    pub max_bytes: u64,
+    #[serde(default)]
+    pub percent: u64,
 }
 
 /// `GET /v1/peers`.
@@ -262,6 +298,20 @@ pub struct OutboxEvent {
     pub last_error: Option<String>,
     /// `null` in the event of a changed status.
     pub receipt: Option<Receipt>,
+}
+
+/// Data of the `system` event that tells how full a store is (§1.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
+pub struct StorageEvent {
+    pub ts: String,
+    /// `storage`.
+    pub event: String,
+    /// `outbox` or `disk`.
+    pub subject: String,
+    /// `ok`, `warning` or `refusing`.
+    pub level: String,
+    pub detail: String,
 }
 
 /// Data of a `broker_status` event.

@@ -22,6 +22,7 @@ mod mesh;
 mod outbox;
 mod peers;
 mod print;
+mod recover;
 mod retire;
 mod send;
 mod table;

@@ -11,7 +11,7 @@ mod settings;
 
 pub use error::ConfigError;
 pub(crate) use error::distance;
-pub use settings::{Broker, Daemon, Features, Inbox, Ipc, LegacyBrokers, Link, Outbox};
+pub use settings::{Broker, Daemon, Disk, Features, Inbox, Ipc, LegacyBrokers, Link, Outbox};
 
 use keys::{KEYS, Key, Kind, Preset, Reload, SECTIONS};
 use serde::Serialize;
@@ -49,6 +49,8 @@ pub struct Settings {
     pub outbox: Outbox,
     /// `[inbox]`
     pub inbox: Inbox,
+    /// `[disk]`
+    pub disk: Disk,
     /// `[link]` and `[reconnect]`
     pub link: Link,
     /// `[features]`
@@ -193,6 +195,7 @@ impl Settings {
             ipc: Ipc::read(&entries),
             outbox: Outbox::read(&entries),
             inbox: Inbox::read(&entries),
+            disk: Disk::read(&entries),
             link: Link::read(&entries),
             features: Features::read(&entries),
             broker: Broker::read(&entries),

@@ -4,6 +4,7 @@ mod attach;
 mod bind;
 mod local;
 pub mod lock;
+pub mod repair;
 mod signals;
 mod witness;
 
@@ -21,6 +22,7 @@ use crate::meshes::{Mesh, Meshes};
 use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use crate::recover::{self, Stores};
 use crate::store::inbox::Bounds;
+use crate::store::quota::Limits;
 use crate::store::{Error as StoreError, Kind};
 use crate::upkeep::Upkeep;
 use crate::{log, roster};
@@ -140,7 +142,12 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
     let (stop, stopped) = Shutdown::new();
     let (bus, meshes) = (Bus::default(), Meshes::default());
-    let stores = recover::open(&paths, Driver::Threaded, &clock, &bus, &meshes, boot_id()).await?;
+    let limits = Limits {
+        outbox_bytes_max: settings.outbox.bytes_max,
+        disk_reserved_bytes: settings.disk.reserved_bytes,
+    };
+    let surroundings = (&clock, &bus, &meshes);
+    let stores = recover::open(&paths, Driver::Threaded, surroundings, limits, boot_id()).await?;
     let broker = match local_broker {
         None => None,
         Some(local) => Some(local::start(local, &paths, &clock, &stopped).await?),
@@ -169,6 +176,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
         meshes = meshes.all().len(),
         "the daemon is up"
     );
+    recover::check_in_background(&stores, &clock);
     let ended = run_until_signal(&mut signals, &mut fleet).await;
     stop.fire();
     // The order of §14: sends under way finish, links say goodbye, then the stores close.
@@ -199,7 +207,8 @@ async fn run_until_signal(signals: &mut Signals, fleet: &mut Fleet) -> Result<()
     loop {
         let asked = async { Ok(signals.next().await) };
         let refused = async { Err(all_refused(&fleet.meshes).await) };
-        match asked.or(refused).await? {
+        let lost = async { Err(store_lost(&fleet.stores).await) };
+        match asked.or(refused).or(lost).await? {
             Asked::Stop(name) => {
                 tracing::info!(signal = name, "stopping");
                 return Ok(());
@@ -230,6 +239,21 @@ async fn all_refused(meshes: &Meshes) -> DaemonError {
         }
         changed.await;
     }
+}
+
+/// Completes when a store's thread panicked. The process ends, so that whoever looks after it starts
+/// another one: a daemon without its stores is up and deaf.
+async fn store_lost(stores: &Stores) -> DaemonError {
+    let outbox = async {
+        stores.outbox.db().lost().await;
+        "outbox"
+    };
+    let inbox = async {
+        stores.inbox.db().lost().await;
+        "inbox"
+    };
+    let name = outbox.or(inbox).await;
+    DaemonError::Failed(format!("a thread of the {name} panicked: the log has the backtrace"))
 }
 
 async fn ipc_on_both(
@@ -317,9 +341,10 @@ impl From<IdentityError> for DaemonError {
 impl From<StoreError> for DaemonError {
     fn from(error: StoreError) -> Self {
         match error.kind() {
-            Kind::Corrupt => Self::StoreDamaged(format!(
-                "the outbox is damaged: {error}. Nothing was changed; see `claudemesh daemon recover`"
-            )),
+            Kind::Corrupt => {
+                let why = repair::first_finding(&error.to_string());
+                Self::StoreDamaged(format!("outbox.db is damaged: {why}"))
+            }
             Kind::InUse => Self::Conflict(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }

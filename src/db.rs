@@ -9,17 +9,22 @@
 //! bundled SQLite has a bug that corrupts the WAL otherwise.
 
 mod adopt;
+mod condition;
 mod error;
 mod open;
 mod reader;
+mod salvage;
 mod tx;
 mod writer;
 
 pub use adopt::Adoption;
+pub use condition::Integrity;
 pub use error::{Error, Kind};
 pub use open::{Check, Migrations, check};
+pub use salvage::{Judgement, Note, Rules, Saved, SavedRow, salvage};
 pub use tx::{Columns, Param, Tx};
 
+use condition::{Alarm, Condition};
 use futures_channel::oneshot;
 use reader::Readers;
 use smol::channel::{Sender, TrySendError};
@@ -77,6 +82,8 @@ struct Shared {
     driver: Driver,
     jobs: Sender<Box<dyn Job>>,
     readers: Readers,
+    condition: Condition,
+    alarm: Alarm,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -92,22 +99,29 @@ impl Db {
         migrations: &'static Migrations,
         driver: Driver,
     ) -> Result<Self, Error> {
-        open::prepare(path, migrations)?;
+        let condition = Condition::new(open::prepare(path, migrations)?);
+        let alarm = Alarm::new();
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();
         let faults = match &driver {
             Driver::Threaded => None,
             Driver::Inline(faults) => Some(faults.clone()),
         };
+        let (watch, writer_condition) = (alarm.watch_writer(queue.clone()), condition.clone());
         let thread = std::thread::Builder::new()
             .name(format!("{}-writer", migrations.name))
-            .spawn(move || writer::run(&writer_path, &queue, faults.as_deref()))
+            .spawn(move || {
+                let _watch = watch;
+                writer::run(&writer_path, &queue, &writer_condition, faults.as_deref());
+            })
             .map_err(|e| Error::new(Kind::Io, format!("cannot start the writer thread: {e}")))?;
         let shared = Shared {
             path: path.to_path_buf(),
             driver,
             jobs,
-            readers: Readers::start(path, migrations.name)?,
+            readers: Readers::start(path, migrations.name, &condition, &alarm)?,
+            condition,
+            alarm,
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -117,6 +131,35 @@ impl Db {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Whether the file is known to be whole (§4.11).
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.shared.condition.integrity()
+    }
+
+    /// Checks the whole file, on a connection of its own that can only read. Blocks, for minutes if
+    /// the file is large. Once it found damage, every request is answered with
+    /// [`Kind::Corrupt`].
+    pub fn check_whole(&self) {
+        let condition = &self.shared.condition;
+        condition.checked(Integrity::Checking);
+        match check(self.path()) {
+            Ok(Check::Whole) => condition.checked(Integrity::Whole),
+            Ok(Check::Damaged(findings)) => condition.found(&Error::damaged(findings)),
+            Err(error) if error.is_damage() => condition.found(&error),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path().display(), "a check could not be made");
+                condition.checked(Integrity::Unchecked);
+            }
+        }
+    }
+
+    /// Completes when a thread of this database panicked. Nothing works any more then, and only a
+    /// new process can help.
+    pub async fn lost(&self) {
+        self.shared.alarm.rings().await;
     }
 
     /// Runs `job` in the writer's next transaction, waiting for room in its queue.

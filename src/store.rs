@@ -8,7 +8,9 @@ mod age;
 pub mod inbox;
 mod legacy;
 pub mod outbox;
+pub mod quota;
+pub mod salvage;
 mod schema;
 mod step;
 
-pub use crate::db::{Error, Kind};
+pub use crate::db::{Error, Integrity, Kind};

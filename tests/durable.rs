@@ -5,14 +5,19 @@
 
 #[path = "support/rig.rs"]
 mod rig;
+#[path = "support/small_disk.rs"]
+mod small_disk;
 
 use rig::{Daemon, Home, Mesh, eventually};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use small_disk::SmallDisk;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set to 1 where the tools are known to be there: then their absence fails the test.
 const REQUIRED: &str = "CLAUDEMESH_REQUIRE_STRACE";
+/// The disk itself says when it is full.
+const WITHOUT_RESERVE: &str = "[disk]\nreserved_bytes = 0\n";
 
 /// How often a full disk is spoken of: once, and again if a commit between fitted after all.
 const LOGGED_FAILURES_MAX: usize = 5;
@@ -245,56 +250,10 @@ fn a_message_is_acknowledged_only_after_the_sync_of_its_row_returned() {
     }
 }
 
-/// A small file system on a daemon directory; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where we may not mount.
-    fn mount(at: &Path) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            skip("a small disk needs root to mount it");
-            return None;
-        }
-        let keep = std::fs::read(at.join("config.toml")).ok()?;
-        let options = "size=3m,mode=700";
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            skip("this machine does not let us mount a small disk");
-            return None;
-        }
-        let disk = Self(at.to_path_buf());
-        std::fs::write(at.join("config.toml"), keep).ok()?;
-        Some(disk)
-    }
-
-    fn fill(&self) {
-        let mut ballast = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.0.join("ballast"))
-            .expect("opens");
-        for size in [64 * 1024, 512, 1] {
-            while std::io::Write::write_all(&mut ballast, &vec![7; size]).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.0.join("ballast")).expect("removes");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazy: the daemon that is killed after this still has its files open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_accepts_nothing_and_recovers() {
     let mut mesh = Mesh::new();
-    let Some(disk) = SmallDisk::mount(&mesh.alice.daemon_dir()) else { return };
+    let Some(disk) = SmallDisk::mount(&mesh.alice.daemon_dir(), WITHOUT_RESERVE) else { return };
     mesh.broker.process.kill();
     // Beside the small disk, or it could not say anything.
     let log = mesh.alice.path().join("log");
@@ -321,7 +280,10 @@ fn a_full_disk_refuses_accepts_nothing_and_recovers() {
     }
     assert!(refused.len() > 10, "{} refused, {} accepted", refused.len(), accepted.len());
     assert!(alice.process.is_running());
-    assert_eq!(alice.get("/v1/health").status(), 200);
+    let health = alice.get("/v1/health").json();
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert!(health["reasons"].to_string().contains("the disk is full"), "{health}");
+    assert_eq!(alice.get("/v1/events").status(), 507);
     for id in &accepted {
         assert_eq!(alice.status(id), "pending", "{id}");
     }
@@ -329,6 +291,10 @@ fn a_full_disk_refuses_accepts_nothing_and_recovers() {
         assert_eq!(alice.get(&format!("/v1/messages/{id}")).status(), 404, "{id}");
     }
     disk.make_room();
+    // By itself: nothing is sent, and nothing is started again.
+    eventually("a daemon that is well", || {
+        (alice.get("/v1/health").json()["status"] == "ok").then_some(())
+    });
     eventually("an accept after there is room", || {
         (alice.send(&body(&refused[0])).status() == 202).then_some(())
     });
@@ -351,7 +317,7 @@ fn a_full_disk_refuses_accepts_nothing_and_recovers() {
 #[test]
 fn a_receiver_with_a_full_disk_leaves_the_message_with_the_broker() {
     let mesh = Mesh::new();
-    let Some(disk) = SmallDisk::mount(&mesh.bob.daemon_dir()) else { return };
+    let Some(disk) = SmallDisk::mount(&mesh.bob.daemon_dir(), WITHOUT_RESERVE) else { return };
     let (alice, bob) = (Daemon::start(&mesh.alice), Daemon::start(&mesh.bob));
     alice.wait_for_peer("bob");
     disk.fill();

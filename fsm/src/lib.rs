@@ -17,6 +17,7 @@
 //! | [`dedupe`] | what a broker answers to an id it may know | §4.5b |
 //! | [`refusal`] | what a broker's "no" asks of us | §4.6 |
 //! | [`receive`] | what a pushed message is to its receiver | §5 |
+//! | [`quota`] | how full a store is, and whether it takes more | §1.2 |
 //! | [`host`] | whether this is still the host the keys were made on | §2.2 |
 
 #![no_std]
@@ -31,6 +32,7 @@ pub mod id;
 pub mod link;
 pub mod negotiate;
 pub mod outbox;
+pub mod quota;
 pub mod receive;
 pub mod refusal;
 pub mod retry;

@@ -6,7 +6,7 @@ use super::detach::{LOOK_PAUSE, uptime};
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, age, columns, inline};
-use crate::api::{Health, MeshHealth, Version};
+use crate::api::{Health, MeshHealth, Version, size};
 use crate::client;
 use crate::config::Settings;
 use crate::daemon::lock;
@@ -86,7 +86,32 @@ fn screen(context: &Context, health: &Health, version: &Version, tcp: Option<&st
     }
     let width = name_width(health);
     let links = if health.meshes.is_empty() { NO_MESH.to_owned() } else { link_lines(health) };
-    format!("{:<width$}  {about}\n{:<width$}  {depth}\n{links}", "daemon", "outbox")
+    let mut lines = vec![format!("{:<width$}  {about}", "daemon")];
+    let why = |word, texts: &[String]| {
+        texts.iter().map(|text| format!("{word:<width$}  {}", inline(text))).collect::<Vec<_>>()
+    };
+    lines.extend(why("why", &health.reasons));
+    lines.extend(why("warning", &health.warnings));
+    lines.push(format!("{:<width$}  {}", "store", store_line(health)));
+    lines.push(format!("{:<width$}  {depth}", "outbox"));
+    lines.push(links);
+    lines.join("\n")
+}
+
+/// How full the outbox and the disk are, and whether the databases are whole.
+fn store_line(health: &Health) -> String {
+    let outbox = &health.outbox;
+    let (used, max) = (size(outbox.bytes), size(outbox.max_bytes));
+    let mut line = format!("outbox {used} of {max} ({} %)", outbox.percent);
+    if let (Some(free), Some(percent)) = (health.disk.free_bytes, health.disk.used_percent) {
+        line += &format!(", disk {} free ({percent} % used)", size(free));
+    }
+    match (health.stores.outbox.as_str(), health.stores.inbox.as_str()) {
+        ("whole", "whole") => line + ", checked",
+        (outbox, inbox) => {
+            line + &format!(", outbox.db {}, inbox.db {}", inline(outbox), inline(inbox))
+        }
+    }
 }
 
 fn name_width(health: &Health) -> usize {

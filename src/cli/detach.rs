@@ -7,7 +7,7 @@
 use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, age};
-use super::{daemon as status, exit};
+use super::{daemon as status, exit, up};
 use crate::api::Health;
 use crate::clock;
 use crate::daemon::lock;
@@ -30,6 +30,8 @@ pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const LOG_LINES_SHOWN: usize = 5;
 /// The end of the log that is read for them, in bytes.
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
+/// How the daemon says that a store is damaged.
+const DAMAGED: &str = "outbox.db is damaged";
 const PRIVATE_FILE_MODE: u32 = 0o600;
 
 /// Starts `claudemesh <args>` unless a daemon runs, and reports; `choice` is said when it starts.
@@ -157,6 +159,11 @@ async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
         Some(0) => Ok(context.client().health().await.map_err(|error| context.explain(error))?),
         code => {
             let exit = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED);
+            let said = last_lines(&stderr_file(&context.paths));
+            let damage = said.iter().find(|line| line.contains(DAMAGED));
+            if let Some(damage) = damage.filter(|_| exit == exit::CONFLICT) {
+                return Err(up::damaged(context, damage.trim_start_matches("error: ")));
+            }
             let failure = Failure::new(exit, "daemon_did_not_start", "the daemon did not start");
             Err(with_last_words(context, failure))
         }

@@ -5,7 +5,8 @@ use super::args::Parsed;
 use super::context::Context;
 use super::failure::Failure;
 use super::{
-    broker, complete, daemon, demo, events, inbox, member, mesh, outbox, peers, retire, send, up,
+    broker, complete, daemon, demo, events, inbox, member, mesh, outbox, peers, recover, retire,
+    send, up,
 };
 
 /// What acts on a command: the exit code, or why not.
@@ -182,6 +183,20 @@ pub(super) const COMMANDS: &[Command] = &[
                   open ones stay. Exits 3 when the daemon is not running.",
         examples: &["claudemesh daemon reload"],
         run: daemon::run_reload,
+        ..PLAIN
+    },
+    Command {
+        words: &["daemon", "recover"],
+        flags: &[
+            flag("check", Nothing, "look and change nothing (the default)"),
+            flag("salvage", Nothing, "keep every readable row in a new file, list the rest"),
+            flag("fresh", Nothing, "set a damaged file aside, start empty"),
+        ],
+        about: "examine or repair damaged databases, while no daemon runs",
+        details: "Only a damaged file is ever replaced, and it is set aside, not deleted. Exits 5 \
+                  when a file is damaged and stays so, or when a daemon runs.",
+        examples: &["claudemesh daemon recover --check", "claudemesh daemon recover --salvage"],
+        run: recover::run,
         ..PLAIN
     },
     Command {

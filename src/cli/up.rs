@@ -5,7 +5,7 @@ use super::args::Parsed;
 use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
-use super::{broker, detach, exit};
+use super::{broker, detach, exit, recover};
 use crate::config::{LegacyBrokers, Origin, Settings};
 use crate::daemon::{self, DaemonError, LocalBroker};
 use crate::join;
@@ -29,8 +29,14 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     match daemon::run(options) {
         Ok(()) => Ok(exit::OK),
         Err(DaemonError::AlreadyRunning(_)) => detach::report_running(context),
+        Err(error @ DaemonError::StoreDamaged(_)) => Err(damaged(context, error)),
         Err(error) => Err(Failure::new(error.exit_code(), code_of(&error), error)),
     }
+}
+
+/// A store is damaged: what can be done about it (§4.11).
+pub(super) fn damaged(context: &Context, why: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::CONFLICT, "store_damaged", why).hint(recover::hints(context))
 }
 
 const fn code_of(error: &DaemonError) -> &'static str {

@@ -6,8 +6,18 @@
 use claudemesh_fsm::retry;
 
 /// The sections of `config.toml`; `[metrics]` is reserved and has no keys yet.
-pub const SECTIONS: &[&str] =
-    &["broker", "daemon", "features", "inbox", "ipc", "link", "metrics", "outbox", "reconnect"];
+pub const SECTIONS: &[&str] = &[
+    "broker",
+    "daemon",
+    "disk",
+    "features",
+    "inbox",
+    "ipc",
+    "link",
+    "metrics",
+    "outbox",
+    "reconnect",
+];
 
 /// The features a broker may be asked for (§15).
 pub const FEATURES: &[&str] = &[
@@ -50,6 +60,10 @@ pub mod default {
     pub const STALL_MS: u64 = 30_000;
     /// `ipc.idle_ms`.
     pub const IDLE_MS: u64 = 75_000;
+    /// `outbox.max_bytes`.
+    pub const OUTBOX_BYTES_MAX: u64 = 5 * 1024 * 1024 * KIB;
+    /// `disk.reserved_bytes`.
+    pub const DISK_RESERVED_BYTES: u64 = 64 * 1024 * KIB;
     /// `outbox.backoff_cap_ms`.
     pub const OUTBOX_BACKOFF_CAP_MS: u64 = retry::BACKOFF_CAP_MS;
     /// `inbox.retention_days`.
@@ -216,9 +230,12 @@ pub const KEYS: &[Key] = &[
 
     key("outbox.max_age_hours", Integer(1, retry::MAX_AGE_HOURS_MAX), Unset, Applies, "age at which a row expires; else what the broker's window allows"),
     bounded("outbox.backoff_cap_ms", Integer(100, 3_600_000), default::OUTBOX_BACKOFF_CAP_MS, NeedsRestart, "longest wait between attempts"),
+    bounded("outbox.max_bytes", Integer(1 << 20, 1 << 50), default::OUTBOX_BYTES_MAX, NeedsRestart, "what pending, inflight and failed messages may weigh"),
 
     bounded("inbox.retention_days", DAYS, default::INBOX_RETENTION_DAYS, NeedsRestart, "how long what arrived is kept"),
     bounded("inbox.max_bytes", STORE_BYTES, default::INBOX_BYTES_MAX, NeedsRestart, "size of the inbox; beyond it the oldest goes"),
+
+    bounded("disk.reserved_bytes", Integer(0, 1 << 50), default::DISK_RESERVED_BYTES, NeedsRestart, "what stays free on the disk; below it nothing new is stored"),
 
     bounded("link.hello_ms", TIMER_MS, default::HELLO_MS, Applies, "time for a broker to answer the hello"),
     bounded("link.ack_ms", TIMER_MS, default::ACK_MS, Applies, "time for a broker to answer a send"),

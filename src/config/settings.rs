@@ -56,6 +56,15 @@ pub struct Outbox {
     pub max_age_hours: Option<u64>,
     /// The longest wait between attempts.
     pub backoff_cap_ms: u64,
+    /// What pending, inflight and dead rows may weigh.
+    pub bytes_max: u64,
+}
+
+/// `[disk]` (§1.2)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What stays free.
+    pub reserved_bytes: u64,
 }
 
 /// `[inbox]` (§1.2)
@@ -175,6 +184,7 @@ impl Outbox {
         Self {
             max_age_hours: entries.integer_or_none("outbox.max_age_hours"),
             backoff_cap_ms: entries.integer("outbox.backoff_cap_ms"),
+            bytes_max: entries.integer("outbox.max_bytes"),
         }
     }
 }
@@ -185,6 +195,12 @@ impl Inbox {
             retention_days: entries.integer("inbox.retention_days"),
             bytes_max: entries.integer("inbox.max_bytes"),
         }
+    }
+}
+
+impl Disk {
+    pub(super) fn read(entries: &Entries) -> Self {
+        Self { reserved_bytes: entries.integer("disk.reserved_bytes") }
     }
 }
 

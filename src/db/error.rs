@@ -33,19 +33,30 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    /// SQLite found the file damaged, as opposed to a row that makes no sense.
+    is_damage: bool,
 }
 
 impl Error {
     /// An error of `kind`, explained by `message`.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), is_damage: false }
     }
 
     /// The stored data is not what the schema allows.
     #[must_use]
     pub fn corrupt(message: impl fmt::Display) -> Self {
         Self::new(Kind::Corrupt, message.to_string())
+    }
+
+    /// The file itself is damaged: nothing may be written to it any more.
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self { is_damage: true, ..Self::new(Kind::Corrupt, message) }
+    }
+
+    pub(super) const fn is_damage(&self) -> bool {
+        self.is_damage
     }
 
     pub(super) fn busy() -> Self {
@@ -94,6 +105,10 @@ impl From<sqlite::Error> for Error {
             Some(CONSTRAINT) => Kind::Constraint,
             _ => Kind::Other,
         };
-        Self { kind, message: error.to_string() }
+        let message = match kind {
+            Kind::Full => format!("the disk is full ({error}): free some space"),
+            _ => error.to_string(),
+        };
+        Self { kind, message, is_damage: kind == Kind::Corrupt }
     }
 }

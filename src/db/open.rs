@@ -1,7 +1,7 @@
 //! Opening a database: file mode, pragmas, schema version, and whether it is whole (§4.5.2, §4.11).
 
 use super::adopt::{Adoption, adopt};
-use super::{Error, Kind, Tx};
+use super::{Error, Integrity, Kind, Tx};
 use sqlite::{Connection, OpenFlags};
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -82,10 +82,11 @@ pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Error> {
 }
 
 /// Creates the file if need be, checks it, and runs the migrations it lacks. A file that is refused
-/// is not changed: it is judged before the pragmas that write to it.
-pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error> {
+/// is not changed: it is judged before the pragmas that write to it. Says how much was looked at.
+pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<Integrity, Error> {
     create_private(path)?;
-    let version = match judge(path, migrations)? {
+    let (found, integrity) = judge(path, migrations)?;
+    let version = match found {
         Found::Ours(version) => version,
         Found::Theirs(adoption) => {
             let (file, from) = (path.display(), adoption.from);
@@ -102,17 +103,19 @@ pub(super) fn prepare(path: &Path, migrations: &Migrations) -> Result<(), Error>
     // A crash may leave commits that were written and never synced. They are visible now and will
     // be answered for, so they reach stable storage first (§4.7).
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    Ok(())
+    Ok(integrity)
 }
 
-/// What the file is, if it is whole and ours or may become ours.
-fn judge(path: &Path, migrations: &Migrations) -> Result<Found, Error> {
+/// What the file is and how much of it was looked at, if it is whole and ours or may become ours.
+fn judge(path: &Path, migrations: &Migrations) -> Result<(Found, Integrity), Error> {
     let connection = Connection::open(path)?;
     require_compile_options(&connection)?;
-    if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX
-        && let Check::Damaged(findings) = quick_check(&connection)?
-    {
-        return Err(Error::new(Kind::Corrupt, format!("{}: {findings}", path.display())));
+    let mut integrity = Integrity::Unchecked;
+    if size_bytes(path) <= CHECKED_AT_OPEN_BYTES_MAX {
+        if let Check::Damaged(findings) = quick_check(&connection)? {
+            return Err(Error::damaged(findings));
+        }
+        integrity = Integrity::Whole;
     }
     let (name, newest) = (migrations.name, migrations.steps.len());
     let version = read_one(&connection, "PRAGMA user_version")?;
@@ -129,7 +132,7 @@ fn judge(path: &Path, migrations: &Migrations) -> Result<Found, Error> {
         if let Some(adoption) = migrations.adoption
             && (adoption.recognises)(&Tx::new(&connection))?
         {
-            return Ok(Found::Theirs(adoption));
+            return Ok((Found::Theirs(adoption), integrity));
         }
         let text = format!(
             "{} has tables but not this program's schema: move it away, or name another daemon directory. The file was not touched",
@@ -137,7 +140,7 @@ fn judge(path: &Path, migrations: &Migrations) -> Result<Found, Error> {
         );
         return Err(Error::new(Kind::Foreign, text));
     }
-    Ok(Found::Ours(version))
+    Ok((Found::Ours(version), integrity))
 }
 
 /// Checks a whole database file without changing it (§4.11).
@@ -158,12 +161,17 @@ fn create_private(path: &Path) -> Result<(), Error> {
         .map_err(|e| Error::new(Kind::Io, format!("cannot open {}: {e}", path.display())))
 }
 
+/// The file that SQLite keeps beside a database, by its suffix.
+pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Takes from everybody else what another program, or a restored backup, let them read (§1.1).
 fn make_private(path: &Path) -> Result<(), Error> {
-    for companion in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(companion);
-        let file = PathBuf::from(name);
+    for suffix in ["", "-wal", "-shm"] {
+        let file = companion(path, suffix);
         let Ok(metadata) = std::fs::metadata(&file) else { continue };
         if metadata.permissions().mode() & 0o077 == 0 {
             continue;
@@ -175,7 +183,7 @@ fn make_private(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn size_bytes(path: &Path) -> u64 {
+pub(super) fn size_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
@@ -194,7 +202,7 @@ fn require_compile_options(connection: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-fn quick_check(connection: &Connection) -> Result<Check, Error> {
+pub(super) fn quick_check(connection: &Connection) -> Result<Check, Error> {
     let findings = Tx::new(connection).query("PRAGMA quick_check(10)", &[], |row| row.text(0))?;
     if findings == ["ok"] { Ok(Check::Whole) } else { Ok(Check::Damaged(findings.join("\n"))) }
 }

@@ -1,5 +1,6 @@
 //! Reader threads: each with a read-only connection and its prepared statements.
 
+use super::condition::{Alarm, Condition};
 use super::{Error, Kind, Tx, open};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
@@ -18,13 +19,22 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn start(path: &Path, name: &str) -> Result<Self, Error> {
+    pub(super) fn start(
+        path: &Path,
+        name: &str,
+        condition: &Condition,
+        alarm: &Alarm,
+    ) -> Result<Self, Error> {
         let (queries, queue) = smol::channel::bounded(super::QUEUE_MAX);
         let start = |_| {
-            let (path, queue) = (path.to_path_buf(), queue.clone());
+            let (path, queue, watch) = (path.to_path_buf(), queue.clone(), alarm.watch_reader());
+            let condition = condition.clone();
             std::thread::Builder::new()
                 .name(format!("{name}-reader"))
-                .spawn(move || run(&path, &queue))
+                .spawn(move || {
+                    let _watch = watch;
+                    run(&path, &queue, &condition);
+                })
                 .map_err(|e| Error::new(Kind::Io, format!("cannot start a reader thread: {e}")))
         };
         let threads = (0..THREADS).map(start).collect::<Result<Vec<_>, _>>()?;
@@ -74,17 +84,17 @@ fn in_one_moment<T, E: From<Error>>(
     result
 }
 
-fn run(path: &Path, queue: &Receiver<Query>) {
+fn run(path: &Path, queue: &Receiver<Query>, condition: &Condition) {
     // Opened by the first query: most databases of an idle daemon are never read.
     while let Ok(first) = queue.recv_blocking() {
         match open::connect_read_only(path) {
             // The next query tries again.
             Err(error) => first(Err(error)),
             Ok(connection) => {
-                let tx = Tx::new(&connection);
-                first(Ok(&tx));
+                let tx = Tx::watched(&connection, condition);
+                first(condition.usable().map(|()| &tx));
                 while let Ok(query) = queue.recv_blocking() {
-                    query(Ok(&tx));
+                    query(condition.usable().map(|()| &tx));
                 }
             }
         }

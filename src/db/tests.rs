@@ -199,3 +199,52 @@ fn a_database_that_its_program_still_has_open_is_not_taken_over() {
     let db = Db::open(&path, &TAKES_MEMOS, Driver::Threaded).expect("opens");
     assert_eq!(block_on(texts(&db)), ["one", "two", "three"]);
 }
+
+#[test]
+fn a_panic_on_the_writer_answers_everybody_and_is_told() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let db = open(&dir);
+    let (enter, entered) = smol::channel::bounded::<()>(1);
+    let (leave, left) = smol::channel::bounded::<()>(1);
+    let panics = move |_: &Tx<'_>| -> Result<usize, Error> {
+        enter.send_blocking(()).expect("somebody waits");
+        left.recv_blocking().expect("somebody says when");
+        panic!("a defect in a job");
+    };
+    let executor = smol::Executor::new();
+    let panicked = executor.spawn({
+        let db = db.clone();
+        async move { db.write(Durability::Synced, panics, |_| ()).await }
+    });
+    block_on(executor.run(async { entered.recv().await })).expect("it runs");
+    // Jobs that wait behind it, too.
+    let waiting = db.try_write_one::<_, Error, _, _>(|_| Ok(()), |_| ());
+    leave.send_blocking(()).expect("it waits");
+    block_on(executor.run(async {
+        assert_eq!(panicked.await.map_err(|e| e.kind()), Err(Kind::Closed));
+        assert_eq!(waiting.await.map_err(|e| e.kind()), Err(Kind::Closed));
+        assert_eq!(insert(&db, "late").await.map_err(|e| e.kind()), Err(Kind::Closed));
+        db.lost().await;
+    }));
+}
+
+#[test]
+fn damage_that_is_met_ends_reading_and_writing() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().expect("a temp dir");
+    block_on(insert(&open(&dir), "one")).expect("inserts");
+    let db = open(&dir);
+    assert_eq!(db.integrity(), Integrity::Whole);
+    let file = std::fs::OpenOptions::new().write(true).open(db.path()).expect("opens");
+    // The table's own page; nobody has read it yet.
+    file.write_all_at(&[0xEE; 64], 4096).expect("writes");
+    let query = |tx: &Tx<'_>| tx.query("SELECT text FROM note", &[], |row| row.text(0));
+    let read = block_on(db.read::<_, Error, _>(query));
+    assert_eq!(read.map_err(|e| e.kind()), Err(Kind::Corrupt));
+    assert!(matches!(db.integrity(), Integrity::Damaged(_)));
+    let written = block_on(insert(&db, "two"));
+    assert_eq!(written.map_err(|e| e.kind()), Err(Kind::Corrupt));
+    // What is found once stays found, whatever a check says later.
+    db.check_whole();
+    assert!(matches!(db.integrity(), Integrity::Damaged(_)));
+}

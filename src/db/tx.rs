@@ -1,6 +1,7 @@
 //! Statements inside a transaction: parameters in, columns out, prepared once.
 
 use super::Error;
+use super::condition::Condition;
 use sqlite::{Connection, State, Statement};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -61,11 +62,18 @@ impl<'a, T: Into<Param<'a>>> From<Option<T>> for Param<'a> {
 pub struct Tx<'c> {
     connection: &'c Connection,
     prepared: RefCell<HashMap<&'static str, Statement<'c>>>,
+    /// Hears of damage.
+    condition: Option<Condition>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { connection, prepared: RefCell::new(HashMap::new()) }
+        Self { connection, prepared: RefCell::new(HashMap::new()), condition: None }
+    }
+
+    /// The same, for a database in use: what its statements find out about the file is remembered.
+    pub(super) fn watched(connection: &'c Connection, condition: &Condition) -> Self {
+        Self { condition: Some(condition.clone()), ..Self::new(connection) }
     }
 
     /// Runs a statement to its end and says how many rows it changed.
@@ -126,6 +134,21 @@ impl<'c> Tx<'c> {
     }
 
     fn run(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+        on_row: impl FnMut(&Columns<'_, 'c>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let outcome = self.run_prepared(sql, params, on_row);
+        if let (Err(error), Some(condition)) = (&outcome, &self.condition)
+            && error.is_damage()
+        {
+            condition.found(error);
+        }
+        outcome
+    }
+
+    fn run_prepared(
         &self,
         sql: &'static str,
         params: &[Param<'_>],

@@ -1,5 +1,6 @@
 //! The writer thread: gather what waits, one transaction, one commit, then every answer.
 
+use super::condition::Condition;
 use super::{BATCH_MAX, Durability, Error, Faults, Kind, Tx, open};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, TryRecvError};
@@ -136,13 +137,18 @@ impl Trouble<'_> {
 }
 
 /// Serves `queue` until it is closed and empty.
-pub(super) fn run(path: &Path, queue: &Receiver<Box<dyn Job>>, faults: Option<&dyn Faults>) {
+pub(super) fn run(
+    path: &Path,
+    queue: &Receiver<Box<dyn Job>>,
+    condition: &Condition,
+    faults: Option<&dyn Faults>,
+) {
     let faults = faults.map(|faults| (path, faults));
     let mut trouble = Trouble { path, failures: 0 };
     loop {
         match open::connect(path) {
             Ok(connection) => {
-                if serve(&connection, queue, faults, &mut trouble).is_closed() {
+                if serve(&connection, queue, condition, faults, &mut trouble).is_closed() {
                     // Leaves an empty WAL behind, so that a copy of the file alone is whole.
                     if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") {
                         tracing::warn!(%error, path = %path.display(), "the last checkpoint failed");
@@ -178,10 +184,11 @@ impl Ended {
 fn serve(
     connection: &Connection,
     queue: &Receiver<Box<dyn Job>>,
+    condition: &Condition,
     faults: Option<(&Path, &dyn Faults)>,
     trouble: &mut Trouble<'_>,
 ) -> Ended {
-    let tx = Tx::new(connection);
+    let tx = Tx::watched(connection, condition);
     let mut synchronous = Durability::Synced;
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = next(queue) {
@@ -192,7 +199,10 @@ fn serve(
             batch.push(job);
         }
         let changes_before = connection.total_change_count();
-        let commit = commit(connection, &tx, &mut synchronous, &mut batch, faults);
+        // A damaged file is not written to: nothing runs, and everybody is told.
+        let commit = condition.usable().and_then(|()| {
+            commit(connection, &tx, &mut synchronous, &mut batch, condition, faults)
+        });
         for job in batch.drain(..) {
             job.answer(commit.clone());
         }
@@ -200,7 +210,7 @@ fn serve(
             // A commit of nothing writes nothing, and proves nothing.
             Ok(()) if connection.total_change_count() == changes_before => {}
             Ok(()) => trouble.over(),
-            Err(error) if error.wants_reopening() => {
+            Err(error) if error.wants_reopening() && condition.usable().is_ok() => {
                 trouble.failed(&error);
                 return Ended::WantsReopening;
             }
@@ -232,6 +242,7 @@ fn commit(
     tx: &Tx<'_>,
     synchronous: &mut Durability,
     batch: &mut [Box<dyn Job>],
+    condition: &Condition,
     faults: Option<(&Path, &dyn Faults)>,
 ) -> Result<(), Error> {
     let wanted = if batch.iter().any(|job| job.durability() == Durability::Synced) {
@@ -249,6 +260,8 @@ fn commit(
     }
     tx.execute("BEGIN IMMEDIATE", &[])?;
     let done = run_all(tx, batch)
+        // One job found damage: what the others changed is not committed either.
+        .and_then(|()| condition.usable())
         .and_then(|()| faults.map_or(Ok(()), |(path, faults)| faults.before_commit(path, wanted)))
         .and_then(|()| tx.execute("COMMIT", &[]).map(drop));
     match (&done, faults) {

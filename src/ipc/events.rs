@@ -13,6 +13,7 @@ use crate::api::{InboxMessage, LaggedEvent, MessageEvent};
 use crate::clock::iso;
 use crate::events::{Event, Kind, Subscription};
 use crate::store::Error;
+use crate::store::quota::Usage;
 use crate::wire::to_text;
 use bytes::Bytes;
 use futures_lite::FutureExt;
@@ -39,6 +40,10 @@ pub(super) async fn stream(request: Request) -> tide::Result {
         Ok(opened) => opened,
         Err(problem) => return Ok(problem.into()),
     };
+    // A full disk is no time for more work that nobody depends on (§1.2).
+    if let Some(usage) = app.outbox.quota().usage().filter(Usage::disk_is_full) {
+        return Ok(Problem::insufficient_storage(usage.reasons().join("; ")).into());
+    }
     let Some(slot) = app.streams.take() else {
         return Ok(Problem::too_many_streams(app.streams.max()).into());
     };

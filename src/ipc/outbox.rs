@@ -100,7 +100,7 @@ fn prune_query(body: &PruneBody, now: Millis) -> Result<PruneQuery, Problem> {
 /// A store that cannot answer.
 pub(super) fn store_problem(error: &Error) -> Problem {
     match error.kind() {
-        Kind::Full => Problem::insufficient_storage("the disk is full: free some space"),
+        Kind::Full => Problem::insufficient_storage(error.to_string()),
         Kind::Corrupt => Problem::unavailable(
             "store_damaged",
             format!("a store is damaged ({error}): see `claudemesh daemon recover`"),

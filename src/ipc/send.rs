@@ -230,9 +230,7 @@ fn reject(rejection: Rejection) -> Problem {
         )
         .with("frame_bytes", frame_bytes),
         Rejection::Busy => Problem::daemon_busy(crate::db::QUEUE_MAX),
-        Rejection::DiskFull => Problem::insufficient_storage(
-            "the disk is full: nothing was accepted; free some space and send again",
-        ),
+        Rejection::NoRoom(why) => Problem::insufficient_storage(why),
         Rejection::StoreDamaged(why) => Problem::unavailable(
             "store_damaged",
             format!("the outbox is damaged ({why}): see `claudemesh daemon recover`"),

@@ -2,12 +2,18 @@
 
 use super::outbox::store_problem;
 use super::{App, Request, reply};
-use crate::api::{Health, IPC_API, IPC_FEATURES, MeshHealth, MeshVersion, OutboxHealth, Version};
-use crate::store::Error;
+use crate::api::{
+    DiskHealth, Health, IPC_API, IPC_FEATURES, MeshHealth, MeshVersion, OutboxHealth, StoresHealth,
+    Version,
+};
+use crate::meshes::Mesh;
 use crate::store::outbox::Depth;
+use crate::store::quota::Usage;
+use crate::store::{Error, Integrity, Kind};
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
+use std::collections::BTreeMap;
 
 /// The generation of `outbox.db`'s schema, as older clients know it.
 const SCHEMA_VERSION: u32 = 1;
@@ -40,12 +46,19 @@ pub(super) async fn health(request: Request) -> tide::Result {
 }
 
 async fn health_of(app: &App) -> Result<Health, Error> {
-    let oldest = app.outbox.oldest_waiting().await?;
+    let oldest = match app.outbox.oldest_waiting().await {
+        // What health is for: it says so instead of failing.
+        Err(error) if error.kind() == Kind::Corrupt => BTreeMap::default(),
+        oldest => oldest?,
+    };
     let depths = app.outbox.depths();
     let now = app.clock.now();
     let age = |at: &Millis| now.since(*at) / 1000;
     let attached = app.meshes.all();
-    let any_refused = attached.iter().any(|mesh| mesh.link().state == LinkState::Refused);
+    let usage = app.outbox.quota().usage();
+    let stores = [("outbox", app.outbox.integrity()), ("inbox", app.inbox.integrity())];
+    let reasons = reasons(&attached, usage.as_ref(), &stores);
+    let [outbox_integrity, inbox_integrity] = stores.map(|(_, store)| store.as_str().to_owned());
     let meshes: Vec<MeshHealth> = attached
         .iter()
         .map(|mesh| {
@@ -66,7 +79,9 @@ async fn health_of(app: &App) -> Result<Health, Error> {
     Ok(Health {
         ok: true,
         pid: std::process::id(),
-        status: (if any_refused { "degraded" } else { "ok" }).to_owned(),
+        status: (if reasons.is_empty() { "ok" } else { "degraded" }).to_owned(),
+        reasons,
+        warnings: usage.as_ref().map(Usage::warnings).unwrap_or_default(),
         uptime_seconds: app.clock.monotonic().saturating_sub(app.started_at).as_secs(),
         brokers: attached
             .iter()
@@ -80,9 +95,38 @@ async fn health_of(app: &App) -> Result<Health, Error> {
             dead: total.of(Status::Dead),
             aborted: total.of(Status::Aborted),
             oldest_pending_age_seconds: oldest.values().min().map(age),
+            bytes: total.live_bytes(),
+            max_bytes: usage.map_or(0, |usage| usage.limits.outbox_bytes_max),
+            percent: usage.as_ref().map_or(0, Usage::outbox_percent),
         },
+        disk: usage.as_ref().map(disk).unwrap_or_default(),
+        stores: StoresHealth { outbox: outbox_integrity, inbox: inbox_integrity },
         durable: true,
     })
+}
+
+fn disk(usage: &Usage) -> DiskHealth {
+    DiskHealth {
+        free_bytes: usage.space.map(|space| space.free_bytes),
+        reserved_bytes: usage.limits.disk_reserved_bytes,
+        used_percent: usage.disk_percent(),
+    }
+}
+
+/// Why the daemon does less than it should, in words.
+fn reasons(attached: &[Mesh], usage: Option<&Usage>, stores: &[(&str, Integrity)]) -> Vec<String> {
+    let refused = attached.iter().filter(|mesh| mesh.link().state == LinkState::Refused);
+    let refused = refused.map(|mesh| {
+        let why = mesh.link().reason.unwrap_or_else(|| "it does not say why".to_owned());
+        format!("the broker of mesh `{}` refuses us: {why}", mesh.slug())
+    });
+    let damaged = stores.iter().filter_map(|(name, integrity)| match integrity {
+        Integrity::Damaged(why) => Some(format!(
+            "the {name} is damaged ({why}): stop the daemon and see `claudemesh daemon recover`"
+        )),
+        _ => None,
+    });
+    refused.chain(usage.map(Usage::reasons).unwrap_or_default()).chain(damaged).collect()
 }
 
 /// A link's state in the words of older clients.

@@ -5,8 +5,9 @@ mod view;
 
 pub use prune::{Bounds, Clear, SEEN_OUTLIVES_MS};
 
+use super::quota::Quota;
 use super::schema;
-use crate::db::{Columns, Db, Driver, Durability, Error, Kind, Param, Tx};
+use crate::db::{Columns, Db, Driver, Durability, Error, Integrity, Kind, Param, Tx};
 use claudemesh_fsm::id::Millis;
 use std::path::Path;
 
@@ -95,6 +96,7 @@ pub struct Page {
 pub struct Inbox {
     db: Db,
     epoch: String,
+    quota: Quota,
 }
 
 macro_rules! columns {
@@ -119,7 +121,25 @@ impl Inbox {
         let read = db.read(|tx| tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0)));
         let epoch =
             smol::block_on(read)?.ok_or_else(|| Error::corrupt("the inbox has no epoch"))?;
-        Ok(Self { db, epoch })
+        Ok(Self { db, epoch, quota: Quota::unlimited() })
+    }
+
+    /// The same inbox, which stores nothing while the disk has no room (§1.2).
+    #[must_use]
+    pub fn within(self, quota: Quota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Whether the file is known to be whole (§4.11).
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.db.integrity()
+    }
+
+    /// The database itself, for who looks after it.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Names this database: event ids of another one mean nothing here (§3.5).
@@ -132,7 +152,7 @@ impl Inbox {
     /// Only after this may they be acknowledged. A message no table will ever take fails alone.
     ///
     /// # Errors
-    /// When the commit fails: none is stored, and none may be acknowledged.
+    /// When there is no room or the commit fails: none is stored, and none may be acknowledged.
     pub async fn store(
         &self,
         messages: Vec<NewMessage>,
@@ -145,7 +165,10 @@ impl Inbox {
             };
             messages.into_iter().map(store).collect()
         };
-        self.db.write(Durability::Synced, job, |_| ()).await
+        self.quota.admit_inbound()?;
+        let stored = self.db.write(Durability::Synced, job, |_| ()).await;
+        self.quota.heard(&stored);
+        stored
     }
 
     /// A page of messages.

@@ -9,9 +9,18 @@ macro_rules! may_have_been_sent {
     };
 }
 
+/// SQL: what a row weighs beside [`depth::ROW_OVERHEAD_BYTES`], in bytes (§1.2).
+macro_rules! weight_of_row {
+    () => {
+        "octet_length(payload) + coalesce(octet_length(meta), 0)"
+    };
+}
+
 mod abort;
 mod accept;
 mod chain;
+mod depth;
+mod hasten;
 mod life;
 mod moves;
 mod prune;
@@ -24,6 +33,7 @@ mod view;
 pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::Accepted;
 pub use chain::{CHAIN_ROWS_MAX, Inspected, Successor};
+pub use depth::Depth;
 pub use life::Recovered;
 pub use moves::Claimed;
 pub use prune::{PruneQuery, Pruned};
@@ -32,17 +42,19 @@ pub use receipt::{Learned, Receipt};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest, TooLarge};
 pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, Step as ShrinkStep, Walk};
 
+use super::quota::Quota;
 use super::schema;
-use crate::db::{Db, Driver, Durability, Error, Tx};
+use crate::db::{Db, Driver, Durability, Error, Integrity, Tx};
 use accept::{Asked, accept_in, look_up};
 use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
+use depth::{Depths, ROW_OVERHEAD_BYTES, weight};
 use moves::{Applied, UnsettledClaim, apply, claim_due_in};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A message to be accepted.
 #[derive(Debug, Clone)]
@@ -62,35 +74,6 @@ pub struct NewRow {
     pub key_as_written: Option<String>,
 }
 
-/// How many rows each mesh has in each state. Kept, not counted: counting a million rows takes
-/// longer than a request may.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth([u64; Status::ALL.len()]);
-
-impl Depth {
-    /// The number of rows in `status`.
-    #[must_use]
-    pub const fn of(&self, status: Status) -> u64 {
-        self.0[status as usize]
-    }
-
-    /// This and `other` together.
-    #[must_use]
-    pub fn plus(mut self, other: Self) -> Self {
-        for (sum, more) in self.0.iter_mut().zip(other.0) {
-            *sum += more;
-        }
-        self
-    }
-
-    fn moved(&mut self, from: Option<Status>, to: Status) {
-        if let Some(from) = from {
-            self.0[from as usize] = self.0[from as usize].saturating_sub(1);
-        }
-        self.0[to as usize] += 1;
-    }
-}
-
 /// A row changed status: what listeners are told after the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
@@ -106,6 +89,8 @@ pub struct Moved {
     pub broker_message_id: Option<String>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
+    /// What the row weighs (§1.2).
+    pub bytes: u64,
 }
 
 type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
@@ -114,7 +99,7 @@ type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
 #[derive(Clone)]
 pub struct Outbox {
     db: Db,
-    depths: Arc<Mutex<BTreeMap<String, Depth>>>,
+    depths: Arc<Depths>,
     on_moved: OnMoved,
 }
 
@@ -125,49 +110,81 @@ impl Outbox {
     /// # Errors
     /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver, on_moved: OnMoved) -> Result<Self, Error> {
-        let db = Db::open(path, &schema::OUTBOX, driver)?;
-        let outbox = Self { db, depths: Arc::default(), on_moved };
-        smol::block_on(outbox.count())?;
-        Ok(outbox)
+        Self::open_within(path, driver, on_moved, Quota::unlimited())
     }
 
-    async fn count(&self) -> Result<(), Error> {
-        let counted = self
-            .db
-            .read(|tx| {
-                let sql = "SELECT mesh, status, count(*) FROM outbox GROUP BY mesh, status";
-                tx.query(sql, &[], |row| Ok((row.text(0)?, row.text(1)?, row.int(2)?)))
-            })
-            .await?;
-        // All of it anew: a state that no row is in any more has no line to say so.
-        let mut depths = BTreeMap::<String, Depth>::new();
-        for (mesh, status, count) in counted {
-            let status = Status::parse(&status)
-                .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?;
-            depths.entry(mesh).or_default().0[status as usize] = u64::try_from(count).unwrap_or(0);
-        }
-        *self.lock_depths() = depths;
-        Ok(())
+    /// The same, within bounds (§1.2).
+    ///
+    /// # Errors
+    /// See [`Db::open`].
+    pub fn open_within(
+        path: &Path,
+        driver: Driver,
+        on_moved: OnMoved,
+        quota: Quota,
+    ) -> Result<Self, Error> {
+        let db = Db::open(path, &schema::OUTBOX, driver)?;
+        let outbox = Self { db, depths: Depths::new(quota), on_moved };
+        outbox.depths.replace(smol::block_on(outbox.db.read(life::depths))?);
+        Ok(outbox)
     }
 
     /// The depth of each mesh that ever had a row.
     #[must_use]
     pub fn depths(&self) -> BTreeMap<String, Depth> {
-        self.lock_depths().clone()
+        self.depths.per_mesh()
     }
 
-    fn lock_depths(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Depth>> {
-        self.depths.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The bounds and how things stand.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        self.depths.quota()
+    }
+
+    /// Whether the file is known to be whole (§4.11).
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.db.integrity()
+    }
+
+    /// The database itself, for who looks after it.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Looks the id up, decides (§4.5.1), inserts if there is no row, commits, and only then
     /// answers. The work is queued before this returns: a caller that goes away changes nothing.
+    /// Where there is no room for a row, an id that has one is answered all the same (§3.3).
     ///
     /// # Errors
-    /// When the queue is full or the commit fails: then nothing was accepted.
+    /// When there is no room, the queue is full or the commit fails: then nothing was accepted.
     pub fn accept(
         &self,
         new: NewRow,
+    ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let queued = match self.depths.reserve(weight(&new.envelope)) {
+            Ok(room) => Ok(self.insert(new, room)),
+            Err(no_room) => Err((new, no_room)),
+        };
+        async move {
+            match queued {
+                Ok(answer) => answer.await,
+                Err((new, no_room)) => {
+                    let NewRow { client_message_id: id, envelope, key_as_written, .. } = new;
+                    let explicit_mesh = new.mesh_is_explicit.then(|| envelope.mesh.clone());
+                    let known = outbox.existing(&id, envelope, key_as_written, explicit_mesh);
+                    known.await?.ok_or(no_room)
+                }
+            }
+        }
+    }
+
+    fn insert(
+        &self,
+        new: NewRow,
+        room: depth::Reservation,
     ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
         let outbox = self.clone();
         let inserted = Moved {
@@ -177,11 +194,14 @@ impl Outbox {
             status: Status::Pending,
             broker_message_id: None,
             last_error: None,
+            bytes: weight(&new.envelope),
         };
         let after = move |result: &Result<Accepted, Error>| {
             if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {
                 outbox.announce(&inserted);
             }
+            outbox.quota().heard(result);
+            drop(room);
         };
         self.db.try_write_one(move |tx| accept_in(tx, &new), after)
     }
@@ -278,66 +298,6 @@ impl Outbox {
         Ok(self.db.write(Durability::Relaxed, job, after).await?.is_some())
     }
 
-    /// Every inflight row becomes pending, due at `next_attempt_at`: at start nobody is sending
-    /// (§4.11). Every other waiting row is due no later than that either: a due time is wall time,
-    /// and the clock may have been set while nobody watched it (§4.6).
-    ///
-    /// `boot_id` names this boot of the host. Unless the last life ended in it, or in order, the
-    /// host may have lost power and the outbox commits that were not synced: then every row that
-    /// waits may have been sent (§4.7). Synced, so that no claim of this life is on disk before it.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn recover(
-        &self,
-        next_attempt_at: Millis,
-        boot_id: Option<String>,
-    ) -> Result<Recovered, Error> {
-        let job = move |tx: &Tx<'_>| life::begin(tx, next_attempt_at, boot_id.as_deref());
-        let recovered =
-            self.db.write(Durability::Synced, job, |_: &Result<Recovered, Error>| ()).await?;
-        self.count().await?;
-        Ok(recovered)
-    }
-
-    /// Makes every waiting row of `mesh` due no later than `now`: after the clock jumped, a due
-    /// time means nothing (§4.6).
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn hasten(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
-        let mesh = mesh.to_owned();
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 \
-                       WHERE mesh = ?2 AND status = 'pending' AND next_attempt_at > ?1";
-            tx.execute(sql, &[now.0.into(), (&mesh).into()])
-        };
-        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
-    }
-
-    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
-    ///
-    /// # Errors
-    /// When the commit fails.
-    pub async fn hasten_recipients(
-        &self,
-        mesh: &str,
-        keys: Vec<String>,
-        now: Millis,
-    ) -> Result<usize, Error> {
-        let mesh = mesh.to_owned();
-        let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE mesh = ?2 AND status = 'pending' \
-                       AND next_attempt_at > ?1 AND (recipient = ?3 OR recipient_member = ?3)";
-            let mut hastened = 0;
-            for key in &keys {
-                hastened += tx.execute(sql, &[now.0.into(), (&mesh).into(), key.into()])?;
-            }
-            Ok(hastened)
-        };
-        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
-    }
-
     /// One row with everything the API shows of it.
     ///
     /// # Errors
@@ -366,26 +326,21 @@ impl Outbox {
     /// Retires a row and puts a successor in its place, in one transaction (§4.5.3).
     ///
     /// # Errors
-    /// When the commit fails: then nothing changed.
+    /// When there is no room for the successor or the commit fails: then nothing changed.
     pub async fn requeue(&self, request: RequeueRequest) -> Result<RequeueOutcome, Error> {
+        // What is put in place of an old payload is new; the rest only changes its state.
+        let payload_bytes = request.patch.as_ref().map_or(0, |patch| patch.payload.len());
+        let room = self.depths.reserve(ROW_OVERHEAD_BYTES + payload_bytes as u64)?;
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| requeue::requeue_in(tx, request);
         let after = move |result: &Result<requeue::Done, Error>| {
             if let Ok(done) = result {
                 done.moves.iter().for_each(|moved| outbox.announce(moved));
             }
+            outbox.quota().heard(result);
+            drop(room);
         };
         Ok(self.db.write(Durability::Synced, job, after).await?.outcome)
-    }
-
-    /// Finishes what was queued, notes that this life ended in order, and closes the file. Only once
-    /// nobody claims rows any more. Blocks.
-    pub fn close(&self) {
-        let ended = self.db.write(Durability::Synced, life::end, |_: &Result<(), Error>| ());
-        if let Err(error) = smol::block_on(ended) {
-            tracing::warn!(%error, "the next start cannot know that this end was in order");
-        }
-        self.db.close();
     }
 
     async fn write_guard(&self, guard: Guard) -> Result<Verdict, Error> {
@@ -402,7 +357,7 @@ impl Outbox {
     }
 
     fn announce(&self, moved: &Moved) {
-        self.lock_depths().entry(moved.mesh.clone()).or_default().moved(moved.from, moved.status);
+        self.depths.moved(moved);
         (self.on_moved)(moved);
     }
 }

@@ -7,7 +7,7 @@ use crate::db::Migrations;
 
 pub(super) static OUTBOX: Migrations = Migrations {
     name: "outbox",
-    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS, OUTBOX_HOST],
+    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS, OUTBOX_HOST, OUTBOX_DEPTH],
     adoption: Some(&legacy::OUTBOX),
 };
 pub(super) static INBOX: Migrations =
@@ -68,6 +68,18 @@ CREATE INDEX receipt_open ON receipt (seq) WHERE stored + expired < recipients;
 const OUTBOX_HOST: &str = "
 CREATE TABLE host (boot_id TEXT, doubted_to INTEGER NOT NULL);
 INSERT INTO host VALUES (NULL, 0);
+";
+
+/// How many rows each mesh had in each state and what they weighed (§1.2) at the last end in order:
+/// what a start reads instead of counting a million rows.
+const OUTBOX_DEPTH: &str = "
+CREATE TABLE depth (
+  mesh TEXT NOT NULL,
+  status TEXT NOT NULL,
+  rows INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  PRIMARY KEY (mesh, status)
+) WITHOUT ROWID;
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

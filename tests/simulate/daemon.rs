@@ -22,6 +22,7 @@ use claudemesh::recover::{self, Stores};
 use claudemesh::roster::Roster;
 use claudemesh::store::inbox::Inbox;
 use claudemesh::store::outbox::{ListQuery, Outbox, Patch, RequeueOutcome, RequeueRequest};
+use claudemesh::store::quota::Limits as Bounds;
 use claudemesh::wire::Peer;
 use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::link::LinkState;
@@ -105,7 +106,8 @@ impl Daemon {
                 inbox: inbox.map_err(|e| e.to_string())?,
             }
         } else {
-            let opened = recover::open(&paths, driver, &clock, &bus, &meshes, boot_id);
+            let surroundings = (&clock, &bus, &meshes);
+            let opened = recover::open(&paths, driver, surroundings, Bounds::NONE, boot_id);
             smol::future::block_on(opened).map_err(|e| e.to_string())?
         };
         let key = secret(index).public().to_hex();
@@ -146,8 +148,9 @@ impl Daemon {
                 return;
             }
             around.sched.log(|| format!("daemon {index} tells {}: {answer:?}", request.id));
-            if let Err(Rejection::Store(_) | Rejection::DiskFull | Rejection::Unresolvable { .. }) =
-                &answer
+            if let Err(
+                Rejection::Store(_) | Rejection::NoRoom(_) | Rejection::Unresolvable { .. },
+            ) = &answer
             {
                 return;
             }

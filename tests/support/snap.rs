@@ -129,7 +129,7 @@ fn by_name(member: &str, value: &str) -> String {
         "broker_message_id" | "history_id" | "memberId" | "sessionId" | "next_cursor" if is_set => {
             format!("\"<{}>\"", snake(member))
         }
-        "pid" | "uptime_seconds" => format!("<{member}>"),
+        "pid" | "uptime_seconds" | "free_bytes" | "used_percent" => format!("<{member}>"),
         "oldest_pending_age_seconds" if is_set => format!("<{member}>"),
         "daemon_version" => "\"<version>\"".to_owned(),
         "cwd" | "hostname" if is_set => format!("\"<{member}>\""),

@@ -1,5 +1,6 @@
 //! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
 
+use super::depth::ROW_OVERHEAD_BYTES;
 use super::{Moved, query, receipt};
 use crate::db::{Error, Param, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
@@ -99,9 +100,16 @@ macro_rules! guarded {
             "UPDATE outbox SET ",
             $($set,)+
             " WHERE id = ? AND status = ? AND attempts = ? \
-             RETURNING mesh, client_message_id, broker_message_id, last_error"
+             RETURNING mesh, client_message_id, broker_message_id, last_error, \
+             ",
+            weight_of_row!()
         )
     };
+}
+
+/// What a row weighs, from what its own columns do (`weight_of_row`), in bytes.
+pub(super) fn weight(columns_bytes: i64) -> u64 {
+    ROW_OVERHEAD_BYTES + u64::try_from(columns_bytes).unwrap_or(0)
 }
 
 /// What listeners are told of the move, if it happened.
@@ -121,6 +129,7 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<Option<Moved>, Error> {
                 status: guard.change().enters(),
                 broker_message_id: row.text_or_null(2)?,
                 last_error: row.text_or_null(3)?,
+                bytes: weight(row.int(4)?),
             })
         })
     };

@@ -3,6 +3,7 @@
 
 use super::abort::what_it_is;
 use super::accept::{insert, look_up};
+use super::depth::weight;
 use super::moves::apply;
 use super::{Moved, NewRow, query};
 use crate::db::{Error, Tx};
@@ -147,6 +148,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         status: Status::Pending,
         broker_message_id: None,
         last_error: None,
+        bytes: weight(&envelope),
     };
     let retired = apply(tx, guard)?;
     let new = NewRow {

@@ -1,0 +1,138 @@
+//! `daemon recover`: what a damaged store needs, while no daemon runs (§4.11).
+
+use super::args::Parsed;
+use super::context::Context;
+use super::exit;
+use super::failure::Failure;
+use super::print::inline;
+use crate::daemon::DaemonError;
+use crate::daemon::repair::{self, Examined, Found, Note, Repair, Saved, first_finding};
+use serde_json::{Value, json};
+
+/// Rows listed on the screen per table and kind; `--json` lists all of them.
+const NOTES_SHOWN: usize = 10;
+
+/// `daemon recover`
+pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let chosen: Vec<Repair> =
+        [("check", Repair::Check), ("salvage", Repair::Salvage), ("fresh", Repair::Fresh)]
+            .into_iter()
+            .filter_map(|(flag, repair)| parsed.has(flag).then_some(repair))
+            .collect();
+    let repair = match chosen[..] {
+        [] => Repair::Check,
+        [one] => one,
+        _ => return Err(Failure::usage("--check, --salvage and --fresh exclude each other")),
+    };
+    if repair == Repair::Salvage {
+        context.print.progress("reading what can be read…");
+    }
+    let examined = match repair::run(&context.paths, repair, &context.clock) {
+        Ok(examined) => examined,
+        Err(DaemonError::AlreadyRunning(pid)) => {
+            let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            let text = format!("a daemon runs{who} and has the databases open");
+            let failure = Failure::new(exit::CONFLICT, "daemon_running", text);
+            return Err(failure.hint(format!("stop it: {}", context.command("daemon down"))));
+        }
+        Err(error) => return Err(Failure::new(error.exit_code(), "failed", error)),
+    };
+    let is_damaged = examined
+        .iter()
+        .any(|store| matches!(store.found, Found::Damaged(_)) && store.aside.is_none());
+    let value = json!({
+        "ok": !is_damaged,
+        "stores": examined.iter().map(in_json).collect::<Vec<_>>(),
+    });
+    context.print.answer(&value, || {
+        let mut text = examined.iter().map(in_words).collect::<Vec<_>>().join("\n");
+        if is_damaged {
+            text += &format!("\n{}", hints(context));
+        } else if repair != Repair::Check {
+            text += &format!("\nstart the daemon with `{}`", context.command("daemon up"));
+        }
+        text
+    })?;
+    Ok(if is_damaged { exit::CONFLICT } else { exit::OK })
+}
+
+/// What can be done about a damaged store, a command a line.
+pub(super) fn hints(context: &Context) -> String {
+    let choices = [
+        ("--check  ", "look, change nothing"),
+        ("--salvage", "keep every readable row, list the rest"),
+        ("--fresh  ", "set the file aside, start empty"),
+    ];
+    let line = |(flag, about): (&str, &str)| {
+        let command = context.command(&format!("daemon recover {flag}"));
+        format!("{command}   {about}")
+    };
+    choices.map(line).join("\n       ")
+}
+
+fn in_json(store: &Examined) -> Value {
+    let (found, findings) = match &store.found {
+        Found::Missing => ("missing", None),
+        Found::Whole => ("whole", None),
+        Found::Damaged(findings) => ("damaged", Some(findings.lines().collect::<Vec<_>>())),
+    };
+    let notes = |notes: &[Note]| {
+        let note = |note: &Note| json!({"first": note.first, "last": note.last, "why": note.why});
+        notes.iter().map(note).collect::<Vec<_>>()
+    };
+    let table = |saved: &Saved| {
+        json!({
+            "table": saved.table, "rows": saved.rows, "lost": notes(&saved.lost),
+            "mended": notes(&saved.mended), "refused": notes(&saved.refused),
+        })
+    };
+    json!({
+        "name": store.name, "found": found, "findings": findings,
+        "aside": store.aside.as_ref().map(|path| path.display().to_string()),
+        "saved": store.saved.iter().map(table).collect::<Vec<_>>(),
+    })
+}
+
+fn in_words(store: &Examined) -> String {
+    let name = store.name;
+    let findings = match &store.found {
+        Found::Missing => return format!("{name:<9}  there is none yet"),
+        Found::Whole => return format!("{name:<9}  whole"),
+        Found::Damaged(findings) => findings,
+    };
+    let mut lines = vec![format!("{name:<9}  damaged: {}", inline(&first_finding(findings)))];
+    for saved in &store.saved {
+        let table = inline(&saved.table);
+        lines.push(format!("{:<9}  {} rows of `{table}` are in the new file", "", saved.rows));
+        let kinds = [
+            ("cannot be read", &saved.lost),
+            ("was changed", &saved.mended),
+            ("makes no sense and is left out", &saved.refused),
+        ];
+        for (what, notes) in kinds {
+            lines.extend(notes.iter().take(NOTES_SHOWN).map(|note| {
+                let why = inline(&note.why);
+                match (note.first, note.last) {
+                    (0, 0) => format!("{:<9}  `{table}` {what} in places: {why}", ""),
+                    (first, last) if first == last => {
+                        format!("{:<9}  row {first} of `{table}` {what}: {why}", "")
+                    }
+                    (first, last) => {
+                        format!("{:<9}  rows {first} to {last} of `{table}`: {what}: {why}", "")
+                    }
+                }
+            }));
+            if notes.len() > NOTES_SHOWN {
+                let more = notes.len() - NOTES_SHOWN;
+                lines.push(format!("{:<9}  … and {more} more; --json lists them", ""));
+            }
+        }
+    }
+    if let Some(aside) = &store.aside {
+        lines.push(format!("{:<9}  the damaged file is {}", "", aside.display()));
+        if store.saved.is_empty() {
+            lines.push(format!("{:<9}  a new one begins empty", ""));
+        }
+    }
+    lines.join("\n")
+}

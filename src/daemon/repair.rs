@@ -1,0 +1,152 @@
+//! `daemon recover` (§4.11): looks at the two databases while no daemon runs, and puts a sound one
+//! in the place of a damaged one. Nothing is deleted, and a sound database is left alone.
+
+use super::DaemonError;
+use super::lock::Lock;
+use crate::clock::Clock;
+use crate::paths::Paths;
+use crate::recover::{adopt_salvaged, rename, salvaged, set_aside};
+use crate::store::salvage::{Check, Store, check};
+pub use crate::store::salvage::{Note, Saved};
+use std::path::{Path, PathBuf};
+
+/// What is to be done with a damaged database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// Nothing: look.
+    Check,
+    /// Copy what can be read into a new one.
+    Salvage,
+    /// Begin an empty one.
+    Fresh,
+}
+
+/// How a database was found, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Its file's name.
+    pub name: &'static str,
+    /// How it was found.
+    pub found: Found,
+    /// Where the damaged one went.
+    pub aside: Option<PathBuf>,
+    /// What was saved of it, table by table.
+    pub saved: Vec<Saved>,
+}
+
+/// How a database was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// There is none.
+    Missing,
+    /// Every page and index agrees.
+    Whole,
+    /// SQLite's findings, one a line.
+    Damaged(String),
+}
+
+/// Examines both databases and repairs the damaged ones. Blocks.
+///
+/// # Errors
+/// [`DaemonError::AlreadyRunning`] while a daemon runs; otherwise when a file cannot be read or
+/// written.
+pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>, DaemonError> {
+    let files = [
+        (Store::Outbox, "outbox.db", paths.outbox_db()),
+        (Store::Inbox, "inbox.db", paths.inbox_db()),
+    ];
+    if !paths.daemon_dir.exists() {
+        let missing = |(_, name, _)| Examined::of(name, Found::Missing);
+        return Ok(files.into_iter().map(missing).collect());
+    }
+    let _lock = Lock::take(paths)?;
+    let examine = |(store, name, path): (Store, _, PathBuf)| {
+        let left_alone = Companions::of(&path);
+        let mut examined = Examined::of(name, look(&path, repair, clock)?);
+        left_alone.remove_new();
+        if let Found::Damaged(_) = examined.found {
+            match repair {
+                Repair::Check => {}
+                Repair::Fresh => examined.aside = Some(set_aside(&path, "damaged", clock)?),
+                Repair::Salvage => {
+                    examined.saved = salvage(store, &path)?;
+                    left_alone.remove_new();
+                    examined.aside = adopt_salvaged(&path, clock)?;
+                }
+            }
+        }
+        Ok(examined)
+    };
+    files.into_iter().map(examine).collect()
+}
+
+impl Examined {
+    const fn of(name: &'static str, found: Found) -> Self {
+        Self { name, found, aside: None, saved: Vec::new() }
+    }
+}
+
+/// The files beside a database. Reading one makes them, empty, where there are none.
+struct Companions {
+    /// Those that were not there.
+    absent: Vec<PathBuf>,
+}
+
+impl Companions {
+    fn of(path: &Path) -> Self {
+        let companions = ["-wal", "-shm"].map(|suffix| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        });
+        // A log that is there belongs to the database, and its index with it.
+        let has_log = companions[0].exists();
+        let absent = companions.into_iter().filter(|file| !has_log && !file.exists()).collect();
+        Self { absent }
+    }
+
+    /// Removes what reading made. The lock is held: nobody else has the database open.
+    fn remove_new(&self) {
+        self.absent.iter().for_each(|file| drop(std::fs::remove_file(file)));
+    }
+}
+
+fn look(path: &Path, repair: Repair, clock: &Clock) -> Result<Found, DaemonError> {
+    if repair != Repair::Check {
+        // One that was cut short is finished first; what it put in place is looked at.
+        adopt_salvaged(path, clock)?;
+    }
+    if !path.exists() {
+        return Ok(Found::Missing);
+    }
+    Ok(match check(path)? {
+        Check::Whole => Found::Whole,
+        Check::Damaged(findings) => Found::Damaged(findings),
+    })
+}
+
+/// Makes the new database under a name that says it is not finished; then gives it the one that
+/// says it is.
+fn salvage(store: Store, path: &Path) -> Result<Vec<Saved>, DaemonError> {
+    let unfinished = salvaged(path).with_extension("unfinished");
+    for companion in ["", "-wal", "-shm", "-journal"] {
+        let mut left = unfinished.clone().into_os_string();
+        left.push(companion);
+        // What an attempt that was cut short left behind holds nothing that is not in the original.
+        let _ = std::fs::remove_file(left);
+    }
+    let saved = store.salvage(path, &unfinished)?;
+    rename(&unfinished, &salvaged(path))?;
+    Ok(saved)
+}
+
+/// The first thing that SQLite has to say, on one line.
+#[must_use]
+pub fn first_finding(findings: &str) -> String {
+    let mut lines = findings.lines().filter(|line| !line.starts_with("***"));
+    let first = lines.next().unwrap_or("it cannot be read").to_owned();
+    match lines.count() {
+        0 => first,
+        more => format!("{first} (and {more} more)"),
+    }
+}

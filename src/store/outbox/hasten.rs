@@ -1,0 +1,90 @@
+//! Making rows due before their time: at start, after the clock jumped, and when their recipient
+//! came back (§4.6, §4.11).
+//!
+//! A million rows may be backed off, and the writer thread serves accepts too: so rows become due
+//! some at a time, the farthest due first.
+
+use super::Outbox;
+use crate::db::{Durability, Error, Tx};
+use claudemesh_fsm::envelope::Priority;
+use claudemesh_fsm::id::Millis;
+use claudemesh_fsm::outbox::Status;
+
+/// How many rows one transaction makes due: a few milliseconds of the writer's time.
+const AT_ONCE_MAX: usize = 512;
+
+impl Outbox {
+    /// Makes every waiting row of `mesh` due no later than `now`: after the clock jumped, a due
+    /// time means nothing (§4.6).
+    ///
+    /// # Errors
+    /// When a commit fails; some rows may be due then.
+    pub async fn hasten(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
+        let waiting = self.depths().get(mesh).map_or(0, |depth| depth.of(Status::Pending));
+        self.hasten_some(mesh, now, usize::try_from(waiting).unwrap_or(usize::MAX)).await
+    }
+
+    /// The same for about `rows_max` rows, those that would wait longest; fewer were left if fewer
+    /// were made due. Rows are made due some at a time, so that other writers come in between.
+    ///
+    /// # Errors
+    /// When a commit fails; some rows may be due then.
+    pub async fn hasten_some(
+        &self,
+        mesh: &str,
+        now: Millis,
+        rows_max: usize,
+    ) -> Result<usize, Error> {
+        let mut hastened = 0;
+        for priority in [Priority::Now, Priority::Next, Priority::Low] {
+            while hastened < rows_max {
+                let changed = self.hasten_chunk(mesh, priority, now).await?;
+                hastened += changed;
+                if changed < AT_ONCE_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(hastened)
+    }
+
+    async fn hasten_chunk(
+        &self,
+        mesh: &str,
+        priority: Priority,
+        now: Millis,
+    ) -> Result<usize, Error> {
+        let mesh = mesh.to_owned();
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM outbox \
+                       WHERE mesh = ?2 AND status = 'pending' AND priority = ?3 \
+                       AND next_attempt_at > ?1 ORDER BY next_attempt_at DESC LIMIT ?4)";
+            let limit = AT_ONCE_MAX as i64;
+            tx.execute(sql, &[now.0.into(), (&mesh).into(), priority.as_str().into(), limit.into()])
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
+    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn hasten_recipients(
+        &self,
+        mesh: &str,
+        keys: Vec<String>,
+        now: Millis,
+    ) -> Result<usize, Error> {
+        let mesh = mesh.to_owned();
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE mesh = ?2 AND status = 'pending' \
+                       AND next_attempt_at > ?1 AND (recipient = ?3 OR recipient_member = ?3)";
+            let mut hastened = 0;
+            for key in &keys {
+                hastened += tx.execute(sql, &[now.0.into(), (&mesh).into(), key.into()])?;
+            }
+            Ok(hastened)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+}
