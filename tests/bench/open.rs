@@ -1,11 +1,10 @@
-//! How long a daemon with a million rows takes to open its outbox, and what keeping the counters
-//! costs the hot path.
+//! How long a daemon with a million rows takes to open its outbox.
 //!
 //! `cargo bench --bench open` makes the databases with plain SQL in a temporary directory, one with
-//! a million rows that wait and are backed off, one with a million that are done, and opens each as
-//! the daemon does at start: check, migrations, what a crash left, counters, and what is made due
-//! before the first answer. §4.11 promises less than a second. With `-- --hot`, only the second
-//! question is asked.
+//! a million rows that wait and are backed off, one with a million that are done, one that a crash
+//! left with rows inflight, and opens each twice as the daemon does at start, after a crash and after
+//! an end in order: check, migrations, what a crash left, counters, and what is made due before the
+//! first answer. §4.11 promises less than a second.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -28,38 +27,16 @@ const ROWS: u64 = 1_000_000;
 const PROMISED: Duration = Duration::from_secs(1);
 /// Far enough in the future to be backed off whenever this runs.
 const BACKED_OFF_UNTIL: i64 = 1 << 45;
-/// Rows of each timed round of the hot path.
-const HOT_ROWS: u64 = 20_000;
-const HOT_ROUNDS: usize = 5;
 
 fn main() {
-    if std::env::args().any(|arg| arg == "--hot") {
-        return hot();
-    }
     for status in [Status::Pending, Status::Done, Status::Inflight] {
         let dir = tempfile::tempdir().expect("a temp dir");
         let paths = Paths::under(dir.path()).expect("paths");
         std::fs::create_dir(&paths.daemon_dir).expect("creates");
         fill(&paths.outbox_db(), status);
-        open(&paths, status);
-    }
-    hot();
-}
-
-fn hot() {
-    // By turns, and the best of each: the machine has other things to do, too.
-    let mut best = [[f64::MAX; 3]; 2];
-    for _ in 0..HOT_ROUNDS {
-        for has_counters in [false, true] {
-            let round = hot_path(has_counters);
-            let best = &mut best[usize::from(has_counters)];
-            best.iter_mut().zip(round).for_each(|(best, micros)| *best = best.min(micros));
-        }
-    }
-    for (name, [insert, claim, done]) in ["without counters", "with counters"].iter().zip(best) {
-        println!(
-            "{name:>16}: {insert:.1} µs an insert, {claim:.1} µs a claim, {done:.1} µs a done"
-        );
+        // As after a crash, when the rows are counted, and as after an end in order.
+        open(&paths, status, "after a crash");
+        open(&paths, status, "after an end in order");
     }
 }
 
@@ -83,7 +60,7 @@ fn fill(path: &Path, status: Status) {
              SELECT printf('01JD8Q4M%018d', i), printf('%016x', i * 2654435761 % 4294967296 * 65536 + i), \
              zeroblob(32), zeroblob(256), 'demo', 'topic', '*', 'next', i, \
              {BACKED_OFF_UNTIL} + i % 300000, 1, {status}, 'b' || i, i FROM n; \
-             PRAGMA wal_checkpoint(TRUNCATE);"
+             UPDATE host SET boot_id = NULL; PRAGMA wal_checkpoint(TRUNCATE);"
         ))
         .expect("fills");
     // What is timed is opening, not this fill's way to the disk.
@@ -92,7 +69,7 @@ fn fill(path: &Path, status: Status) {
     println!("made {ROWS} rows, {mib} MiB, in {:.1} s", started.elapsed().as_secs_f64());
 }
 
-fn open(paths: &Paths, status: Status) {
+fn open(paths: &Paths, status: Status, after: &str) {
     let executor = Arc::new(Executor::new());
     let clock = Clock::real(executor.clone());
     let (bus, meshes) = (Bus::default(), Meshes::default());
@@ -106,7 +83,7 @@ fn open(paths: &Paths, status: Status) {
     assert_eq!(pending + done, ROWS);
     let verdict = if took < PROMISED { "kept" } else { "BROKEN" };
     println!(
-        "opened with a million rows ({}): {:.3} s, {pending} pending, {done} done: {verdict}",
+        "opened with a million rows ({}) {after}: {:.3} s, {pending} pending, {done} done: {verdict}",
         status.as_str(),
         took.as_secs_f64()
     );
@@ -120,43 +97,4 @@ fn open(paths: &Paths, status: Status) {
     }
     stores.outbox.close();
     stores.inbox.close();
-}
-
-/// Inserts, claims and ends rows as the daemon's statements do, 64 to a transaction and without a
-/// sync, with the triggers that keep the counters and without them.
-fn hot_path(has_counters: bool) -> [f64; 3] {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let path = dir.path().join("outbox.db");
-    Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens").close();
-    let connection = sqlite::open(&path).expect("opens");
-    let setup = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-8192;";
-    connection.execute(setup).expect("sets up");
-    if !has_counters {
-        let drop = "DROP TRIGGER depth_of_inserted; DROP TRIGGER depth_of_updated;";
-        connection.execute(drop).expect("drops");
-    }
-    let insert = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
-                  destination_kind, destination_ref, priority, enqueued_at, next_attempt_at, status) \
-                  VALUES (printf('01JD8Q4M%018d', ?1), printf('%016x', ?1 * 2654435761 % 4294967296 * \
-                  65536 + ?1), zeroblob(32), zeroblob(256), 'demo', 'topic', '*', 'next', ?1, ?1, \
-                  'pending') ON CONFLICT (client_message_id) DO NOTHING";
-    let claim = "UPDATE outbox SET status = 'inflight', attempts = 1 WHERE seq = ?1";
-    let done = "UPDATE outbox SET status = 'done', broker_message_id = 'b', delivered_at = 1 \
-                WHERE seq = ?1";
-    [insert, claim, done].map(|sql| {
-        let mut statement = connection.prepare(sql).expect("prepares");
-        let started = Instant::now();
-        for row in 1..=HOT_ROWS {
-            if row % 64 == 1 {
-                connection.execute("BEGIN IMMEDIATE").expect("begins");
-            }
-            statement.bind((1, row as i64)).expect("binds");
-            statement.next().expect("runs");
-            statement.reset().expect("resets");
-            if row.is_multiple_of(64) || row == HOT_ROWS {
-                connection.execute("COMMIT").expect("commits");
-            }
-        }
-        started.elapsed().as_secs_f64() * 1e6 / HOT_ROWS as f64
-    })
 }

@@ -8,6 +8,7 @@ use super::world::Rng;
 use claudemesh::db::{Durability, Error, Faults, Kind};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -140,6 +141,19 @@ impl Disk {
         self.end(&mut self.lock(), power_cut);
     }
 
+    /// Copies a database and its log; `false` if the log went away meanwhile.
+    fn take_image(&self, name: &str, wal: &str) -> bool {
+        let copy = |file: &str| fs::copy(self.dir.join(file), self.next_dir.join(file));
+        let had_log = self.dir.join(wal).exists();
+        if self.dir.join(name).exists() {
+            copy(name).expect("copies the image");
+        }
+        match copy(wal) {
+            Err(error) if error.kind() == ErrorKind::NotFound => !had_log,
+            copied => copied.is_ok(),
+        }
+    }
+
     fn end(&self, state: &mut State, power_cut: bool) {
         if !std::mem::replace(&mut state.alive, false) {
             return;
@@ -148,12 +162,8 @@ impl Disk {
         fs::create_dir_all(&self.next_dir).expect("a directory for the image");
         for name in self.names {
             let wal = format!("{name}-wal");
-            for file in [*name, wal.as_str()] {
-                let (from, to) = (self.dir.join(file), self.next_dir.join(file));
-                if from.exists() {
-                    fs::copy(from, to).expect("copies the image");
-                }
-            }
+            // A log that goes away in between was folded into the database: both are taken anew.
+            while !self.take_image(name, &wal) {}
             let image = self.next_dir.join(&wal);
             if power_cut && image.exists() {
                 let synced = state.synced.get(*name).copied().unwrap_or(0);

@@ -24,8 +24,6 @@ const BROKER: usize = 2;
 const TROUBLE: Duration = Duration::from_secs(60);
 /// How long after it everything must have ended.
 const CALM_MAX: Duration = Duration::from_secs(20 * 60);
-/// From the opening of the last links to the last receipt.
-const RECEIPTS_MAX: Duration = Duration::from_secs(30);
 /// How often the outboxes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -188,14 +186,7 @@ impl Scenario {
             self.advance(self.sched.now() + Duration::from_secs(1))?;
             self.look()?;
         }
-        self.ask_for_receipts()?;
-        self.end()
-    }
-
-    /// A receipt that was lost is asked for when a link opens: one more time they all do.
-    fn ask_for_receipts(&mut self) -> Result<(), String> {
-        (0..2).for_each(|daemon| self.around.net.cut_daemon(daemon));
-        self.advance(self.sched.now() + RECEIPTS_MAX)
+        self.ask_for_receipts().and_then(|()| self.end())
     }
 
     /// Runs whoever is ready, and time, until `limit` or until somebody may be revived.

@@ -7,6 +7,10 @@ use super::super::net::Weather;
 use super::super::world::Rng;
 use super::{Life, Scenario};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// From the opening of the last links to the last receipt.
+const RECEIPTS_MAX: Duration = Duration::from_secs(30);
 
 impl Scenario {
     /// One thing happens: mostly a caller, sometimes a fault.
@@ -92,6 +96,12 @@ impl Scenario {
         let by_ms = (hours * 60 + minutes) * 60_000;
         self.sched.log(|| format!("the clock of {index} jumps by {by_ms} ms"));
         self.processes[index].wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// A receipt that was lost is asked for when a link opens: one more time they all do.
+    pub(super) fn ask_for_receipts(&mut self) -> Result<(), String> {
+        (0..2).for_each(|daemon| self.around.net.cut_daemon(daemon));
+        self.advance(self.sched.now() + RECEIPTS_MAX)
     }
 
     /// The end of all trouble.
