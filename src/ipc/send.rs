@@ -217,7 +217,7 @@ fn reject(rejection: Rejection) -> Problem {
         .with("candidates", json!(candidates)),
         Rejection::Unknown { to, mesh } => Problem::not_found(
             "destination_unknown",
-            format!("nobody in mesh `{mesh}` has ever been called `{to}`"),
+            format!("nobody in mesh `{mesh}` is known as `{to}`"),
         ),
         Rejection::Unresolvable { mesh, .. } => Problem::unavailable(
             "destination_unresolvable",
