@@ -4,14 +4,12 @@
 //! Decides nothing, and never says more of a key than its public half.
 
 use crate::courier::{Courier, LateAck, LinkObserver, LinkView};
+use crate::identity::host::host_id;
 use crate::meshes::Mesh;
 use crate::store::outbox::Outbox;
 use crate::wire::{Peer, Receipt};
 use claudemesh_fsm::outbox::Status;
 use std::sync::Arc;
-
-/// Where a Linux host says which one it is, the first that does (§2.2).
-const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
 /// The ears of one mesh.
 pub(super) struct Witness {
@@ -47,12 +45,4 @@ impl LinkObserver for Witness {
         let host_id = host_id();
         tracing::warn!(mesh, member_pubkey, via, host_id, pending_rows, "member_revoked");
     }
-}
-
-/// Which host this is; `None` where nothing says. Reads one line of a small file, once in the life
-/// of a membership.
-fn host_id() -> Option<String> {
-    let read = |path: &&str| std::fs::read_to_string(path).ok();
-    let ids = MACHINE_ID_FILES.iter().filter_map(read).map(|id| id.trim().to_owned());
-    ids.into_iter().find(|id| !id.is_empty()).map(|id| format!("linux:{id}"))
 }
