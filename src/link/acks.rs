@@ -4,18 +4,18 @@
 //! Knows no socket. Every send that enters here leaves with exactly one [`Delivery`], also when the
 //! link's end is dropped in the middle.
 
+mod courier;
 mod given_up;
 
 use super::WORDS_CHARS_MAX;
-use super::asks::{Ask, Asks};
-use super::topics::{Lookup, Topics};
-use crate::clock::{BoxFuture, Clock};
-use crate::courier::{Courier, Delivery, LateAck};
-use crate::message::SecretKey;
-use crate::wire::{self, ClientFrame, Correlated, to_text};
+use super::asks::Asks;
+use crate::clock::Clock;
+use crate::courier::{Delivery, LateAck};
+use crate::wire;
 use claudemesh_fsm::id::{BrokerMessageId, Millis};
 use claudemesh_fsm::negotiate::PAYLOAD_BYTES_MIN;
 use claudemesh_fsm::outbox::Ack;
+pub(super) use courier::{DeskCourier, Terms};
 use futures_channel::oneshot;
 use futures_lite::Stream;
 use given_up::GivenUp;
@@ -32,8 +32,6 @@ const TOO_LARGE: u16 = 413;
 /// A broker that closes over a frame of fewer bytes than this is not believed: no broker may take
 /// less (§15, `max_payload`).
 const TOO_LARGE_BYTES_MIN: usize = PAYLOAD_BYTES_MIN as usize;
-/// The status by which a message to a topic that does not exist is refused here.
-const NOT_FOUND: u16 = 404;
 /// The most bytes of a broker's id that are believed.
 const ID_BYTES_MAX: usize = 256;
 /// The status of an id that was used for another message (§4.5b).
@@ -55,6 +53,9 @@ struct Written {
     bytes: usize,
     deadline: Duration,
     reply: oneshot::Sender<Delivery>,
+    /// A refusal of its id was taken for an earlier frame's. It may have been its own, so that no
+    /// answer is owed to it: otherwise a row might never hear a refusal again.
+    may_be_answered: bool,
 }
 
 /// What an `ack` was.
@@ -137,7 +138,8 @@ impl Desk {
             }
             let deadline = now.saturating_add(self.ack_max);
             let bytes = text.len();
-            self.written.insert(ticket, Written { id, bytes, deadline, reply });
+            let may_be_answered = false;
+            self.written.insert(ticket, Written { id, bytes, deadline, reply, may_be_answered });
             return Poll::Ready(text);
         }
         Poll::Pending
@@ -174,6 +176,10 @@ impl Desk {
         let is_success = matches!(delivery, Delivery::Acked(_));
         let answers_earlier = self.given_up.answered(&name);
         if answers_earlier && !is_success {
+            let ticket = self.by_id.get(name.as_str());
+            if let Some(waiting) = ticket.and_then(|ticket| self.written.get_mut(ticket)) {
+                waiting.may_be_answered = true;
+            }
             return Settled::Stale;
         }
         let waiting = self.by_id.remove(name.as_str()).and_then(|it| self.written.remove(&it));
@@ -238,7 +244,9 @@ impl Desk {
             self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
             // A caller that no longer listens needs no answer.
             let _ = written.reply.send(Delivery::Lost { words });
-            self.given_up.add(written.id, now);
+            if !written.may_be_answered {
+                self.given_up.add(written.id, now);
+            }
         }
     }
 }
@@ -277,123 +285,4 @@ fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
 
 fn late(client_message_id: String, ack: Ack) -> Settled {
     Settled::Late(LateAck { client_message_id, ack })
-}
-
-/// What a courier knows of the link it sends through.
-pub(super) struct Terms {
-    /// What it sends with.
-    pub(super) secret: SecretKey,
-    /// How long a message may wait, in milliseconds.
-    pub(super) max_age_ms: u64,
-    /// The most a frame may weigh, in bytes.
-    pub(super) frame_bytes_max: usize,
-    /// Whether the broker tells receipts.
-    pub(super) has_receipts: bool,
-    /// Where names of topics are to be resolved here.
-    pub(super) topics: Option<Arc<Topics>>,
-}
-
-/// The courier's end.
-pub(super) struct DeskCourier {
-    outgoing: Sender<Outgoing>,
-    asks: Sender<Ask>,
-    gone: Receiver<Infallible>,
-    terms: Terms,
-    ack_max: Duration,
-    clock: Clock,
-}
-
-impl DeskCourier {
-    /// Puts the id of a topic in the place of its name, where the broker wants that; or says why
-    /// the message cannot go now, with what to ask the broker first.
-    fn resolve(&self, message: &mut wire::Send) -> Result<(), (Delivery, Option<String>)> {
-        let topic = message.target_spec.strip_prefix('#');
-        let (Some(topics), Some(topic)) = (&self.terms.topics, topic) else { return Ok(()) };
-        match topics.find(topic, self.clock.monotonic(), self.ack_max) {
-            Lookup::Id(id) => {
-                message.target_spec = format!("#{id}");
-                Ok(())
-            }
-            Lookup::NotYet { ask } => {
-                let request = Correlated { request_id: Some(self.clock.mint_id()) };
-                let question = ask.then(|| to_text(&ClientFrame::TopicList(request)));
-                let words = "the broker's list of topics is not there yet".to_owned();
-                Err((Delivery::Unsent { words }, question))
-            }
-            Lookup::Missing => Err((unknown_topic(), None)),
-        }
-    }
-}
-
-impl Courier for DeskCourier {
-    fn deliver(&self, mut message: wire::Send) -> BoxFuture<Delivery> {
-        if message.id.is_none() {
-            let id = message.client_message_id.clone();
-            message.id = Some(id.unwrap_or_else(|| self.clock.mint_id()));
-        }
-        let id = Arc::from(message.id.as_deref().unwrap_or_default());
-        let (outgoing, frame_bytes_max) = (self.outgoing.clone(), self.terms.frame_bytes_max);
-        let resolved = self.resolve(&mut message);
-        Box::pin(async move {
-            if let Err((delivery, question)) = resolved {
-                if let Some(question) = question {
-                    // A link that is no longer open is asked by the next one.
-                    let _ = outgoing.send(Outgoing::Ask(question)).await;
-                }
-                return delivery;
-            }
-            let text = to_text(&ClientFrame::Send(Box::new(message)));
-            if text.len() > frame_bytes_max {
-                return too_large(text.len(), frame_bytes_max);
-            }
-            let (reply, answer) = oneshot::channel();
-            if outgoing.send(Outgoing::Send { id, text, reply }).await.is_err() {
-                return Delivery::Unsent { words: "the link is no longer open".to_owned() };
-            }
-            // The desk answers whatever happens; without it nobody knows what was written.
-            answer.await.unwrap_or_else(|_| Delivery::Lost { words: "the link ended".to_owned() })
-        })
-    }
-
-    fn receipts(&self, ids: Vec<String>) -> BoxFuture<Option<Vec<wire::Receipt>>> {
-        if !self.terms.has_receipts {
-            return Box::pin(std::future::ready(None));
-        }
-        let (asks, request_id) = (self.asks.clone(), self.clock.mint_id());
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            asks.send(Ask { request_id, ids, reply }).await.ok()?;
-            answer.await.ok()
-        })
-    }
-
-    fn closed(&self) -> BoxFuture<()> {
-        let gone = self.gone.clone();
-        Box::pin(async move {
-            // Nothing is ever sent on it, so an answer is its end.
-            let _ = gone.recv().await;
-        })
-    }
-
-    fn secret(&self) -> &SecretKey {
-        &self.terms.secret
-    }
-
-    fn max_age_ms(&self) -> u64 {
-        self.terms.max_age_ms
-    }
-}
-
-/// A broker of today's network would acknowledge it and lose it. The topic's name is not in the
-/// words: they are read for what they mean.
-fn unknown_topic() -> Delivery {
-    let words = "unknown topic: the broker's list has none of this name".to_owned();
-    Delivery::Refused { code: Some(NOT_FOUND), permanent: Some(true), words }
-}
-
-/// A broker would close the connection over it, and every send with it (`specs/wire.md`).
-fn too_large(bytes: usize, bytes_max: usize) -> Delivery {
-    let words =
-        format!("payload too large: the frame is {bytes} bytes, this mesh takes {bytes_max}");
-    Delivery::Refused { code: Some(TOO_LARGE), permanent: Some(true), words }
 }

@@ -118,6 +118,33 @@ fn a_late_refusal_does_not_end_the_next_attempt() {
 }
 
 #[test]
+fn a_refusal_taken_for_an_earlier_one_leaves_no_answer_owed() {
+    with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
+        let mut peer = rig.open().await;
+        let (_, courier) = rig.opened().await;
+        // The broker never answers the first frame, and refuses the others.
+        let unanswered = courier.deliver(message("m")).await;
+        assert!(matches!(unanswered, Delivery::Lost { .. }), "{unanswered:?}");
+        let broker = async {
+            peer.recv_type("send").await;
+            for _ in 0..2 {
+                peer.recv_type("send").await;
+                peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
+                    "error": "blocked"}))
+                    .await;
+            }
+        };
+        let attempts = async {
+            let swallowed = courier.deliver(message("m")).await;
+            assert!(matches!(swallowed, Delivery::Lost { .. }), "{swallowed:?}");
+            courier.deliver(message("m")).await
+        };
+        let (third, ()) = futures_lite::future::zip(attempts, broker).await;
+        assert!(matches!(third, Delivery::Refused { code: Some(403), .. }), "{third:?}");
+    });
+}
+
+#[test]
 fn a_late_success_counts_for_the_attempt_that_waits() {
     with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
         let mut peer = rig.open().await;

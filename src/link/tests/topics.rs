@@ -38,7 +38,9 @@ async fn list(peer: &mut Peer, topics: Value) {
 async fn outcome(rig: &Rig, courier: &Arc<dyn Courier>, topic: &str) -> Delivery {
     loop {
         match courier.deliver(to_topic("m", topic)).await {
-            Delivery::Unsent { .. } => rig.clock.sleep(Duration::from_millis(5)).await,
+            Delivery::Refused { permanent: Some(false), .. } => {
+                rig.clock.sleep(Duration::from_millis(5)).await
+            }
             delivery => return delivery,
         }
     }
