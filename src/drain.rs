@@ -176,23 +176,20 @@ impl Drain {
                     self.hasten_recipients().await;
                 }
                 Woken::MayClaim => next = Next::Now,
-                // The courier gives every attempt its answer now, so this ends at once.
-                Woken::Closed => {
-                    if let Some(claim) = claiming {
-                        under_way.extend(begin(claim.await.0));
-                    }
-                    return under_way.collect().await;
-                }
-                Woken::Stopping => {
+                // A courier that closed has an answer for every attempt, so that only a store that
+                // fails keeps this; what is then unanswered is recovered at the next start (§4.11).
+                Woken::Closed | Woken::Stopping => {
                     let rest = async {
                         if let Some(claim) = claiming {
                             under_way.extend(begin(claim.await.0));
                         }
                         under_way.collect::<()>().await;
                     };
-                    // What is still unanswered is recovered at the next start (§4.11).
-                    let _ = self.clock.timeout(FINISH_MAX, rest).await;
-                    return;
+                    let patience = async {
+                        stop.wait().await;
+                        self.clock.sleep(FINISH_MAX).await;
+                    };
+                    return rest.or(patience).await;
                 }
             }
         }
@@ -329,15 +326,18 @@ impl Drain {
         if !self.awaits_recipients.swap(false, Ordering::Relaxed) {
             return;
         }
-        let online = self.mesh.with_roster(|roster| {
+        let online: Vec<_> = self.mesh.with_roster(|roster| {
             let peers = roster.peers.iter().filter(|peer| roster::is_online(peer));
             peers.map(|peer| peer.pubkey.clone()).collect()
         });
-        let hastened = self.outbox.hasten_recipients(self.mesh.slug(), online, self.clock.now());
+        let hastened = self.outbox.hasten_recipients(self.mesh.slug(), &online, self.clock.now());
         match hastened.await {
             Ok(0) => {}
             Ok(_) => self.mesh.wake_drain(),
-            Err(error) => self.note_store_failed(&error),
+            Err(error) => {
+                self.awaits_recipients.store(true, Ordering::Relaxed);
+                self.note_store_failed(&error);
+            }
         }
     }
 
@@ -365,6 +365,9 @@ impl Drain {
         let nonces = [self.clock.random(), self.clock.random()];
         let id = &row.identity().client_message_id;
         let Some(recipient) = &envelope.recipient else {
+            if envelope.destination.is_direct() {
+                return Err("nobody is recorded to seal this direct message to".to_owned());
+            }
             let target = parcel::target_spec(envelope);
             return Ok(parcel::pack(envelope, id, target, None, nonces));
         };

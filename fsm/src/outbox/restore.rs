@@ -1,7 +1,7 @@
 //! The only door from storage into types: columns in, a typed row or the reason there is none.
 
 use super::{Aborted, Dead, Done, Identity, Inflight, Pending, Row, Status};
-use crate::envelope::{Destination, Envelope, Priority, Recipient};
+use crate::envelope::{Destination, DestinationKind, Envelope, Priority, Recipient};
 use crate::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use alloc::format;
 use alloc::string::String;
@@ -226,6 +226,10 @@ fn require_address(record: &RowRecord) -> Result<(), Corrupt> {
     if record.mesh.is_empty() || record.destination_ref.is_empty() {
         let (status, mesh, to) = (&record.status, &record.mesh, &record.destination_ref);
         return Err(Corrupt(format!("{status} with mesh `{mesh}` and destination_ref `{to}`")));
+    }
+    // It would go out unsealed.
+    if record.destination_kind == DestinationKind::Dm.as_str() && record.recipient.is_none() {
+        return Err(Corrupt(format!("{} and direct, with no recipient", record.status)));
     }
     Ok(())
 }
