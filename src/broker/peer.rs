@@ -53,7 +53,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Sends of one connection that may wait for their commit.
 const SENDS_IN_FLIGHT_MAX: usize = 256;
 /// Nothing more is read while this many frames wait for the writer.
-const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
+pub(super) const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
 /// Frames read before other connections get their turn.
 const READ_AT_ONCE_MAX: u32 = 16;
 

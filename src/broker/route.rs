@@ -13,6 +13,7 @@ pub(crate) use presence::Admission;
 
 use super::counters::Counters;
 use super::ledger::{Sender as Author, Told};
+use super::peer::OUTGOING_PAUSE;
 use crate::http::Trigger;
 use crate::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
@@ -250,7 +251,10 @@ impl Hub {
         for (sender, receipts) in by_sender {
             let Some(live) = state.members.get(&sender) else { continue };
             let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
-            let mut curious = curious.filter(|connection| connection.wants_receipts).peekable();
+            // News for a slow reader would close its connection; it can ask instead.
+            let mut curious = curious
+                .filter(|connection| connection.wants_receipts && connection.has_room())
+                .peekable();
             if curious.peek().is_some() {
                 let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
                 let frame = Utf8Bytes::from(to_text(&frame));
@@ -327,6 +331,10 @@ impl Connection {
 
     /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
     /// pushed to it waits in the ledger.
+    fn has_room(&self) -> bool {
+        self.lines.out.len() < OUTGOING_PAUSE
+    }
+
     fn send(&self, outgoing: Outgoing) -> bool {
         self.lines.send(outgoing)
     }

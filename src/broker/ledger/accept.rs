@@ -277,7 +277,7 @@ fn find_member(tx: &Tx<'_>, sender: &Sender, key: &str) -> Result<Route, NotAcce
 fn require_welcome(tx: &Tx<'_>, sender: &Sender, member: i64) -> Result<(), NotAccepted> {
     let sql = "SELECT banned_at IS NOT NULL, \
                EXISTS (SELECT 1 FROM block b WHERE b.member = m.seq AND b.sender = ?2) \
-               FROM member m WHERE m.seq = ?1";
+               FROM member m WHERE m.seq = ?1 AND m.revoked_at IS NULL";
     let params = [member.into(), sender.member.into()];
     match tx.query_row(sql, &params, |row| Ok((row.int(0)?, row.int(1)?)))? {
         None => Err(Refusal::UnknownRecipient.into()),

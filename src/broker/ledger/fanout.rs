@@ -70,7 +70,7 @@ pub(super) fn deliver_to_many(
         Route::Topic { id, .. } => {
             let sql = fan_out!(
                 "SELECT t.member FROM topic_member t JOIN member m ON m.seq = t.member \
-                 WHERE t.topic_id = ?1 AND m.banned_at IS NULL"
+                 WHERE t.topic_id = ?1 AND m.revoked_at IS NULL AND m.banned_at IS NULL"
             );
             (sql, id, "")
         }
