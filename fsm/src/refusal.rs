@@ -29,6 +29,10 @@ impl Refusal {
     #[must_use]
     pub fn classify(code: Option<u16>, permanent: Option<bool>, words: &str) -> Self {
         let says = |needle: &str| contains_ignoring_case(words, needle);
+        // It knows its own mind, and its words may quote the caller's.
+        if permanent == Some(true) && code.is_some_and(|code| code != 429) {
+            return Self::Final;
+        }
         if code == Some(429) || says("rate limit") || says("rate_limit") {
             return Self::Passing(Passing::RateLimited);
         }
@@ -104,6 +108,8 @@ mod tests {
     #[test]
     fn a_broker_that_says_whether_it_is_permanent_is_believed() {
         assert_eq!(Refusal::classify(Some(503), Some(true), "never"), Refusal::Final);
+        let quoting = "unknown topic: rate_limit-alerts";
+        assert_eq!(Refusal::classify(Some(404), Some(true), quoting), Refusal::Final);
         let passing = Refusal::classify(Some(409), Some(false), "not now");
         assert_eq!(passing, Refusal::Passing(Passing::Busy));
     }

@@ -6,6 +6,9 @@ use crate::identity::IdentityError;
 use claudemesh_fsm::id::Millis;
 use std::fmt;
 
+/// The code of a broker whose database failed: the same key may be tried again.
+const MEMBER_INSERT_FAILED: &str = "member_insert_failed";
+
 /// Why we did not join. Names the field and the remedy; never quotes a token or a key.
 #[derive(Debug)]
 pub enum JoinError {
@@ -100,8 +103,8 @@ impl JoinError {
     }
 
     /// Whether the broker has spoken, so that the key it was asked about is no longer of use.
-    pub(super) const fn is_an_answer(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code != MEMBER_INSERT_FAILED)
     }
 
     /// What to do, where the broker gave a reason it documents (`specs/wire.md`).
@@ -125,7 +128,7 @@ impl JoinError {
                 "this key's membership has ended for good: ask for an invite and join with a new key"
             }
             "member_banned" => "this key is banned from the mesh: ask its owner to lift the ban",
-            "member_insert_failed" => "the broker could not store the member: try again later",
+            MEMBER_INSERT_FAILED => "the broker could not store the member: try again later",
             _ => "ask whoever runs the broker",
         }
     }

@@ -45,6 +45,9 @@ impl Told {
     }
 }
 
+/// How long a checker waits for a lock, in milliseconds.
+const BUSY_MS: usize = 5000;
+
 /// A requeue that was told: daemon, old row, new row, new id, patched payload.
 pub type Requeued = (usize, String, String, String, Option<String>);
 
@@ -64,8 +67,10 @@ pub type Fields = BTreeMap<String, String>;
 
 /// Every row of a table, read from the file beside whoever has it open.
 pub fn table(path: &Path, sql: &str) -> Vec<Fields> {
-    let connection = Connection::open_with_flags(path, OpenFlags::new().with_read_only())
+    let mut connection = Connection::open_with_flags(path, OpenFlags::new().with_read_only())
         .expect("the file opens");
+    // A connection that ends beside this one locks the file for a moment.
+    connection.set_busy_timeout(BUSY_MS).expect("a timeout can be set");
     let mut statement = connection.prepare(sql).expect("a good query");
     let names = statement.column_names().to_vec();
     let mut rows = Vec::new();
