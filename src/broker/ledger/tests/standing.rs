@@ -2,27 +2,30 @@
 
 use super::*;
 
+fn deploys(broker: &Fixture, member: usize) -> TopicKey {
+    let member = broker.members[member].seq;
+    TopicKey { mesh_id: "m".into(), member, topic: "deploys".into() }
+}
+
+fn create_topic(broker: &Fixture) {
+    let new = TopicRow {
+        id: "t1".into(),
+        name: "deploys".into(),
+        description: None,
+        visibility: "public".into(),
+        member_count: 0,
+        created_at: NOW,
+    };
+    let lead = broker.members[0].seq;
+    block_on(broker.ledger.create_topic("m", lead, new)).expect("creates");
+}
+
 #[test]
 fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let broker = fixture(3);
     let (ledger, member) = (&broker.ledger, &broker.members[1]);
-    let topic = |n: usize| TopicKey {
-        mesh_id: "m".into(),
-        member: broker.members[n].seq,
-        topic: "deploys".into(),
-    };
-    block_on(async {
-        let new = TopicRow {
-            id: "t1".into(),
-            name: "deploys".into(),
-            description: None,
-            visibility: "public".into(),
-            member_count: 0,
-            created_at: NOW,
-        };
-        ledger.create_topic("m", broker.members[0].seq, new).await.expect("creates");
-        ledger.join_topic(topic(1), NOW).await.expect("joins");
-    });
+    create_topic(&broker);
+    block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
     recipients(broker.send(0, letter("before", 1, Target::Key(key(1)))));
     let ban = || block_on(ledger.ban_member(member, NOW));
     assert_eq!((ban(), ban()), (Ok(true), Ok(false)));
@@ -60,6 +63,25 @@ fn a_revoked_key_is_out_for_good() {
     assert_eq!(refused(block_on(ledger.join("t", "m", "x", &key(1), "x", NOW))), "member_revoked");
     let added = block_on(ledger.add_member("m", "x", &key(1), "x", "member", NOW));
     assert_eq!(refused(added), "member_revoked");
+}
+
+#[test]
+fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
+    let broker = fixture(2);
+    let (ledger, member) = (&broker.ledger, &broker.members[1]);
+    create_topic(&broker);
+    assert_eq!(block_on(ledger.revoke_member(member, NOW)), Ok(true));
+    // Its connection may have sent these before it was closed.
+    let session = key(55);
+    block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
+    block_on(ledger.bind_session_key("m", &session, member.seq, NOW)).expect("binds");
+    let topic = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    assert_eq!(topic, [0_i64; 0]);
+    for target in [key(1), session] {
+        let direct = broker.send(0, letter("direct", 1, Target::Key(target)));
+        assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
+    }
+    assert!(broker.is_whole());
 }
 
 #[test]
