@@ -12,7 +12,7 @@ mod chance;
 use chance::{Chance, seed};
 use claudemesh::db::Driver;
 use claudemesh::message::fingerprint;
-use claudemesh::store::outbox::{NewRow, Outbox};
+use claudemesh::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh::store::salvage::{Check, Saved, Store, check};
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority, Recipient};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
@@ -272,4 +272,47 @@ fn a_message_whose_contents_were_damaged_is_not_sent_and_its_id_stays_bound() {
     let outbox = report.iter().find(|saved| saved.table == "outbox").expect("the table");
     let mended: Vec<i64> = outbox.mended.iter().map(|note| note.first).collect();
     assert_eq!((outbox.rows, mended), (ROWS as u64, vec![300, 301]));
+}
+
+#[test]
+fn a_message_that_lost_where_it_goes_keeps_its_id_and_cannot_be_requeued() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("outbox.db");
+    real_outbox(&path);
+    let connection = sqlite::open(&path).expect("opens");
+    let harm = "UPDATE outbox SET recipient = x'00' WHERE seq = 301; \
+                UPDATE outbox SET recipient = NULL WHERE seq = 304; \
+                UPDATE outbox SET recipient = NULL, status = 'dead', last_error = 'blocked' \
+                WHERE seq = 307; \
+                UPDATE outbox SET mesh = x'00' WHERE seq = 302; \
+                UPDATE outbox SET destination_ref = x'00' WHERE seq = 303; \
+                UPDATE outbox SET attempts = 5000000000 WHERE seq = 305;";
+    connection.execute(harm).expect("harms");
+    drop(connection);
+    let to = dir.path().join("saved.db");
+    let report = Store::Outbox.salvage(&path, &to).expect("salvages");
+    let outbox = report.iter().find(|saved| saved.table == "outbox").expect("the table");
+    assert_eq!((outbox.rows, outbox.refused.len()), (ROWS as u64, 0));
+    let saved = readable(&to);
+    let outbox = Outbox::open(&to, Driver::Threaded, Arc::new(|_| ())).expect("opens");
+    let requeue = |seq: i64| {
+        let request = RequeueRequest {
+            id: RowId::trusted(saved[&seq].row_id.clone()),
+            new_id: RowId::trusted(format!("next-{seq}")),
+            new_client_message_id: ClientMessageId::trusted(format!("next-{seq}")),
+            patch: None,
+            weigh: Box::new(|_, _| Ok(())),
+            aborted_by: "alice".into(),
+            now: Millis(1),
+            force: true,
+        };
+        block_on(outbox.requeue(request)).expect("answers")
+    };
+    for seq in [301, 302, 303, 304, 307] {
+        assert_eq!(saved[&seq].status, "dead");
+        assert_eq!(requeue(seq), RequeueOutcome::Unaddressed, "{seq}");
+    }
+    assert_eq!(saved[&305].status, "dead");
+    assert!(matches!(requeue(305), RequeueOutcome::Requeued { .. }));
+    outbox.close();
 }

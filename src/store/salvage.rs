@@ -8,7 +8,7 @@ use super::schema;
 pub use crate::db::{Check, Note, Saved};
 use crate::db::{Error, Judgement, Rules, SavedRow, check as check_file};
 use crate::message::{fingerprint, legacy};
-use claudemesh_fsm::envelope::Destination;
+use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
 use claudemesh_fsm::id::ClientMessageId;
 use claudemesh_fsm::outbox::{AnyRow, RowRecord, Status};
 use std::path::Path;
@@ -30,8 +30,6 @@ const OPTIONAL_TEXT: [&str; 10] = [
 const INBOX_TEXT: [&str; 6] =
     ["id", "broker_message_id", "mesh", "sender_pubkey", "priority", "encryption"];
 const FINGERPRINT_BYTES: usize = 32;
-/// What stands where something was and cannot be read any more.
-const UNREADABLE: &str = "unreadable";
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,10 +158,14 @@ fn record(row: &SavedRow) -> Result<RowRecord, String> {
     }
 }
 
-/// What is still to be sent is what was accepted: the fingerprint says so (§4.4).
+/// What is still to be sent is what was accepted: the fingerprint says so (§4.4). What may be
+/// requeued goes where it was meant to go.
 fn intact(record: RowRecord) -> Result<(), String> {
     let row = AnyRow::restore(record).map_err(|corrupt| corrupt.to_string())?;
     let envelope = &row.identity().envelope;
+    if row.status() == Status::Dead && has_lost_recipient(envelope) {
+        return Err("it is direct, and its recipient is lost".to_owned());
+    }
     let is_waiting = matches!(row.status(), Status::Pending | Status::Inflight);
     let actual = fingerprint(
         &envelope.destination,
@@ -175,34 +177,42 @@ fn intact(record: RowRecord) -> Result<(), String> {
     // One that was taken over from the daemon before us may have that one's form (§4.4).
     let theirs = || legacy::fingerprint(envelope, None) == Some(envelope.fingerprint);
     if is_waiting && actual != envelope.fingerprint && !theirs() {
-        return Err("its contents are not what was accepted".to_owned());
+        return Err("its contents cannot be shown to be what was accepted".to_owned());
     }
     Ok(())
 }
 
+fn has_lost_recipient(envelope: &Envelope) -> bool {
+    matches!(envelope.destination, Destination::Member(_)) && envelope.recipient.is_none()
+}
+
 /// Puts something where nothing can be read any more, so that the id stays bound. What was to be
-/// sent is dead then.
+/// sent is dead then. One that has lost its mesh, its destination or whom it is sealed to is
+/// unaddressed: it cannot be requeued either.
 fn mend(row: &mut SavedRow, why: &str) {
     for column in OPTIONAL_TEXT {
         if !row.is_null(column) && row.text(column).is_none() {
             row.set(column, ());
         }
     }
-    for column in ["enqueued_at", "attempts", "next_attempt_at", "may_have_been_sent"] {
+    for column in ["enqueued_at", "next_attempt_at", "may_have_been_sent"] {
         if row.int(column).is_none_or(|number| number < 0) {
             row.set(column, 0_i64);
         }
+    }
+    if row.int("attempts").is_none_or(|attempts| u32::try_from(attempts).is_err()) {
+        row.set("attempts", 0_i64);
     }
     if row.blob("payload").is_none() {
         row.set("payload", &[][..]);
     }
     if row.text("mesh").is_none() {
-        row.set("mesh", UNREADABLE);
+        row.set("mesh", "");
     }
     let destination = row.text("destination_kind").zip(row.text("destination_ref"));
     if destination.is_none_or(|(kind, name)| Destination::restore(kind, name).is_none()) {
-        row.set("destination_kind", "dm");
-        row.set("destination_ref", UNREADABLE);
+        row.set("destination_kind", DestinationKind::Dm.as_str());
+        row.set("destination_ref", "");
     }
     if row.text("priority").is_none_or(|word| !["now", "next", "low"].contains(&word)) {
         row.set("priority", "next");
@@ -225,6 +235,11 @@ fn mend(row: &mut SavedRow, why: &str) {
         }
         row.set("status", "dead");
         row.set("last_error", format!("damaged on disk and not sent again: {why}").as_str());
+    }
+    let is_dead = row.text("status").and_then(Status::parse) == Some(Status::Dead);
+    let is_direct = row.text("destination_kind") == Some(DestinationKind::Dm.as_str());
+    if is_dead && is_direct && row.is_null("recipient") {
+        row.set("destination_ref", "");
     }
 }
 
