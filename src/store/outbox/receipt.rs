@@ -141,7 +141,7 @@ fn store_in(
 fn open_in(tx: &Tx<'_>, mesh: &str, after_seq: i64, limit: usize) -> Result<Open, Error> {
     let sql = "SELECT r.seq, o.client_message_id FROM receipt r JOIN outbox o ON o.seq = r.seq \
                WHERE r.stored + r.expired < r.recipients AND r.seq > ? AND o.mesh = ? \
-               ORDER BY r.seq LIMIT ?";
+               AND o.status <> 'aborted' ORDER BY r.seq LIMIT ?";
     let params = [after_seq.into(), mesh.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()];
     let found = tx.query(sql, &params, |row| Ok((row.int(0)?, row.text(1)?)))?;
     let is_full = found.len() == limit;
