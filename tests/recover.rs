@@ -121,7 +121,10 @@ fn a_salvage_that_was_cut_short_is_finished_by_the_next_start() {
 #[test]
 fn a_fresh_start_deletes_nothing_and_leaves_a_whole_file_alone() {
     let mesh = home_with_messages(20);
+    let pid_file = mesh.alice.daemon_dir().join("daemon.pid");
+    let pid = std::fs::read(&pid_file).ok();
     let untouched = mesh.alice.cli(&["daemon", "recover", "--fresh"]);
+    assert_eq!(std::fs::read(&pid_file).ok(), pid, "daemon.pid is as it was");
     assert!(untouched.status.success(), "{}", said(&untouched));
     assert!(said(&untouched).contains("outbox.db  whole"), "{}", said(&untouched));
     std::fs::write(mesh.alice.daemon_dir().join("inbox.db"), "no database").expect("writes");

@@ -59,7 +59,7 @@ pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>
         let missing = |(_, name, _)| Examined::of(name, Found::Missing);
         return Ok(files.into_iter().map(missing).collect());
     }
-    let _lock = Lock::take(paths)?;
+    let lock = Lock::take(paths)?;
     let examine = |(store, name, path): (Store, _, PathBuf)| {
         let left_alone = Companions::of(&path);
         let mut examined = Examined::of(name, look(&path, repair, clock)?);
@@ -77,7 +77,9 @@ pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>
         }
         Ok(examined)
     };
-    files.into_iter().map(examine).collect()
+    let examined = files.into_iter().map(examine).collect();
+    lock.give_way();
+    examined
 }
 
 impl Examined {
