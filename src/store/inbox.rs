@@ -171,7 +171,9 @@ impl Inbox {
         };
         self.quota.admit_inbound()?;
         let stored = self.db.write(Durability::Synced, job, |_| ()).await;
-        self.quota.heard(&stored);
+        self.quota.heard(&stored, |stored: &Vec<_>| {
+            stored.iter().any(|(_, stored)| matches!(stored, Ok(Stored::New { .. })))
+        });
         stored
     }
 

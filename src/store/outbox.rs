@@ -44,8 +44,8 @@ pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, Step as ShrinkStep, Walk};
 
 use super::quota::Quota;
 use super::schema;
-use crate::db::{Db, Driver, Durability, Error, Integrity, Tx};
-use accept::{Asked, accept_in, look_up};
+use crate::db::{Db, Driver, Durability, Error, Integrity, Kind, Tx};
+use accept::{Asked, accept_in, known_in, look_up};
 use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
@@ -164,26 +164,26 @@ impl Outbox {
         new: NewRow,
     ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
         let outbox = self.clone();
-        let queued = match self.depths.reserve(weight(&new.envelope)) {
-            Ok(room) => Ok(self.insert(new, room)),
-            Err(no_room) => Err((new, no_room)),
-        };
+        let new = Arc::new(new);
+        let room = self.depths.reserve(weight(&new.envelope));
+        let queued = room.map(|room| self.insert(new.clone(), room));
         async move {
-            match queued {
+            let answer = match queued {
                 Ok(answer) => answer.await,
-                Err((new, no_room)) => {
-                    let NewRow { client_message_id: id, envelope, key_as_written, .. } = new;
-                    let explicit_mesh = new.mesh_is_explicit.then(|| envelope.mesh.clone());
-                    let known = outbox.existing(&id, envelope, key_as_written, explicit_mesh);
-                    known.await?.ok_or(no_room)
+                Err(no_room) => Err(no_room),
+            };
+            match answer {
+                Err(no_room) if no_room.kind() == Kind::Full => {
+                    outbox.db.read(move |tx| known_in(tx, &new)).await?.ok_or(no_room)
                 }
+                answer => answer,
             }
         }
     }
 
     fn insert(
         &self,
-        new: NewRow,
+        new: Arc<NewRow>,
         room: depth::Reservation,
     ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
         let outbox = self.clone();
@@ -197,10 +197,11 @@ impl Outbox {
             bytes: weight(&new.envelope),
         };
         let after = move |result: &Result<Accepted, Error>| {
-            if matches!(result, Ok(Accepted { decision: Decision::Insert, .. })) {
+            let is_new = |accepted: &Accepted| accepted.decision == Decision::Insert;
+            if result.as_ref().is_ok_and(is_new) {
                 outbox.announce(&inserted);
             }
-            outbox.quota().heard(result);
+            outbox.quota().heard(result, is_new);
             drop(room);
         };
         self.db.try_write_one(move |tx| accept_in(tx, &new), after)
@@ -337,7 +338,9 @@ impl Outbox {
             if let Ok(done) = result {
                 done.moves.iter().for_each(|moved| outbox.announce(moved));
             }
-            outbox.quota().heard(result);
+            outbox
+                .quota()
+                .heard(result, |done| matches!(done.outcome, RequeueOutcome::Requeued { .. }));
             drop(room);
         };
         Ok(self.db.write(Durability::Synced, job, after).await?.outcome)

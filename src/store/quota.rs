@@ -148,10 +148,15 @@ impl Quota {
         });
     }
 
-    /// How a write ended: a disk may be full although the file system sees room.
-    pub fn heard<T>(&self, outcome: &Result<T, Error>) {
+    /// How a write ended: a disk may be full although the file system sees room. One that wrote
+    /// nothing, or failed for another reason, says nothing about the disk.
+    pub fn heard<T>(&self, outcome: &Result<T, Error>, wrote: impl FnOnce(&T) -> bool) {
         let Some(inner) = &self.0 else { return };
-        let is_full = matches!(outcome, Err(error) if error.kind() == Kind::Full);
+        let is_full = match outcome {
+            Ok(done) if wrote(done) => false,
+            Err(error) if error.kind() == Kind::Full => true,
+            Ok(_) | Err(_) => return,
+        };
         if is_full || inner.lock().full_at.is_some() {
             inner.change(|state| {
                 let free = || (inner.ask_space)().map_or(0, |space| space.free_bytes);

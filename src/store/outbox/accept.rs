@@ -85,7 +85,7 @@ pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existi
 /// The insert and the look-up are one: the unique index finds an existing row, and only then is it
 /// read.
 pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
-    let NewRow { envelope, client_message_id, .. } = new;
+    let NewRow { envelope, .. } = new;
     if insert(tx, new)? {
         return Ok(Accepted {
             row_id: new.id.clone(),
@@ -94,14 +94,17 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
             fingerprint: envelope.fingerprint,
         });
     }
+    known_in(tx, new)?.ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
+}
+
+/// What a retry is told, if its id has a row.
+pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<Accepted>, Error> {
     let asked = Asked {
-        envelope,
+        envelope: &new.envelope,
         key_as_written: new.key_as_written.as_deref(),
-        explicit_mesh: new.mesh_is_explicit.then_some(envelope.mesh.as_str()),
+        explicit_mesh: new.mesh_is_explicit.then_some(new.envelope.mesh.as_str()),
     };
-    let existing = look_up(tx, client_message_id)?
-        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))?;
-    Ok(existing.judge(&asked))
+    Ok(look_up(tx, &new.client_message_id)?.map(|existing| existing.judge(&asked)))
 }
 
 /// Inserts a pending row, or says that its `client_message_id` has one.

@@ -1,5 +1,6 @@
 //! What an operator can do to rows, and how finished ones grow small, on a real database.
 
+mod full;
 mod operator;
 mod shrinking;
 

@@ -119,14 +119,18 @@ fn the_disk_is_asked_once_a_second_and_only_when_it_matters() {
 fn a_write_that_was_turned_away_is_remembered_until_one_succeeds_or_space_was_freed() {
     let bench = Bench::new();
     let full = || Err::<(), _>(Error::new(Kind::Full, "full"));
-    bench.quota.heard(&full());
-    bench.quota.heard(&full());
+    bench.quota.heard(&full(), |()| true);
+    bench.quota.heard(&full(), |()| true);
     assert!(bench.quota.usage().expect("bounded").is_full);
     // Somebody has to try, or nobody would learn that there is room again.
     assert!(bench.quota.admit_row(0, 1).is_ok());
-    bench.quota.heard(&Ok(()));
+    for proves_nothing in [Ok(()), Err(Error::new(Kind::Io, "broken"))] {
+        bench.quota.heard(&proves_nothing, |()| false);
+        assert!(bench.quota.usage().expect("bounded").is_full);
+    }
+    bench.quota.heard(&Ok(()), |()| true);
     assert!(!bench.quota.usage().expect("bounded").is_full);
-    bench.quota.heard(&full());
+    bench.quota.heard(&full(), |()| true);
     bench.free.store(500 + FULL_MARGIN_BYTES, Ordering::Relaxed);
     bench.a_second_passes();
     assert!(!bench.quota.usage().expect("bounded").is_full);
