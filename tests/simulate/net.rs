@@ -160,6 +160,12 @@ impl Net {
         Some((conn, SimCourier { net: self.clone(), conn, closed, clock, secret }))
     }
 
+    /// The end of the world: connections hold meshes, which hold couriers, which hold this.
+    pub fn end(&self) {
+        let conns = std::mem::take(&mut self.lock().conns);
+        drop(conns);
+    }
+
     pub fn daemon_of(&self, conn: u64) -> Option<usize> {
         self.lock().conns.get(&conn).map(|conn| conn.daemon)
     }

@@ -228,12 +228,22 @@ impl Scenario {
         let process = &mut self.processes[index];
         process.back_at = self.sched.now() + back_in;
         process.boot += u64::from(was_power_cut && self.mutant != Some(Mutant::SameBoot));
-        let life = std::mem::replace(&mut process.life, Life::Dead);
-        match life {
+        if index != BROKER {
+            self.power_cut[index] |= was_power_cut;
+            self.power_cuts[index] |= was_power_cut;
+        }
+        self.end_life(index);
+        self.processes[index].incarnation += 1;
+        let incarnation = self.processes[index].incarnation;
+        let synced = self.processes[index].disk.inherited();
+        self.processes[index].disk = self.disk(index, incarnation, synced);
+    }
+
+    /// Lets go of all that a process held, its connections too.
+    fn end_life(&mut self, index: usize) {
+        match std::mem::replace(&mut self.processes[index].life, Life::Dead) {
             Life::Daemon(daemon) => {
                 self.around.net.cut_daemon(index);
-                self.power_cut[index] |= was_power_cut;
-                self.power_cuts[index] |= was_power_cut;
                 daemon.end();
             }
             Life::Broker(broker, tasks, owner) => {
@@ -244,10 +254,6 @@ impl Scenario {
             }
             Life::Dead => {}
         }
-        self.processes[index].incarnation += 1;
-        let incarnation = self.processes[index].incarnation;
-        let synced = self.processes[index].disk.inherited();
-        self.processes[index].disk = self.disk(index, incarnation, synced);
     }
 
     fn revive(&mut self) -> Result<(), String> {
@@ -385,16 +391,7 @@ impl Scenario {
 
 impl Drop for Scenario {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            match std::mem::replace(&mut process.life, Life::Dead) {
-                Life::Daemon(daemon) => daemon.end(),
-                Life::Broker(broker, tasks, owner) => {
-                    drop(tasks);
-                    drop(broker);
-                    self.sched.bury(owner);
-                }
-                Life::Dead => {}
-            }
-        }
+        (0..=BROKER).for_each(|index| self.end_life(index));
+        self.around.net.end();
     }
 }
