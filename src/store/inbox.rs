@@ -10,8 +10,6 @@ use super::schema;
 use crate::db::{Columns, Db, Driver, Durability, Error, Integrity, Kind, Param, Tx};
 use claudemesh_fsm::id::Millis;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// A message to be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,8 +97,6 @@ pub struct Inbox {
     db: Db,
     epoch: String,
     quota: Quota,
-    /// Whether it is too large and holds nothing that may go.
-    is_stuck: Arc<AtomicBool>,
 }
 
 macro_rules! columns {
@@ -125,7 +121,7 @@ impl Inbox {
         let read = db.read(|tx| tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0)));
         let epoch =
             smol::block_on(read)?.ok_or_else(|| Error::corrupt("the inbox has no epoch"))?;
-        Ok(Self { db, epoch, quota: Quota::unlimited(), is_stuck: Arc::default() })
+        Ok(Self { db, epoch, quota: Quota::unlimited() })
     }
 
     /// The same inbox, which stores nothing while the disk has no room (§1.2).

@@ -8,15 +8,11 @@ use super::Inbox;
 use crate::db::{Durability, Error, Tx};
 use crate::store::{age, step};
 use claudemesh_fsm::id::Millis;
-use std::sync::atomic::Ordering;
 
 /// How much longer than its message an entry of `seen` lives, in milliseconds: a broker keeps
 /// undelivered mail for 30 days (§17.2), and a week is for clocks and outages. Today's network
 /// redelivers for up to 7 days.
 pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
-/// How long a message is kept however large the database is, in milliseconds: what `seen` weighs
-/// cannot be freed by removing messages, so the size alone must not take those nobody could read.
-const KEPT_AT_LEAST_MS: i64 = age::DAY_MS;
 /// How many entries of `seen` are forgotten in one transaction.
 const FORGET_MAX: i64 = 128;
 
@@ -36,14 +32,6 @@ pub struct Bounds {
     pub kept_ms: i64,
     /// How large the database may be, free pages apart, in bytes.
     pub bytes_max: i64,
-}
-
-/// What is beyond the bounds.
-struct Beyond {
-    /// Some of the oldest messages that are.
-    messages: Vec<Candidate>,
-    /// By how much the database is too large, in bytes.
-    excess: i64,
 }
 
 /// A message that may go.
@@ -101,17 +89,7 @@ impl Inbox {
     /// # Errors
     /// When the commit fails: then this step changed nothing.
     pub async fn prune(&self, bounds: Bounds) -> Result<usize, Error> {
-        let Beyond { messages: found, excess } = self.db.read(move |tx| beyond(tx, bounds)).await?;
-        if excess <= 0 {
-            self.is_stuck.store(false, Ordering::Relaxed);
-        } else if found.is_empty() && !self.is_stuck.swap(true, Ordering::Relaxed) {
-            let max = bounds.bytes_max;
-            tracing::warn!(
-                excess,
-                max,
-                "inbox.db is too large, and no message in it is old enough to go"
-            );
-        }
+        let found = self.db.read(move |tx| beyond(tx, bounds)).await?;
         let fits = step::fitting(found.iter().map(|message| message.body_bytes));
         self.delete(&found[..fits.min(found.len())], Durability::Relaxed).await
     }
@@ -176,25 +154,24 @@ fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<
 }
 
 /// The oldest messages, if they are too old or the database is too large.
-fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Beyond, Error> {
+fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
     let too_old = age::older_than(tx, bounds.kept_ms)?;
     let excess = used_bytes(tx)?.saturating_sub(bounds.bytes_max);
-    let until =
-        if excess > 0 { too_old.max(age::older_than(tx, KEPT_AT_LEAST_MS)?) } else { too_old };
+    let until = if excess > 0 { i64::MAX } else { too_old };
     let sql =
         "SELECT seq, coalesce(length(body), 0) FROM inbox WHERE seq <= ? ORDER BY seq LIMIT ?";
-    let mut messages = tx.query(sql, &[until.into(), (step::ROWS_MAX as i64).into()], |row| {
+    let mut oldest = tx.query(sql, &[until.into(), (step::ROWS_MAX as i64).into()], |row| {
         Ok(Candidate { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: true })
     })?;
     // What is not too old goes only as far as it must.
     let mut freed = 0;
-    let stays = messages.iter().position(|message| {
+    let stays = oldest.iter().position(|message| {
         let is_enough = message.seq > too_old && freed >= excess;
         freed += message.body_bytes;
         is_enough
     });
-    messages.truncate(stays.unwrap_or(messages.len()));
-    Ok(Beyond { messages, excess })
+    oldest.truncate(stays.unwrap_or(oldest.len()));
+    Ok(oldest)
 }
 
 /// What the database holds: the file does not become smaller, and what was freed in it is used

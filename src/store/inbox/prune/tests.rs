@@ -151,27 +151,14 @@ fn beyond_its_size_the_inbox_loses_its_oldest_first() {
         store(&inbox, NewMessage { body, ..message(&format!("m{n:03}")) });
     }
     let bounds = Bounds { bytes_max: 1_000_000, ..BOUNDS };
-    assert_eq!(pass(&inbox, Millis(START_MS), bounds), (0, 0), "too young");
-    let (pruned, forgotten) = days(&inbox, 1, 1, bounds);
+    let (pruned, forgotten) = pass(&inbox, Millis(START_MS), bounds);
     assert!((50..90).contains(&pruned), "{pruned}");
     assert_eq!(forgotten, 0);
     let left = names(&inbox);
     assert_eq!(left.len(), 100 - pruned);
     assert_eq!(left[0], format!("m{pruned:03}"), "the oldest went");
     assert!(!arrive(&inbox, "m000"));
-    assert_eq!(days(&inbox, 2, 2, bounds), (0, 0), "small enough");
-}
-
-#[test]
-fn what_is_known_alone_may_be_too_large_and_young_messages_stay() {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let inbox = open(&dir);
-    let bounds = Bounds { bytes_max: 1, ..BOUNDS };
-    arrive(&inbox, "old");
-    pass(&inbox, Millis(START_MS), bounds);
-    arrive(&inbox, "young");
-    assert_eq!(days(&inbox, 1, 1, bounds), (1, 0));
-    assert_eq!(names(&inbox), ["young"]);
+    assert_eq!(pass(&inbox, Millis(START_MS), bounds), (0, 0), "small enough");
 }
 
 #[test]
