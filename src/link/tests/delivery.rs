@@ -1,6 +1,6 @@
 //! What becomes of sends, and of pushes.
 
-use super::rig::{Rig, hello_ack, message, negotiated, rig, with};
+use super::rig::{Peer, Rig, hello_ack, message, negotiated, rig, with};
 use crate::courier::Delivery;
 use crate::wire::ClientAck;
 use async_tungstenite::tungstenite::Message;
@@ -87,6 +87,11 @@ fn a_success_for_a_send_that_was_given_up_is_reported_late() {
     });
 }
 
+async fn refuse(peer: &mut Peer, id: &str) {
+    let no = json!({"type": "ack", "id": id, "messageId": "", "code": 403, "error": "blocked"});
+    peer.send(&no).await;
+}
+
 #[test]
 fn a_late_refusal_does_not_end_the_next_attempt() {
     with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
@@ -98,9 +103,7 @@ fn a_late_refusal_does_not_end_the_next_attempt() {
             peer.recv_type("send").await;
             peer.recv_type("send").await;
             // What it refused is the first frame; what it accepts is the second.
-            peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
-                "error": "blocked"}))
-                .await;
+            refuse(&mut peer, "m").await;
             peer.ack("m", "b").await;
         };
         let (second, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
@@ -108,9 +111,7 @@ fn a_late_refusal_does_not_end_the_next_attempt() {
         // Nothing is owed any more: the next refusal is the next attempt's.
         let broker = async {
             peer.recv_type("send").await;
-            peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
-                "error": "blocked"}))
-                .await;
+            refuse(&mut peer, "m").await;
         };
         let (third, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
         assert!(matches!(third, Delivery::Refused { code: Some(403), .. }), "{third:?}");
@@ -129,9 +130,7 @@ fn a_refusal_taken_for_an_earlier_one_leaves_no_answer_owed() {
             peer.recv_type("send").await;
             for _ in 0..2 {
                 peer.recv_type("send").await;
-                peer.send(&json!({"type": "ack", "id": "m", "messageId": "", "code": 403,
-                    "error": "blocked"}))
-                    .await;
+                refuse(&mut peer, "m").await;
             }
         };
         let attempts = async {
