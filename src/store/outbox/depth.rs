@@ -70,16 +70,12 @@ pub(super) fn read(tx: &Tx<'_>) -> Result<BTreeMap<String, Depth>, Error> {
     collect(tx, "SELECT mesh, status, rows, bytes FROM depth")
 }
 
-/// Counts every row.
+/// Counts every row, in one scan: grouping them in SQL would sort them first, which takes four
+/// times as long.
 pub(super) fn count(tx: &Tx<'_>) -> Result<BTreeMap<String, Depth>, Error> {
-    let sql = concat!(
-        "SELECT mesh, status, count(*), count(*) * 512 + sum(",
-        weight_of_row!(),
-        ") FROM outbox GROUP BY mesh, status"
-    );
-    const { assert!(ROW_OVERHEAD_BYTES == 512, "the statement above has the number too") };
-    collect(tx, sql)
+    collect(tx, concat!("SELECT mesh, status, 1, 512 + ", weight_of_row!(), " FROM outbox"))
 }
+const _: () = assert!(ROW_OVERHEAD_BYTES == 512, "the statement above has the number too");
 
 /// Writes the table `depth` anew.
 pub(super) fn write(tx: &Tx<'_>, depths: &BTreeMap<String, Depth>) -> Result<(), Error> {
@@ -96,17 +92,18 @@ pub(super) fn write(tx: &Tx<'_>, depths: &BTreeMap<String, Depth>) -> Result<(),
     Ok(())
 }
 
+/// Adds up lines of a mesh, a state, a number of rows and their weight.
 fn collect(tx: &Tx<'_>, sql: &'static str) -> Result<BTreeMap<String, Depth>, Error> {
-    let counted =
-        tx.query(sql, &[], |row| Ok((row.text(0)?, row.text(1)?, row.int(2)?, row.int(3)?)))?;
     let mut depths = BTreeMap::<String, Depth>::new();
-    for (mesh, status, rows, bytes) in counted {
+    tx.query(sql, &[], |row| {
+        let (mesh, status) = (row.text(0)?, row.text(1)?);
         let status = Status::parse(&status)
             .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?;
         let depth = depths.entry(mesh).or_default();
-        depth.rows[status as usize] = u64::try_from(rows).unwrap_or(0);
-        depth.bytes[status as usize] = u64::try_from(bytes).unwrap_or(0);
-    }
+        depth.rows[status as usize] += u64::try_from(row.int(2)?).unwrap_or(0);
+        depth.bytes[status as usize] += u64::try_from(row.int(3)?).unwrap_or(0);
+        Ok(())
+    })?;
     Ok(depths)
 }
 
