@@ -7,12 +7,13 @@
 //! progress.
 
 mod ages;
+mod awaited;
 mod pace;
 
 use crate::clock::Clock;
 use crate::courier::{Courier, Delivery};
 use crate::http::Shutdown;
-use crate::log::Repeated;
+use crate::log::{Repeated, Throttled};
 use crate::meshes::Mesh;
 use crate::message::SharedBoxes;
 use crate::roster;
@@ -20,6 +21,7 @@ use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
 use crate::wire::{self, parcel};
 use ages::Ages;
+use awaited::{Addressee, Awaited};
 use claudemesh_fsm::id::{ClientMessageId, Millis};
 use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
 use claudemesh_fsm::refusal::{Passing, Refusal};
@@ -28,7 +30,6 @@ use futures_lite::{FutureExt, StreamExt, future};
 use futures_util::stream::FuturesUnordered;
 use pace::Pace;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How many rows one claim takes at the most: it runs on the writer thread, beside the accepts.
@@ -56,8 +57,9 @@ pub struct Drain {
     boxes: SharedBoxes,
     pace: Pace,
     ages: Ages,
-    /// Whether a row waits for its recipient to come back.
-    awaits_recipients: AtomicBool,
+    awaited: Awaited,
+    /// The broker refuses messages for good.
+    refusals: Throttled,
     /// The store cannot be written.
     store_failing: Repeated,
 }
@@ -75,7 +77,6 @@ enum Woken {
     Claimed((Vec<Row<Inflight>>, Next)),
     Settled,
     MayClaim,
-    RosterChanged,
     Closed,
     Stopping,
 }
@@ -92,7 +93,8 @@ impl Drain {
             limits,
             boxes: SharedBoxes::default(),
             pace: Pace::default(),
-            awaits_recipients: AtomicBool::new(false),
+            awaited: Awaited::default(),
+            refusals: Throttled::default(),
             store_failing: Repeated::default(),
         }
     }
@@ -112,7 +114,7 @@ impl Drain {
                 spent = Some(courier);
             }
         };
-        work.or(self.store_late_acks()).await;
+        work.or(self.store_late_acks()).or(self.hasten_who_comes()).await;
     }
 
     /// Sends through one courier until it closes.
@@ -122,7 +124,6 @@ impl Drain {
         // A claim waits for its commit, and the attempts under way do not wait for the claim.
         let mut claiming = None;
         let mut next = Next::Now;
-        let mut roster_changed = Box::pin(self.mesh.roster_changed());
         loop {
             let room = self.limits.inflight_max.saturating_sub(under_way.len());
             // With many under way, waiting for a batch of answers costs nothing and saves claims.
@@ -159,22 +160,12 @@ impl Drain {
                 stop.wait().await;
                 Woken::Stopping
             };
-            let may_hasten = async {
-                roster_changed.as_mut().await;
-                Woken::RosterChanged
-            };
-            let woken = claimed.or(settled).or(closed).or(stopping).or(may_claim);
-            match woken.or(may_hasten).await {
+            match claimed.or(settled).or(closed).or(stopping).or(may_claim).await {
                 Woken::Claimed((rows, then)) => {
                     (claiming, next) = (None, then);
                     under_way.extend(begin(rows));
                 }
                 Woken::Settled => {}
-                Woken::RosterChanged => {
-                    // Listening before looking: what changes meanwhile is looked at, too.
-                    roster_changed = Box::pin(self.mesh.roster_changed());
-                    self.hasten_recipients().await;
-                }
                 Woken::MayClaim => next = Next::Now,
                 // A courier that closed has an answer for every attempt, so that only a store that
                 // fails keeps this; what is then unanswered is recovered at the next start (§4.11).
@@ -253,6 +244,7 @@ impl Drain {
 
     /// One attempt, from its frame to its answer on disk.
     async fn attempt(&self, row: Row<Inflight>, courier: &Arc<dyn Courier>) {
+        let roster_as_of = self.mesh.with_roster(|roster| roster.as_of);
         let delivery = match self.pack(&row, courier.as_ref()) {
             Ok(message) => courier.deliver(message).await,
             Err(words) => Delivery::Refused { code: None, permanent: Some(true), words },
@@ -273,14 +265,18 @@ impl Drain {
             Delivery::Refused { code, permanent, words } => {
                 match Refusal::classify(code, permanent, &words) {
                     Refusal::Final => {
-                        let id = &row.identity().client_message_id;
-                        let mesh = self.mesh.slug();
-                        tracing::warn!(mesh, %id, words, "the broker refused a message for good");
+                        self.note_refused(&row.identity().client_message_id, &words);
                         self.settle(row, |row| row.refused(words.clone())).await;
                     }
                     Refusal::Passing(why) => {
                         let due = self.due_after(why, attempts);
+                        let absent = addressee(&row).filter(|_| why == Passing::RecipientOffline);
                         self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
+                        // Only now: a row that is inflight cannot be made due.
+                        if let Some(absent) = absent {
+                            self.mesh
+                                .with_roster(|now| self.awaited.add(absent, roster_as_of, now));
+                        }
                     }
                 }
             }
@@ -321,24 +317,43 @@ impl Drain {
         }
     }
 
-    /// Rows that wait for a recipient who is there now need not wait for the cap (§4.6).
-    async fn hasten_recipients(&self) {
-        if !self.awaits_recipients.swap(false, Ordering::Relaxed) {
-            return;
+    /// One line a minute: a hundred thousand rows may go to a topic that is gone, and each of them
+    /// says so in its `last_error`.
+    fn note_refused(&self, id: &ClientMessageId, words: &str) {
+        let mesh = self.mesh.slug();
+        if let Some(unsaid) = self.refusals.admit(self.clock.monotonic()) {
+            tracing::warn!(mesh, %id, words, unsaid, "the broker refused a message for good");
         }
-        let online: Vec<_> = self.mesh.with_roster(|roster| {
-            let peers = roster.peers.iter().filter(|peer| roster::is_online(peer));
-            peers.map(|peer| peer.pubkey.clone()).collect()
-        });
-        let hastened = self.outbox.hasten_recipients(self.mesh.slug(), &online, self.clock.now());
-        match hastened.await {
-            Ok(0) => {}
-            Ok(_) => self.mesh.wake_drain(),
-            Err(error) => {
-                self.awaits_recipients.store(true, Ordering::Relaxed);
-                self.note_store_failed(&error);
+    }
+
+    /// Rows that wait for a recipient who is there now need not wait for the cap (§4.6).
+    async fn hasten_who_comes(&self) {
+        loop {
+            // Listening before looking: what changes meanwhile is looked at, too.
+            let (changed, missed) = (self.mesh.roster_changed(), self.awaited.missed());
+            let here = self.mesh.with_roster(|roster| self.awaited.take_reachable(roster));
+            match self.hasten(&here).await {
+                Ok(()) => changed.or(missed).await,
+                Err(error) => {
+                    self.awaited.put_back(here);
+                    self.note_store_failed(&error);
+                    self.clock.sleep(STORE_RETRY).await;
+                }
             }
         }
+    }
+
+    async fn hasten(&self, addressees: &[Addressee]) -> Result<(), StoreError> {
+        if addressees.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = addressees.iter().map(|(pinned, _)| &*pinned.routing_key).collect();
+        let hastened =
+            self.outbox.hasten_recipients(self.mesh.slug(), &keys, self.clock.now()).await?;
+        if hastened > 0 {
+            self.mesh.wake_drain();
+        }
+        Ok(())
     }
 
     fn back_off(&self, attempts: u32) -> Millis {
@@ -349,10 +364,7 @@ impl Drain {
     fn due_after(&self, why: Passing, attempts: u32) -> Millis {
         match why {
             Passing::Busy => self.back_off(attempts),
-            Passing::RecipientOffline => {
-                self.awaits_recipients.store(true, Ordering::Relaxed);
-                self.clock.now().plus(self.limits.backoff_cap_ms)
-            }
+            Passing::RecipientOffline => self.clock.now().plus(self.limits.backoff_cap_ms),
             Passing::RateLimited => {
                 let pause = self.pace.limited(self.clock.monotonic());
                 self.clock.now().plus(pause.as_millis() as u64)
@@ -371,7 +383,9 @@ impl Drain {
             let target = parcel::target_spec(envelope);
             return Ok(parcel::pack(envelope, id, target, None, nonces));
         };
-        let routing_key = self.mesh.with_roster(|roster| roster::routing_key(roster, recipient));
+        let routing_key = self
+            .mesh
+            .with_roster(|roster| roster::routing_key(roster, recipient, &envelope.destination));
         let shared = self
             .boxes
             .between_text(courier.secret(), &routing_key)
@@ -383,10 +397,15 @@ impl Drain {
     async fn store_late_acks(&self) {
         while let Some(late) = self.mesh.next_late_ack().await {
             let id = ClientMessageId::trusted(late.client_message_id);
+            // The retry that is due anyway brings the same answer.
             if let Err(error) = self.outbox.late_ack(self.mesh.slug(), &id, late.ack).await {
-                // The retry that is due anyway brings the same answer.
-                tracing::warn!(mesh = self.mesh.slug(), %id, %error, "cannot store a late answer");
+                self.note_store_failed(&error);
             }
         }
     }
+}
+
+fn addressee(row: &Row<Inflight>) -> Option<Addressee> {
+    let envelope = row.envelope();
+    Some((envelope.recipient.clone()?, envelope.destination.clone()))
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -64,6 +65,37 @@ impl Repeated {
     /// It ended, if it was going on: how often it happened.
     pub fn ended(&self) -> Option<u64> {
         Some(self.0.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+}
+
+/// The least time between two lines that a [`Throttled`] admits.
+const THROTTLE: Duration = Duration::from_secs(60);
+
+/// Something that happens again and again and does not end: one line a minute says it (§10).
+#[derive(Default)]
+pub struct Throttled(Mutex<Option<Said>>);
+
+struct Said {
+    at: Duration,
+    unsaid: u64,
+}
+
+impl Throttled {
+    /// It happened at `now`, in monotonic time. If it is to be logged: how often it happened without
+    /// a line since the last one.
+    pub fn admit(&self, now: Duration) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *said {
+            Some(said) if now < said.at + THROTTLE => {
+                said.unsaid += 1;
+                None
+            }
+            last => {
+                let unsaid = last.as_ref().map_or(0, |said| said.unsaid);
+                *last = Some(Said { at: now, unsaid: 0 });
+                Some(unsaid)
+            }
+        }
     }
 }
 
@@ -151,6 +183,16 @@ mod tests {
         assert!(!failing.happened());
         assert_eq!(failing.ended(), Some(2));
         assert!(failing.happened());
+    }
+
+    #[test]
+    fn what_does_not_end_is_said_once_a_minute_and_counted() {
+        let refusals = Throttled::default();
+        let at = Duration::from_secs;
+        assert_eq!(refusals.admit(at(5)), Some(0));
+        assert_eq!((refusals.admit(at(5)), refusals.admit(at(64))), (None, None));
+        assert_eq!(refusals.admit(at(65)), Some(2));
+        assert_eq!(refusals.admit(at(125)), Some(0));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 pub mod cache;
 
 use crate::wire::Peer;
-use claudemesh_fsm::envelope::{Recipient, is_public_key};
+use claudemesh_fsm::envelope::{Destination, Recipient, is_public_key};
 use claudemesh_fsm::id::Millis;
 use std::collections::BTreeMap;
 
@@ -59,8 +59,7 @@ pub fn resolve(roster: &Roster, to: &str) -> Resolution {
         return Resolution::NeverFetched;
     }
     let exact = |peer: &Peer| peer.display_name == to;
-    let folded = to.to_lowercase();
-    let any_case = |peer: &Peer| peer.display_name.to_lowercase() == folded;
+    let any_case = |peer: &Peer| is_named(peer, to);
     let is_prefix = to.len() >= KEY_PREFIX_MIN && to.bytes().all(|byte| byte.is_ascii_hexdigit());
     let prefix = to.to_ascii_lowercase();
     let by_prefix = |peer: &Peer| {
@@ -100,6 +99,11 @@ fn is_control_plane(peer: &Peer) -> bool {
     peer.peer_role.as_deref() == Some("control-plane")
 }
 
+/// Whether an entry has that name, in whatever case.
+fn is_named(peer: &Peer, name: &str) -> bool {
+    peer.display_name == name || peer.display_name.to_lowercase() == name.to_lowercase()
+}
+
 fn by_member<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<Match> {
     let mut members: BTreeMap<&str, Vec<&Peer>> = BTreeMap::new();
     for peer in peers {
@@ -120,9 +124,9 @@ fn pick(connections: &[&Peer]) -> Option<Match> {
 }
 
 /// Where to route to now: the pinned key, or, if that connection is gone and the same member and
-/// name has exactly one other, that one (§3.3).
+/// name has exactly one other, that one (§3.3). Who was addressed by a key has no other.
 #[must_use]
-pub fn routing_key(roster: &Roster, pinned: &Recipient) -> String {
+pub fn routing_key(roster: &Roster, pinned: &Recipient, destination: &Destination) -> String {
     let Recipient { routing_key, member_key } = pinned;
     let is_member_key = routing_key == member_key;
     let is_there =
@@ -130,12 +134,11 @@ pub fn routing_key(roster: &Roster, pinned: &Recipient) -> String {
     if is_member_key || !roster.is_live || is_there(routing_key) {
         return routing_key.clone();
     }
-    let name =
-        roster.peers.iter().find(|peer| &peer.pubkey == routing_key).map(|p| &p.display_name);
     let mut successors = roster.peers.iter().filter(|peer| {
         is_online(peer)
+            && !is_control_plane(peer)
             && &peer.member_pubkey == member_key
-            && name.is_none_or(|name| name == &peer.display_name)
+            && matches!(destination, Destination::Member(name) if is_named(peer, name))
     });
     match (successors.next(), successors.next()) {
         (Some(only), None) => only.pubkey.clone(),
@@ -212,5 +215,48 @@ mod tests {
     fn an_unknown_name_and_an_unknown_roster_are_told_apart() {
         assert_eq!(resolve(&roster(vec![]), "dave"), Resolution::Unknown);
         assert_eq!(resolve(&Roster::default(), "dave"), Resolution::NeverFetched);
+    }
+    /// Where a message for the session `1` of member `b` goes, which the caller wrote as `to`.
+    fn routed(roster: &Roster, to: &str) -> char {
+        let [routing_key, member_key] = ['1', 'b'].map(|key| key.to_string().repeat(64));
+        let destination = Destination::parse(to).expect("names somebody");
+        let key = super::routing_key(roster, &Recipient { routing_key, member_key }, &destination);
+        key.chars().next().expect("a key")
+    }
+
+    #[test]
+    fn a_session_that_is_there_keeps_its_messages() {
+        let roster = roster(vec![peer("api", '1', 'b', true), peer("api", '2', 'b', true)]);
+        assert_eq!(routed(&roster, "api"), '1');
+    }
+
+    #[test]
+    fn the_only_other_session_of_that_member_and_name_takes_over() {
+        let others = vec![
+            peer("api", '2', 'b', true),
+            peer("web", '3', 'b', true),
+            peer("api", '4', 'c', true),
+            peer("api", '5', 'b', false),
+            Peer { peer_role: Some("control-plane".into()), ..peer("api", '6', 'b', true) },
+        ];
+        let whole = roster(others.clone());
+        assert_eq!((routed(&whole, "api"), routed(&whole, "API")), ('2', '2'));
+        let without_api = roster(others[1..].to_vec());
+        assert_eq!(routed(&without_api, "api"), '1', "another name, member or role");
+        let stale = Roster { is_live: false, ..whole };
+        assert_eq!(routed(&stale, "api"), '1', "nobody knows whether it is gone");
+    }
+
+    #[test]
+    fn two_sessions_of_one_name_are_not_chosen_between() {
+        let roster = roster(vec![peer("api", '2', 'b', true), peer("api", '3', 'b', true)]);
+        assert_eq!(routed(&roster, "api"), '1');
+    }
+
+    #[test]
+    fn who_was_addressed_by_a_key_has_no_successor() {
+        let roster = roster(vec![peer("api", '2', 'b', true)]);
+        assert_eq!(routed(&roster, &"1".repeat(64)), '1');
+        assert_eq!(routed(&roster, "11111111"), '1');
     }
 }

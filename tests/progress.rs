@@ -32,6 +32,8 @@ const TICKS_MAX: u64 = 60;
 const LOG_LINES_MAX: usize = 20;
 /// The key of somebody who is not there.
 const ABSENT: &str = "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394";
+/// The key of somebody else who is not there.
+const ALSO_ABSENT: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 /// 64 hexadecimal digits, and no key: sealing for it fails.
 const NO_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -141,36 +143,41 @@ fn rows_to_an_offline_recipient_are_left_alone_until_the_cap() {
     watched.assert_well(&spent, LOG_LINES_MAX);
 }
 
-/// A broker that has nobody to deliver to until `is_there`, and says when that changes.
-fn serve_presence(stream: TcpStream, is_there: &AtomicBool) -> Option<()> {
+/// Who comes, one after the other.
+const COMING: [(&str, &str); 3] = [("dave", NO_KEY), ("bob", ABSENT), ("carol", ALSO_ABSENT)];
+
+/// A broker that delivers to the first so many of `COMING`, and says when another has come.
+fn serve_presence(stream: TcpStream, present: &AtomicUsize) -> Option<()> {
     let mut socket = open(stream)?;
     socket.get_ref().set_read_timeout(Some(Duration::from_millis(20))).ok()?;
-    let mut was_said = false;
+    let mut said = 0;
     loop {
-        let here = is_there.load(Ordering::SeqCst);
-        if here && !was_said {
-            was_said = true;
+        let here = &COMING[..present.load(Ordering::SeqCst)];
+        for (_, key) in &here[said..] {
             say(
                 &mut socket,
                 &json!({"type": "push", "messageId": "", "meshId": "m",
                 "senderPubkey": "system", "priority": "next", "nonce": "", "ciphertext": "",
                 "createdAt": "", "subtype": "system", "event": "peer_joined",
-                "eventData": {"pubkey": ABSENT}}),
+                "eventData": {"pubkey": key}}),
             )?;
         }
+        said = here.len();
         let frame = match socket.read() {
             Ok(message) => serde_json::from_str(&message.into_text().ok()?).unwrap_or(Value::Null),
             Err(tungstenite::Error::Io(error)) if is_timeout(&error) => continue,
             Err(_) => return None,
         };
-        let bob = json!({"pubkey": ABSENT, "memberPubkey": ABSENT, "displayName": "bob"});
-        let peers = if here { vec![bob] } else { Vec::new() };
         match frame["type"].as_str() {
-            Some("list_peers") => say(
-                &mut socket,
-                &json!({"type": "peers_list", "_reqId": frame["_reqId"], "peers": peers}),
-            )?,
-            Some("send") if here => say(
+            Some("list_peers") => {
+                let peer = |(name, key): &(_, _)| json!({"pubkey": key, "memberPubkey": key, "displayName": name});
+                let peers: Vec<_> = here.iter().map(peer).collect();
+                say(
+                    &mut socket,
+                    &json!({"type": "peers_list", "_reqId": frame["_reqId"], "peers": peers}),
+                )?;
+            }
+            Some("send") if here.iter().any(|(_, key)| frame["targetSpec"] == *key) => say(
                 &mut socket,
                 &json!({"type": "ack", "id": frame["id"], "messageId": format!("b-{}", frame["id"]),
                     "code": 201}),
@@ -186,21 +193,39 @@ fn is_timeout(error: &std::io::Error) -> bool {
 }
 
 #[test]
-fn rows_to_an_offline_recipient_go_out_when_it_joins() {
-    let is_there = Arc::new(AtomicBool::new(false));
-    let flag = is_there.clone();
+fn rows_to_an_offline_recipient_go_out_when_it_joins_whoever_joined_before() {
+    let present = Arc::new(AtomicUsize::new(0));
+    let count = present.clone();
     let script = Script::start(move |stream, _| {
-        serve_presence(stream, &flag);
+        serve_presence(stream, &count);
     });
     let watched = Watched::start(NEVER_MS, &script);
     watched.alice.wait_for_link("open");
     watched.send_all(ABSENT);
-    eventually("an attempt of each", || (watched.attempts() == ROWS as u64).then_some(()));
+    watched.send("demo", ALSO_ABSENT, "to-carol");
+    let known_peers = |number| {
+        let peers = || watched.alice.get("/v1/peers").json();
+        eventually("the roster", || {
+            (peers()["peers"].as_array().map_or(0, Vec::len) == number).then_some(())
+        });
+    };
+    let attempts_to_carol = || watched.row("to-carol")["attempts"].as_u64().unwrap_or(0);
+    eventually("an attempt of each", || {
+        (watched.attempts() == ROWS as u64 && attempts_to_carol() == 1).then_some(())
+    });
     watched.wait_until_all_are("pending");
-    is_there.store(true, Ordering::SeqCst);
+    watched.alice.wait_for_status("to-carol", "pending");
+
     // Long before the cap, and by one more attempt each.
+    present.store(1, Ordering::SeqCst);
+    known_peers(1);
+    present.store(2, Ordering::SeqCst);
     watched.wait_until_all_are("done");
-    assert_eq!(watched.attempts(), 2 * ROWS as u64);
+    known_peers(2);
+    assert_eq!((watched.attempts(), attempts_to_carol()), (2 * ROWS as u64, 1));
+    present.store(3, Ordering::SeqCst);
+    watched.alice.wait_for_status("to-carol", "done");
+    assert_eq!((watched.attempts(), attempts_to_carol()), (2 * ROWS as u64, 2));
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl DestinationKind {
 }
 
 /// A destination as the caller wrote it, classified by its first character (§4.4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A member's public key (lowercase), or a name to be resolved.
     Member(String),
@@ -169,7 +169,7 @@ pub fn is_public_key(text: &str) -> bool {
 }
 
 /// Who a direct message is pinned to when it is accepted (§3.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Recipient {
     /// The key the broker routes by: a session key, or the member key.
     pub routing_key: String,

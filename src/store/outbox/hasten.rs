@@ -6,10 +6,10 @@
 
 use super::Outbox;
 use crate::db::{Durability, Error, Tx};
+use crate::wire::to_text;
 use claudemesh_fsm::envelope::Priority;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
-use std::sync::Arc;
 
 /// How many rows one transaction makes due: a few milliseconds of the writer's time.
 const AT_ONCE_MAX: usize = 512;
@@ -36,35 +36,10 @@ impl Outbox {
         now: Millis,
         rows_max: usize,
     ) -> Result<usize, Error> {
-        self.hasten_chunks(mesh, now, rows_max, None).await
-    }
-
-    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
-    ///
-    /// # Errors
-    /// When a commit fails; some rows may be due then.
-    pub async fn hasten_recipients(
-        &self,
-        mesh: &str,
-        keys: &[String],
-        now: Millis,
-    ) -> Result<usize, Error> {
-        let keys = serde_json::to_string(keys).unwrap_or_default();
-        self.hasten_chunks(mesh, now, usize::MAX, Some(keys.into())).await
-    }
-
-    /// `keys` is a JSON list of the keys that the rows are pinned to; `None`: whichever.
-    async fn hasten_chunks(
-        &self,
-        mesh: &str,
-        now: Millis,
-        rows_max: usize,
-        keys: Option<Arc<str>>,
-    ) -> Result<usize, Error> {
         let mut hastened = 0;
         for priority in [Priority::Now, Priority::Next, Priority::Low] {
             while hastened < rows_max {
-                let changed = self.hasten_chunk(mesh, priority, now, keys.clone()).await?;
+                let changed = self.hasten_chunk(mesh, priority, now).await?;
                 hastened += changed;
                 if changed < AT_ONCE_MAX {
                     break;
@@ -74,30 +49,54 @@ impl Outbox {
         Ok(hastened)
     }
 
+    /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
+    ///
+    /// They may be few among many, so a reader finds them and the writer only changes them.
+    ///
+    /// # Errors
+    /// When the search or a commit fails; some rows may be due then.
+    pub async fn hasten_recipients(
+        &self,
+        mesh: &str,
+        keys: &[&str],
+        now: Millis,
+    ) -> Result<usize, Error> {
+        let (mesh, keys) = (mesh.to_owned(), to_text(&keys));
+        let find = move |tx: &Tx<'_>| {
+            let sql = "SELECT seq FROM outbox \
+                       WHERE mesh = ? AND status = 'pending' AND next_attempt_at > ? \
+                       AND recipient IN (SELECT value FROM json_each(?))";
+            tx.query(sql, &[(&mesh).into(), now.0.into(), (&keys).into()], |row| row.int(0))
+        };
+        let found: Vec<i64> = self.db.read(find).await?;
+        let mut hastened = 0;
+        for seqs in found.chunks(AT_ONCE_MAX) {
+            let seqs = to_text(&seqs);
+            let job = move |tx: &Tx<'_>| {
+                let sql = "UPDATE outbox SET next_attempt_at = ?1 \
+                           WHERE seq IN (SELECT value FROM json_each(?2)) \
+                           AND status = 'pending' AND next_attempt_at > ?1";
+                tx.execute(sql, &[now.0.into(), (&seqs).into()])
+            };
+            hastened += self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await?;
+        }
+        Ok(hastened)
+    }
+
     async fn hasten_chunk(
         &self,
         mesh: &str,
         priority: Priority,
         now: Millis,
-        keys: Option<Arc<str>>,
     ) -> Result<usize, Error> {
         let mesh = mesh.to_owned();
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM outbox \
                        WHERE mesh = ?2 AND status = 'pending' AND priority = ?3 \
-                       AND next_attempt_at > ?1 AND (?5 IS NULL \
-                       OR recipient IN (SELECT value FROM json_each(?5)) \
-                       OR recipient_member IN (SELECT value FROM json_each(?5))) \
-                       ORDER BY next_attempt_at DESC LIMIT ?4)";
-            let params = [
-                now.0.into(),
-                (&mesh).into(),
-                priority.as_str().into(),
-                (AT_ONCE_MAX as i64).into(),
-                keys.as_deref().into(),
-            ];
-            tx.execute(sql, &params)
+                       AND next_attempt_at > ?1 ORDER BY next_attempt_at DESC LIMIT ?4)";
+            let of = [now.0.into(), (&mesh).into()];
+            tx.execute(sql, &[of[0], of[1], priority.as_str().into(), (AT_ONCE_MAX as i64).into()])
         };
-        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+        self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }
 }

@@ -1,0 +1,113 @@
+//! Whom the drain waits for: recipients of whom the broker said that they are not there (§4.6).
+
+use crate::roster::{self, Roster};
+use claudemesh_fsm::envelope::{Destination, Recipient};
+use claudemesh_fsm::id::Millis;
+use event_listener::{Event, EventListener};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A recipient, and what the caller wrote for it.
+pub(super) type Addressee = (Recipient, Destination);
+
+/// The recipients that rows of one mesh wait for. Rows of an earlier life are not among them: a
+/// start makes every row due (§4.11).
+#[derive(Default)]
+pub(super) struct Awaited {
+    /// Each with the time of the roster that was known when it was last tried.
+    absent: Mutex<BTreeMap<Addressee, Option<Millis>>>,
+    missed: Event,
+}
+
+impl Awaited {
+    /// A row waits for `addressee`, and is stored as waiting. It was tried when the roster of
+    /// `tried_under` was known: only a newer one says anything about it.
+    pub(super) fn add(&self, addressee: Addressee, tried_under: Option<Millis>, roster: &Roster) {
+        self.lock().insert(addressee, tried_under);
+        if roster.as_of != tried_under {
+            self.missed.notify(usize::MAX);
+        }
+    }
+
+    /// Completes when somebody is added who may have come before that.
+    pub(super) fn missed(&self) -> EventListener {
+        self.missed.listen()
+    }
+
+    /// Takes out who can be reached, by a roster that is newer than the last try.
+    pub(super) fn take_reachable(&self, roster: &Roster) -> Vec<Addressee> {
+        let online = roster.peers.iter().filter(|peer| roster::is_online(peer));
+        let here: HashSet<&str> =
+            online.flat_map(|peer| [peer.pubkey.as_str(), peer.member_pubkey.as_str()]).collect();
+        let is_reachable = |(recipient, destination): &Addressee| {
+            [&recipient.routing_key, &recipient.member_key].iter().any(|key| here.contains(&***key))
+                && here.contains(&*roster::routing_key(roster, recipient, destination))
+        };
+        self.lock()
+            .extract_if(.., |addressee, tried_under| {
+                roster.as_of != *tried_under && is_reachable(addressee)
+            })
+            .map(|(addressee, _)| addressee)
+            .collect()
+    }
+
+    /// Puts back whom nothing could be done for.
+    pub(super) fn put_back(&self, addressees: Vec<Addressee>) {
+        self.lock().extend(addressees.into_iter().map(|addressee| (addressee, None)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Addressee, Option<Millis>>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Peer;
+
+    fn addressee(key: char, name: &str) -> Addressee {
+        let key = key.to_string().repeat(64);
+        (Recipient { routing_key: key.clone(), member_key: key }, Destination::Member(name.into()))
+    }
+
+    fn roster(as_of: i64, keys: &[char]) -> Roster {
+        let peers = keys.iter().map(|key| {
+            let key = key.to_string().repeat(64);
+            Peer { pubkey: key.clone(), member_pubkey: key, ..Peer::default() }
+        });
+        Roster { peers: peers.collect(), as_of: Some(Millis(as_of)), is_live: true }
+    }
+
+    #[test]
+    fn the_coming_of_one_does_not_make_another_forgotten() {
+        let awaited = Awaited::default();
+        let before = roster(1, &[]);
+        for (key, name) in [('b', "bob"), ('c', "carol")] {
+            awaited.add(addressee(key, name), before.as_of, &before);
+        }
+        assert_eq!(awaited.take_reachable(&roster(2, &['d'])), []);
+        assert_eq!(awaited.take_reachable(&roster(3, &['d', 'b'])), [addressee('b', "bob")]);
+        assert_eq!(awaited.take_reachable(&roster(4, &['d', 'b'])), []);
+        assert_eq!(awaited.take_reachable(&roster(5, &['c'])), [addressee('c', "carol")]);
+    }
+
+    #[test]
+    fn a_roster_that_was_known_at_the_try_does_not_contradict_it() {
+        let awaited = Awaited::default();
+        let stale = roster(1, &['b']);
+        awaited.add(addressee('b', "bob"), stale.as_of, &stale);
+        assert_eq!(awaited.take_reachable(&stale), []);
+        assert_eq!(awaited.take_reachable(&roster(2, &['b'])).len(), 1);
+    }
+
+    #[test]
+    fn who_came_while_the_refusal_was_stored_is_not_missed() {
+        let awaited = Awaited::default();
+        let missed = awaited.missed();
+        let now = roster(2, &['b']);
+        awaited.add(addressee('b', "bob"), Some(Millis(1)), &now);
+        smol::block_on(missed);
+        assert_eq!(awaited.take_reachable(&now).len(), 1);
+    }
+}
