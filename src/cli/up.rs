@@ -75,7 +75,7 @@ fn options(
         listen,
         default_listen: settings.broker.listen,
         settings: broker::settings_of(&settings.broker),
-        member_name: Context::default_name(),
+        member_name: settings.daemon.display_name.clone().unwrap_or_else(Context::default_name),
     });
     let options = daemon::Options {
         paths: context.paths.clone(),
