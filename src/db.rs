@@ -99,7 +99,7 @@ impl Db {
         migrations: &'static Migrations,
         driver: Driver,
     ) -> Result<Self, Error> {
-        let condition = Condition::new(open::prepare(path, migrations)?);
+        let condition = Condition::new(path, open::prepare(path, migrations)?);
         let alarm = Alarm::new();
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();

@@ -21,6 +21,6 @@ pub mod seal;
 pub mod signed;
 
 pub use canonical::{MetaError, MetaFault, canonical_meta};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, fingerprint_of};
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use seal::{Extension, NONCE_BYTES, Nonce, Sealed, SharedBox, SharedBoxes};

@@ -12,6 +12,7 @@ mod chance;
 use chance::{Chance, seed};
 use claudemesh::db::Driver;
 use claudemesh::message::fingerprint;
+use claudemesh::store::inbox::Inbox;
 use claudemesh::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh::store::salvage::{Check, Saved, Store, check};
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority, Recipient};
@@ -269,6 +270,10 @@ fn a_message_whose_contents_were_damaged_is_not_sent_and_its_id_stays_bound() {
         let expected = Bound { status: "dead".into(), ..before[&seq].clone() };
         assert_eq!(saved[&seq], expected);
     }
+    let connection = sqlite::open(&to).expect("opens");
+    let sql = "SELECT count(*) FROM outbox WHERE seq IN (300, 301) AND may_have_been_sent";
+    // They waited, and what doubted them is not in the rows: nobody can deny an attempt.
+    assert_eq!(number(&connection, sql), 2);
     let outbox = report.iter().find(|saved| saved.table == "outbox").expect("the table");
     let mended: Vec<i64> = outbox.mended.iter().map(|note| note.first).collect();
     assert_eq!((outbox.rows, mended), (ROWS as u64, vec![300, 301]));
@@ -315,4 +320,59 @@ fn a_message_that_lost_where_it_goes_keeps_its_id_and_cannot_be_requeued() {
     assert_eq!(saved[&305].status, "dead");
     assert!(matches!(requeue(305), RequeueOutcome::Requeued { .. }));
     outbox.close();
+}
+
+fn number(connection: &Connection, sql: &str) -> i64 {
+    let mut statement = connection.prepare(sql).expect("prepares");
+    assert!(matches!(statement.next().expect("runs"), State::Row));
+    statement.read(0).expect("a number")
+}
+
+#[test]
+fn the_receipt_of_a_message_that_is_lost_is_not_the_next_ones() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("outbox.db");
+    real_outbox(&path);
+    let connection = sqlite::open(&path).expect("opens");
+    // As damage leaves it that takes the newest rows, and the receipts not.
+    let harm = "INSERT INTO receipt SELECT seq, 1, 1, 0, 5 FROM outbox; \
+                DELETE FROM outbox WHERE seq > (SELECT max(seq) FROM outbox) - 3;";
+    connection.execute(harm).expect("harms");
+    drop(connection);
+    let to = dir.path().join("saved.db");
+    Store::Outbox.salvage(&path, &to).expect("salvages");
+    let outbox = Outbox::open(&to, Driver::Threaded, Arc::new(|_| ())).expect("opens");
+    let id = ClientMessageId::trusted("new".to_owned());
+    let new = NewRow {
+        id: RowId::trusted("row-new".to_owned()),
+        client_message_id: id.clone(),
+        envelope: envelope(1),
+        enqueued_at: Millis(1),
+        mesh_is_explicit: true,
+        key_as_written: None,
+    };
+    block_on(outbox.accept(new)).expect("accepts");
+    let view = block_on(outbox.view(&id)).expect("reads").expect("is there");
+    assert_eq!((view.seq, view.receipt), (ROWS as i64 - 2, None));
+    outbox.close();
+    let connection = sqlite::open(&to).expect("opens");
+    assert_eq!(number(&connection, "SELECT count(*) FROM receipt"), ROWS as i64 - 3);
+}
+
+#[test]
+fn no_place_in_the_inbox_is_given_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("inbox.db");
+    Inbox::open(&path, Driver::Threaded).expect("opens").close();
+    let connection = sqlite::open(&path).expect("opens");
+    // A message that was cleared, and a damaged page with how far the places were given.
+    let harm = "INSERT INTO seen VALUES ('demo', 'broker-1', 'alice', 'm', 1, 7); \
+                DELETE FROM sqlite_sequence;";
+    connection.execute(harm).expect("harms");
+    drop(connection);
+    let to = dir.path().join("saved.db");
+    Store::Inbox.salvage(&path, &to).expect("salvages");
+    let inbox = Inbox::open(&to, Driver::Threaded).expect("opens");
+    assert_eq!(block_on(inbox.newest_seq()).expect("reads"), 7);
+    inbox.close();
 }

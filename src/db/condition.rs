@@ -7,6 +7,7 @@
 use super::{Error, writer::Job};
 use smol::channel::{Receiver, Sender};
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whether a database's file is whole.
@@ -36,11 +37,14 @@ impl Integrity {
 
 /// Shared by everything that works on one database.
 #[derive(Clone)]
-pub(super) struct Condition(Arc<Mutex<Integrity>>);
+pub(super) struct Condition {
+    path: Arc<Path>,
+    known: Arc<Mutex<Integrity>>,
+}
 
 impl Condition {
-    pub(super) fn new(integrity: Integrity) -> Self {
-        Self(Arc::new(Mutex::new(integrity)))
+    pub(super) fn new(path: &Path, integrity: Integrity) -> Self {
+        Self { path: path.into(), known: Arc::new(Mutex::new(integrity)) }
     }
 
     pub(super) fn integrity(&self) -> Integrity {
@@ -59,7 +63,8 @@ impl Condition {
     pub(super) fn found(&self, error: &Error) {
         let mut known = self.lock();
         if !matches!(*known, Integrity::Damaged(_)) {
-            tracing::error!(%error, "a database is damaged and is not used any more: stop the daemon and see `claudemesh daemon recover`");
+            let path = self.path.display();
+            tracing::error!(%error, %path, "a database is damaged and is not used any more: stop the daemon and see `claudemesh daemon recover`");
             *known = Integrity::Damaged(error.to_string());
         }
     }
@@ -76,7 +81,7 @@ impl Condition {
     }
 
     fn lock(&self) -> MutexGuard<'_, Integrity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The mesh is not part of it. The formula is today's network's, byte for byte.
 
-use claudemesh_fsm::envelope::{Destination, Priority};
+use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
 use claudemesh_fsm::id::Fingerprint;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +32,18 @@ pub fn fingerprint(
         meta: meta_canonical.unwrap_or_default(),
     };
     digest(&fields, body)
+}
+
+/// The same of what an envelope holds, whatever fingerprint it carries.
+#[must_use]
+pub fn fingerprint_of(envelope: &Envelope) -> Fingerprint {
+    fingerprint(
+        &envelope.destination,
+        envelope.reply_to_id.as_deref(),
+        envelope.priority,
+        envelope.meta.as_deref(),
+        &envelope.payload,
+    )
 }
 
 /// What is hashed before the body, as text; what is absent is empty.

@@ -16,6 +16,15 @@ macro_rules! weight_of_row {
     };
 }
 
+/// SQL: receipts that may still grow, by the index `receipt_open`.
+macro_rules! open_receipts {
+    () => {
+        "SELECT r.seq, o.client_message_id FROM receipt r JOIN outbox o ON o.seq = r.seq \
+         WHERE r.recipients > r.stored + r.expired AND r.seq > ? AND o.mesh = ? \
+         AND o.status <> 'aborted' ORDER BY r.seq LIMIT ?"
+    };
+}
+
 mod abort;
 mod accept;
 mod chain;
@@ -249,7 +258,7 @@ impl Outbox {
     /// before `expired_before` are not claimed but handed back, to be expired.
     ///
     /// # Errors
-    /// When the commit fails, or a row is damaged: then nothing was claimed.
+    /// When the commit fails: then nothing was claimed.
     pub async fn claim_due(
         &self,
         mesh: &str,
@@ -261,10 +270,7 @@ impl Outbox {
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| claim_due_in(tx, &mesh, now, expired_before, limit);
         let after = move |result: &Result<UnsettledClaim, Error>| {
-            let moves = result.iter().flat_map(|claim| &claim.claims);
-            moves
-                .filter_map(|(_, applied)| applied.moved.as_ref())
-                .for_each(|m| outbox.announce(m));
+            result.iter().flat_map(UnsettledClaim::moves).for_each(|moved| outbox.announce(moved));
         };
         Ok(self.db.write(Durability::Relaxed, job, after).await?.settle())
     }

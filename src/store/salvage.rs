@@ -7,7 +7,7 @@
 use super::schema;
 pub use crate::db::{Check, Note, Saved};
 use crate::db::{Error, Judgement, Rules, SavedRow, check as check_file};
-use crate::message::{fingerprint, legacy};
+use crate::message::{fingerprint_of, legacy};
 use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
 use claudemesh_fsm::id::ClientMessageId;
 use claudemesh_fsm::outbox::{AnyRow, RowRecord, Status};
@@ -68,20 +68,26 @@ pub fn check(path: &Path) -> Result<Check, Error> {
 }
 
 /// Where the counters stood, how far upkeep got and which boot it was says nothing of another file:
-/// it is counted anew, walked anew, and every row that waits is doubted (§4.7).
+/// it is counted anew, walked anew, and every row that waits is doubted (§4.7). A receipt whose row
+/// is lost would become the receipt of the next row in that place.
 static OUTBOX_RULES: Rules = Rules {
     derived: &["depth", "host", "witnessed", "mark", "shrink_walk", "left_behind"],
     judge: judge_outbox,
-    finish: "",
+    finish: "DELETE FROM receipt WHERE seq NOT IN (SELECT seq FROM outbox)",
 };
-/// What was received is known by its sender and id, also where the damage took that away (§4.10).
+/// What was received is known by its sender and id, also where the damage took that away (§4.10),
+/// and no place is given twice: a listener that was there already would not be told.
 static INBOX_RULES: Rules = Rules {
     derived: &["witnessed", "mark"],
     judge: judge_inbox,
     finish: "INSERT OR IGNORE INTO seen \
              (mesh, broker_message_id, sender, client_message_id, first_seen_at, inbox_seq) \
              SELECT mesh, broker_message_id, coalesce(sender_member_pubkey, sender_pubkey), \
-             client_message_id, received_at, seq FROM inbox",
+             client_message_id, received_at, seq FROM inbox; \
+             INSERT INTO sqlite_sequence (name, seq) SELECT 'inbox', 0 \
+             WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'inbox'); \
+             UPDATE sqlite_sequence SET seq = max(seq, (SELECT max(inbox_seq) FROM seen)) \
+             WHERE name = 'inbox' AND EXISTS (SELECT 1 FROM seen)",
 };
 
 fn judge_outbox(table: &str, row: &mut SavedRow) -> Judgement {
@@ -167,16 +173,9 @@ fn intact(record: RowRecord) -> Result<(), String> {
         return Err("it is direct, and its recipient is lost".to_owned());
     }
     let is_waiting = matches!(row.status(), Status::Pending | Status::Inflight);
-    let actual = fingerprint(
-        &envelope.destination,
-        envelope.reply_to_id.as_deref(),
-        envelope.priority,
-        envelope.meta.as_deref(),
-        &envelope.payload,
-    );
     // One that was taken over from the daemon before us may have that one's form (§4.4).
     let theirs = || legacy::fingerprint(envelope, None) == Some(envelope.fingerprint);
-    if is_waiting && actual != envelope.fingerprint && !theirs() {
+    if is_waiting && fingerprint_of(envelope) != envelope.fingerprint && !theirs() {
         return Err("its contents cannot be shown to be what was accepted".to_owned());
     }
     Ok(())
@@ -230,9 +229,8 @@ fn mend(row: &mut SavedRow, why: &str) {
         Some(Status::Pending | Status::Inflight) | None => false,
     };
     if !stays {
-        if status != Some(Status::Pending) {
-            row.set("may_have_been_sent", 1_i64);
-        }
+        // Also one that says it waits: what doubted it is not in the row (§4.7).
+        row.set("may_have_been_sent", 1_i64);
         row.set("status", "dead");
         row.set("last_error", format!("damaged on disk and not sent again: {why}").as_str());
     }

@@ -7,7 +7,7 @@ use crate::db::Migrations;
 
 pub(super) static OUTBOX: Migrations = Migrations {
     name: "outbox",
-    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS, OUTBOX_HOST, OUTBOX_DEPTH],
+    steps: &[OUTBOX_1, OUTBOX_2, OUTBOX_RECEIPTS, OUTBOX_HOST, OUTBOX_DEPTH, OUTBOX_OPEN],
     adoption: Some(&legacy::OUTBOX),
 };
 pub(super) static INBOX: Migrations =
@@ -80,6 +80,13 @@ CREATE TABLE depth (
   bytes INTEGER NOT NULL,
   PRIMARY KEY (mesh, status)
 ) WITHOUT ROWID;
+";
+
+/// SQLite takes a partial index only for a condition in the very form that it gives the query's: with
+/// the column first.
+const OUTBOX_OPEN: &str = "
+DROP INDEX receipt_open;
+CREATE INDEX receipt_open ON receipt (seq) WHERE recipients > stored + expired;
 ";
 
 /// `seen` outlives the row it belongs to: a message that was cleared does not reappear (§4.10).

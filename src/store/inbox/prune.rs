@@ -10,7 +10,7 @@ use crate::store::{age, step};
 use claudemesh_fsm::id::Millis;
 
 /// How much longer than its message an entry of `seen` lives, in milliseconds: a broker keeps
-/// undelivered mail for 30 days (§17.2), and a week is for clocks and outages. Today's network
+/// undelivered mail for 30 days (§17.1), and a week is for clocks and outages. Today's network
 /// redelivers for up to 7 days.
 pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
 /// How many entries of `seen` are forgotten in one transaction.

@@ -2,9 +2,9 @@
 
 use super::depth::ROW_OVERHEAD_BYTES;
 use super::{Moved, query, receipt};
-use crate::db::{Error, Param, Tx};
+use crate::db::{Columns, Error, Param, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
-use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Unsettled, Verdict};
+use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Status, Unsettled, Verdict};
 use std::convert::Infallible;
 
 /// What a claim found.
@@ -22,13 +22,20 @@ pub struct Claimed {
 
 /// A claim whose commit is not decided yet.
 pub(super) struct UnsettledClaim {
-    pub(super) claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
+    claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
+    buried: Vec<Moved>,
     expired: Vec<Row<Pending>>,
     more: bool,
     next_due_at: Option<Millis>,
 }
 
 impl UnsettledClaim {
+    /// What listeners are told.
+    pub(super) fn moves(&self) -> impl Iterator<Item = &Moved> {
+        let claimed = self.claims.iter().filter_map(|(_, applied)| applied.moved.as_ref());
+        claimed.chain(&self.buried)
+    }
+
     pub(super) fn settle(self) -> Claimed {
         let settled = self.claims.into_iter().map(|(row, applied)| {
             // Another writer that was first has the row; it is not ours to send.
@@ -52,15 +59,18 @@ pub(super) fn claim_due_in(
 ) -> Result<UnsettledClaim, Error> {
     let due = query::due(tx, mesh, now, limit)?;
     let more = due.len() == limit;
+    // One of them must not keep the others of its mesh from being sent.
+    let buried = due.senseless.iter().map(|(id, why)| bury(tx, id, why));
+    let buried = buried.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect();
     let (expired, fresh): (Vec<_>, Vec<_>) =
-        due.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
+        due.rows.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
     let claim = |row: Row<Pending>| {
         let (guard, unsettled) = row.claim().split();
         Ok((unsettled, apply(tx, guard)?))
     };
     let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
     let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
-    Ok(UnsettledClaim { claims, expired, more, next_due_at })
+    Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
 }
 
 /// A guarded move inside its transaction: what the mover needs, and what listeners are told.
@@ -107,6 +117,34 @@ macro_rules! guarded {
     };
 }
 
+/// A waiting row that cannot be restored is dead: no typestate has it, so this is no guarded step.
+fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
+    let sql = concat!(
+        "UPDATE outbox SET status = 'dead', last_error = ?, may_have_been_sent = ",
+        may_have_been_sent!(),
+        " WHERE id = ? AND status = 'pending' \
+         RETURNING mesh, client_message_id, broker_message_id, last_error, ",
+        weight_of_row!()
+    );
+    let last_error = format!("this row makes no sense any more and was not sent: {why}");
+    tracing::error!(id, why, "a waiting row makes no sense any more: it is dead, and not sent");
+    tx.query_row(sql, &[last_error.as_str().into(), id.into()], |row| {
+        read_moved(row, Status::Pending, Status::Dead)
+    })
+}
+
+fn read_moved(row: &Columns<'_, '_>, from: Status, status: Status) -> Result<Moved, Error> {
+    Ok(Moved {
+        from: Some(from),
+        mesh: row.text(0)?,
+        client_message_id: ClientMessageId::trusted(row.text(1)?),
+        status,
+        broker_message_id: row.text_or_null(2)?,
+        last_error: row.text_or_null(3)?,
+        bytes: weight(row.int(4)?),
+    })
+}
+
 /// What a row weighs, from what its own columns do (`weight_of_row`), in bytes.
 pub(super) fn weight(columns_bytes: i64) -> u64 {
     ROW_OVERHEAD_BYTES + u64::try_from(columns_bytes).unwrap_or(0)
@@ -121,17 +159,7 @@ fn update(tx: &Tx<'_>, guard: &Guard) -> Result<Option<Moved>, Error> {
         i64::from(guard.attempts()).into(),
     ];
     let run = |sql: &'static str, params: &[Param<'_>]| {
-        tx.query_row(sql, params, |row| {
-            Ok(Moved {
-                from: Some(guard.leaves()),
-                mesh: row.text(0)?,
-                client_message_id: ClientMessageId::trusted(row.text(1)?),
-                status: guard.change().enters(),
-                broker_message_id: row.text_or_null(2)?,
-                last_error: row.text_or_null(3)?,
-                bytes: weight(row.int(4)?),
-            })
-        })
+        tx.query_row(sql, params, |row| read_moved(row, guard.leaves(), guard.change().enters()))
     };
     match guard.change() {
         Change::Claimed => run(

@@ -78,27 +78,42 @@ pub(super) fn row_by_row_id(tx: &Tx<'_>, id: &RowId) -> Result<Option<AnyRow>, E
     tx.query_row(all_columns!("WHERE id = ?"), &[id.as_str().into()], restore)
 }
 
-/// Due rows in claim order: `now`, `next`, `low`, then the time they became due, then insertion.
-pub(super) fn due(
-    tx: &Tx<'_>,
-    mesh: &str,
-    now: Millis,
-    limit: usize,
-) -> Result<Vec<Row<Pending>>, Error> {
-    let mut rows = Vec::new();
+/// Rows that are due.
+#[derive(Default)]
+pub(super) struct Due {
+    /// In claim order: `now`, `next`, `low`, then the time they became due, then insertion.
+    pub(super) rows: Vec<Row<Pending>>,
+    /// Rows that make no sense any more, though SQLite finds the file whole: their `id`s, and why.
+    pub(super) senseless: Vec<(String, String)>,
+}
+
+impl Due {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() + self.senseless.len()
+    }
+}
+
+/// Rows that are due, up to `limit`.
+pub(super) fn due(tx: &Tx<'_>, mesh: &str, now: Millis, limit: usize) -> Result<Due, Error> {
+    let mut due = Due::default();
     for priority in CLAIM_ORDER {
-        let room = i64::try_from(limit - rows.len()).unwrap_or(i64::MAX);
+        let room = i64::try_from(limit - due.len()).unwrap_or(i64::MAX);
         if room == 0 {
             break;
         }
         let params = [mesh.into(), priority.as_str().into(), now.0.into(), room.into()];
-        for row in tx.query(due_of_a_priority!(), &params, restore)? {
-            if let AnyRow::Pending(row) = row {
-                rows.push(row);
+        tx.query(due_of_a_priority!(), &params, |row| {
+            let stored = record(row)?;
+            let id = stored.id.clone();
+            match AnyRow::restore(stored) {
+                Ok(AnyRow::Pending(row)) => due.rows.push(row),
+                Ok(_) => {}
+                Err(why) => due.senseless.push((id, why.to_string())),
             }
-        }
+            Ok(())
+        })?;
     }
-    Ok(rows)
+    Ok(due)
 }
 
 pub(super) fn next_due_at(tx: &Tx<'_>, mesh: &str) -> Result<Option<Millis>, Error> {

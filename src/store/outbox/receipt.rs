@@ -52,7 +52,7 @@ pub struct Open {
 
 impl Outbox {
     /// Stores what the broker of `mesh` told, and says what of it is new. Receipts of messages that
-    /// are not ours, not of that mesh or not sent are passed over.
+    /// are not ours, not of that mesh, or given up are passed over.
     ///
     /// # Errors
     /// When the commit fails: nothing was stored, and the broker can be asked again.
@@ -139,11 +139,8 @@ fn store_in(
 }
 
 fn open_in(tx: &Tx<'_>, mesh: &str, after_seq: i64, limit: usize) -> Result<Open, Error> {
-    let sql = "SELECT r.seq, o.client_message_id FROM receipt r JOIN outbox o ON o.seq = r.seq \
-               WHERE r.stored + r.expired < r.recipients AND r.seq > ? AND o.mesh = ? \
-               AND o.status <> 'aborted' ORDER BY r.seq LIMIT ?";
     let params = [after_seq.into(), mesh.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()];
-    let found = tx.query(sql, &params, |row| Ok((row.int(0)?, row.text(1)?)))?;
+    let found = tx.query(open_receipts!(), &params, |row| Ok((row.int(0)?, row.text(1)?)))?;
     let is_full = found.len() == limit;
     let next_after_seq = found.last().filter(|_| is_full).map(|(seq, _)| *seq);
     Ok(Open { ids: found.into_iter().map(|(_, id)| id).collect(), next_after_seq })

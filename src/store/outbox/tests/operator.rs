@@ -165,3 +165,31 @@ fn a_requeue_that_could_never_be_sent_changes_nothing() {
     assert_eq!(bench.view("m").status, Status::Dead);
     assert_eq!(bench.integer("SELECT count(*) FROM outbox"), 1);
 }
+
+#[test]
+fn a_row_that_makes_no_sense_any_more_is_dead_and_the_others_are_sent() {
+    let bench = Bench::new();
+    bench.accept("broken");
+    bench.accept("sound");
+    bench.tamper("UPDATE outbox SET recipient = NULL WHERE id = 'row-broken'");
+    let claimed: Vec<_> = bench.claim().iter().map(|row| row.identity().id.clone()).collect();
+    assert_eq!(claimed, [RowId::trusted("row-sound".into())]);
+    let broken = bench.view("broken");
+    assert_eq!((broken.status, broken.attempts), (Status::Dead, 0));
+    let why = broken.last_error.expect("words");
+    assert!(why.contains("was not sent"), "{why}");
+    let depth = bench.outbox.depths()[MESH];
+    let [dead, inflight, pending] = [Status::Dead, Status::Inflight, Status::Pending];
+    assert_eq!((depth.of(dead), depth.of(inflight), depth.of(pending)), (1, 1, 0));
+}
+
+#[test]
+fn open_receipts_are_found_by_their_index() {
+    let bench = Bench::new();
+    let explain = |tx: &Tx<'_>| {
+        let sql = concat!("EXPLAIN QUERY PLAN ", open_receipts!());
+        tx.query(sql, &[0.into(), MESH.into(), 10.into()], |row| row.text(3))
+    };
+    let plan: Vec<String> = block_on(bench.outbox.db.read(explain)).expect("explains");
+    assert!(plan.iter().any(|step| step.contains("receipt_open")), "{plan:?}");
+}
