@@ -9,8 +9,8 @@ use crate::clock::Clock;
 use crate::meshes::{Mesh, Meshes};
 use crate::message::{MetaError, canonical_meta, fingerprint};
 use crate::roster::{self, Resolution};
+use crate::store::Error as StoreError;
 use crate::store::outbox::{Accepted, NewRow, Outbox};
-use crate::store::{Error as StoreError, Kind};
 use crate::wire::parcel::overweight;
 use crate::wire::{FRAME_BYTES_MAX, MENTIONS_MAX};
 use claudemesh_fsm::envelope::{Destination, DestinationError, Envelope, Priority};
@@ -100,24 +100,13 @@ pub enum Rejection {
         /// What the mesh allows.
         frame_bytes_max: usize,
     },
-    /// Too many requests wait for the disk.
-    Busy,
-    /// The outbox or the disk has no room for it; what to do about that.
-    NoRoom(String),
-    /// The outbox is damaged.
-    StoreDamaged(String),
-    /// The outbox cannot be used.
-    Store(String),
+    /// The outbox did not take it.
+    Store(StoreError),
 }
 
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
-        match error.kind() {
-            Kind::Busy => Self::Busy,
-            Kind::Full => Self::NoRoom(error.to_string()),
-            Kind::Corrupt => Self::StoreDamaged(error.to_string()),
-            _ => Self::Store(error.to_string()),
-        }
+        Self::Store(error)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::identity::{IdentityError, SessionKeys, Token, boot_id};
 use crate::ipc::guard::LocalToken;
 use crate::ipc::listen;
 use crate::ipc::{self, App};
+use crate::log::Throttled;
 use crate::meshes::{Mesh, Meshes};
 use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use crate::recover::{self, Stores};
@@ -72,7 +73,7 @@ pub enum DaemonError {
     AlreadyRunning(Option<u32>),
     /// The outbox is damaged (exit 5).
     StoreDamaged(String),
-    /// Something we need is taken (exit 5).
+    /// Something we need is taken, or a database is not one that we can use (exit 5).
     Conflict(String),
     /// No mesh is left that a broker would have (exit 10).
     Refused(String),
@@ -278,6 +279,7 @@ async fn ipc_on_both(
         clock: clock.clone(),
         streams: Slots::new(settings.ipc.streams_max),
         started_at: clock.monotonic(),
+        store_trouble: Throttled::default(),
     };
     let token = Token::read_or_create(paths, clock)?;
     let handler = listen::handler(listen::Ipc {
@@ -345,7 +347,10 @@ impl From<StoreError> for DaemonError {
                 let why = repair::first_finding(&error.to_string());
                 Self::StoreDamaged(format!("outbox.db is damaged: {why}"))
             }
-            Kind::InUse => Self::Conflict(error.to_string()),
+            // A service manager that starts it again finds the same.
+            Kind::InUse | Kind::Newer | Kind::Foreign | Kind::Constraint => {
+                Self::Conflict(error.to_string())
+            }
             _ => Self::Failed(error.to_string()),
         }
     }

@@ -23,11 +23,15 @@ mod status;
 
 use crate::accept::Accept;
 use crate::clock::Clock;
+use crate::db::QUEUE_MAX;
 use crate::events::Bus;
 use crate::http::Slots;
+use crate::log::Throttled;
 use crate::meshes::Meshes;
 use crate::store::inbox::Inbox;
 use crate::store::outbox::Outbox;
+use crate::store::{Error, Kind};
+use reply::Problem;
 use std::sync::Arc;
 use std::time::Duration;
 use tide::http::Method;
@@ -50,6 +54,29 @@ pub struct App {
     pub streams: Slots,
     /// Monotonic time at start.
     pub started_at: Duration,
+    /// The stores could not answer.
+    pub store_trouble: Throttled,
+}
+
+impl App {
+    /// What is answered where a store cannot. A caller that tries again and again does not fill the
+    /// log.
+    fn store_problem(&self, error: &Error) -> Problem {
+        match error.kind() {
+            Kind::Full => Problem::insufficient_storage(error.to_string()),
+            Kind::Corrupt => Problem::unavailable(
+                "store_damaged",
+                format!("a store is damaged ({error}): see `claudemesh daemon recover`"),
+            ),
+            Kind::Busy => Problem::daemon_busy(QUEUE_MAX),
+            _ => {
+                if let Some(unsaid) = self.store_trouble.admit(self.clock.monotonic()) {
+                    tracing::error!(%error, unsaid, "a store could not answer");
+                }
+                Problem::internal()
+            }
+        }
+    }
 }
 
 /// Every route: its path, and the methods it takes. `:id` stands for one segment; the first path

@@ -707,6 +707,12 @@ fn a_listener_that_comes_back_gets_what_it_missed_once_and_in_order() {
     pin_text(SUBJECT, "events-lagged", &lagged.replace(&epoch, "<epoch>"));
     // Another database's id says nothing about this one, so all of it follows.
     assert_eq!(third.next_of("message").id.as_deref().map(place), Some(1));
+
+    // Nor does one that is ahead of this one, as after an older copy was put back.
+    let ahead = format!("Last-Event-ID: {epoch}-500");
+    let mut fourth = Stream::open(bob.socket(), &[&ahead]);
+    assert_eq!(fourth.next_of("lagged").json()["reason"], "unknown_epoch");
+    assert_eq!(fourth.next_of("message").id.as_deref().map(place), Some(1));
 }
 
 fn place(id: &str) -> i64 {

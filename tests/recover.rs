@@ -166,21 +166,18 @@ fn make_large(home: &Home) {
 #[test]
 fn damage_that_is_found_while_it_runs_is_answered_and_the_daemon_stays_up() {
     let mesh = home_with_messages(200);
-    break_outbox(&mesh.alice);
     let path = mesh.alice.daemon_dir().join("outbox.db");
-    // A whole copy of the page is no help: it is broken in the middle of the file for good.
+    // A page in the middle of the messages, that stays where it is.
     let broken = std::fs::metadata(&path).expect("is there").len() / PAGE_BYTES / 2;
-    let mesh_large = home_with_messages(200);
-    make_large(&mesh_large.alice);
-    let large = mesh_large.alice.daemon_dir().join("outbox.db");
-    assert!(std::fs::metadata(&large).expect("is there").len() > 64 << 20);
-    let mut alice = Daemon::start(&mesh_large.alice);
+    make_large(&mesh.alice);
+    assert!(std::fs::metadata(&path).expect("is there").len() > 64 << 20);
+    let mut alice = Daemon::start(&mesh.alice);
     eventually("the check's end", || {
         (alice.get("/v1/health").json()["stores"]["outbox"] == "whole").then_some(())
     });
     assert_eq!(alice.process.terminate(), Some(0));
-    break_page(&large, broken);
-    let mut alice = Daemon::start(&mesh_large.alice);
+    break_page(&path, broken);
+    let mut alice = Daemon::start(&mesh.alice);
     let told = eventually("the check's finding", || {
         let told = alice.get("/v1/health").json();
         (told["stores"]["outbox"] == "damaged").then_some(told)
@@ -194,9 +191,35 @@ fn damage_that_is_found_while_it_runs_is_answered_and_the_daemon_stays_up() {
     }
     assert_eq!(alice.get("/v1/inbox").status(), 200);
     assert!(alice.process.is_running());
-    let log = std::fs::read_to_string(mesh_large.alice.daemon_dir().join("daemon.log"));
+    let log = std::fs::read_to_string(mesh.alice.daemon_dir().join("daemon.log"));
     let found = log.expect("reads").matches("is not used any more").count();
     assert_eq!(found, 1, "the finding is logged once");
-    let status = mesh_large.alice.cli(&["daemon", "status"]);
+    let status = mesh.alice.cli(&["daemon", "status"]);
     assert!(said(&status).contains("outbox.db damaged"), "{}", said(&status));
+}
+
+#[test]
+fn streams_of_a_damaged_inbox_are_refused_and_fill_no_log() {
+    let mesh = home_with_messages(0);
+    let path = mesh.alice.daemon_dir().join("inbox.db");
+    let connection = sqlite::open(&path).expect("opens");
+    let sql = "INSERT INTO inbox (id, broker_message_id, mesh, sender_pubkey, body, priority, \
+               encryption, received_at) \
+               WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) \
+               SELECT 'id-' || i, 'b' || i, 'demo', 'alice', zeroblob(60000), 'next', 'none', 1 \
+               FROM n; PRAGMA wal_checkpoint(TRUNCATE);";
+    connection.execute(sql).expect("inserts");
+    drop(connection);
+    let pages = std::fs::metadata(&path).expect("is there").len() / PAGE_BYTES;
+    (pages / 2..pages / 2 + 40).for_each(|page| break_page(&path, page));
+    let alice = Daemon::start(&mesh.alice);
+    eventually("the check's finding", || {
+        (alice.get("/v1/health").json()["stores"]["inbox"] == "damaged").then_some(())
+    });
+    for _ in 0..20 {
+        let answer = alice.get("/v1/events");
+        assert_eq!((answer.status(), &answer.json()["error"]), (503, &json!("store_damaged")));
+    }
+    let log = std::fs::read_to_string(mesh.alice.daemon_dir().join("daemon.log")).expect("reads");
+    assert_eq!(log.matches("inbox.db").count(), 1, "the finding is logged once: {log}");
 }

@@ -84,7 +84,7 @@ fn row(row: &OutboxRow) -> Vec<String> {
 }
 
 /// A place, or a word for one that an earlier daemon did not record.
-fn known(place: &str) -> String {
+pub(super) fn known(place: &str) -> String {
     if place.is_empty() { "(unknown)".to_owned() } else { inline(place) }
 }
 

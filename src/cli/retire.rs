@@ -5,6 +5,7 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::inbox::instant;
+use super::outbox::known;
 use super::print::{columns, inline};
 use crate::api::{ChainLink, Inspected, Pruned};
 use serde_json::json;
@@ -26,7 +27,7 @@ fn page(inspected: &Inspected) -> String {
     let mut line = |name: &str, text: &str| lines.push(vec![name.to_owned(), inline(text)]);
     line("row", &row.id);
     line("id", &row.client_message_id);
-    line("to", &format!("{} in {}", row.to, row.mesh));
+    line("to", &format!("{} in {}", known(&row.to), known(&row.mesh)));
     line("status", &row.status);
     line("attempts", &row.attempts.to_string());
     line("accepted", &row.enqueued_at);

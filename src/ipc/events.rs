@@ -12,7 +12,6 @@ use super::{App, Request};
 use crate::api::{InboxMessage, LaggedEvent, MessageEvent};
 use crate::clock::iso;
 use crate::events::{Event, Kind, Subscription};
-use crate::store::Error;
 use crate::store::quota::Usage;
 use crate::wire::to_text;
 use bytes::Bytes;
@@ -49,11 +48,16 @@ pub(super) async fn stream(request: Request) -> tide::Result {
     };
     let (sender, events) = smol::channel::bounded(UNSENT_MAX);
     let subscription = app.bus.subscribe();
+    // After the subscription: whatever is stored later is told live.
+    let newest = match app.inbox.newest_seq().await {
+        Ok(newest) => newest,
+        Err(error) => return Ok(app.store_problem(&error).into()),
+    };
     let clock = app.clock.clone();
     let run = async move {
         let _slot = slot;
         // Ends when the client is gone: its end of the channel is closed then.
-        let _ = Stream { app, kinds, sender, subscription, seen: 0 }.run(last).await;
+        let _ = Stream { app, kinds, sender, subscription, seen: 0 }.run(last, newest).await;
     };
     clock.spawn(run).detach();
     let mut response = reply::ok_text("text/event-stream", String::new());
@@ -100,17 +104,16 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, last: Option<(String, i64)>) -> Result<(), Gone> {
-        // Before the client hears of the stream: whatever is stored later is told live.
-        let newest = self.app.inbox.newest_seq().await.map_err(|error| unreadable(&error))?;
+    async fn run(mut self, last: Option<(String, i64)>, newest: i64) -> Result<(), Gone> {
         self.send(": connected\n\n".to_owned()).await?;
         match last {
             None => self.seen = newest,
-            Some((epoch, seq)) if epoch == self.app.inbox.epoch() => {
+            Some((epoch, seq)) if epoch == self.app.inbox.epoch() && seq <= newest => {
                 self.seen = seq;
                 self.replay().await?;
             }
-            // Everything in this database is new to a client of another one.
+            // Everything in this database is new to a client of another one, or of what a restored
+            // copy has not.
             Some(_) => {
                 self.tell_lagged(UNKNOWN_EPOCH).await?;
                 self.replay().await?;
@@ -156,7 +159,11 @@ impl Stream {
     async fn replay(&mut self) -> Result<(), Gone> {
         loop {
             let missed = self.app.inbox.after(self.seen, REPLAY_PAGE).await;
-            let missed = missed.map_err(|error| unreadable(&error))?;
+            // The stream ends, and its client comes back with where it was.
+            let missed = missed.map_err(|error| {
+                let _ = self.app.store_problem(&error);
+                Gone
+            })?;
             let more = missed.len() == REPLAY_PAGE;
             for message in missed {
                 let seq = message.seq;
@@ -182,12 +189,6 @@ impl Stream {
     async fn send(&self, text: String) -> Result<(), Gone> {
         self.sender.send(Bytes::from(text)).await.map_err(|_| Gone)
     }
-}
-
-/// The stream ends, and its client comes back with where it was.
-fn unreadable(error: &Error) -> Gone {
-    tracing::error!(%error, "messages for a stream cannot be read");
-    Gone
 }
 
 /// One event as the protocol writes it. The data is JSON, so it has no line break of its own.

@@ -1,7 +1,6 @@
 //! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and what does:
 //! `POST /v1/inbox/seen`, `DELETE /v1/inbox`, `DELETE /v1/inbox/{id}`.
 
-use super::outbox::store_problem;
 use super::query::{Query, encode_cursor};
 use super::reply::{self, Problem};
 use super::send::bad_body;
@@ -36,7 +35,7 @@ pub(super) async fn list(request: Request) -> tide::Result {
             }
             response
         }
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 
@@ -80,7 +79,7 @@ pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
     let app = request.state();
     Ok(match app.inbox.mark_ids_seen(body.ids, app.clock.now()).await {
         Ok(marked_seen) => reply::ok(&MarkedSeen { marked_seen }),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => app.store_problem(&error).into(),
     })
 }
 
@@ -95,7 +94,7 @@ pub(super) async fn clear(request: Request) -> tide::Result {
     };
     Ok(match request.state().inbox.clear(clear).await {
         Ok(removed) => reply::ok(&Removed { removed, id: None }),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 
@@ -110,7 +109,7 @@ pub(super) async fn remove(request: Request) -> tide::Result {
     Ok(match request.state().inbox.remove(id.clone()).await {
         Ok(true) => reply::ok(&Removed { removed: 1, id: Some(id) }),
         Ok(false) => not_found().into(),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 

@@ -1,7 +1,6 @@
 //! `GET /v1/messages/{client_message_id}`: the receipt a caller can poll.
 
 use super::Request;
-use super::outbox::store_problem;
 use super::reply::{self, Problem};
 use crate::api::MessageStatus;
 use claudemesh_fsm::id::ClientMessageId;
@@ -14,7 +13,7 @@ pub(super) async fn status(request: Request) -> tide::Result {
     Ok(match request.state().outbox.view(&id).await {
         Ok(Some(row)) => reply::ok(&MessageStatus::from(row)),
         Ok(None) => not_found().into(),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 

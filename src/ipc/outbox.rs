@@ -7,7 +7,6 @@ use super::send::bad_body;
 use crate::api::{Inspected, OutboxRow, Page, PruneBody, Pruned};
 use crate::clock::parse_iso;
 use crate::store::outbox::{ListQuery, PruneQuery};
-use crate::store::{Error, Kind};
 use claudemesh_fsm::id::{Millis, RowId};
 use claudemesh_fsm::outbox::Status;
 
@@ -25,7 +24,7 @@ pub(super) async fn list(request: Request) -> tide::Result {
             next_cursor: page.next_before_seq.map(encode_cursor),
             marked_seen: None,
         }),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 
@@ -49,7 +48,7 @@ pub(super) async fn inspect(request: Request) -> tide::Result {
     Ok(match request.state().outbox.inspect(RowId::trusted(id)).await {
         Ok(Some(inspected)) => reply::ok(&Inspected::from(inspected)),
         Ok(None) => no_such_row().into(),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 
@@ -76,7 +75,7 @@ pub(super) async fn prune(mut request: Request) -> tide::Result {
             confirmed: body.confirm,
             next_cursor: pruned.next_after_seq.map(encode_cursor),
         }),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => app.store_problem(&error).into(),
     })
 }
 
@@ -95,20 +94,4 @@ fn prune_query(body: &PruneBody, now: Millis) -> Result<PruneQuery, Problem> {
             .ok_or_else(|| bad("cursor", "a `next_cursor` of an earlier answer"))?,
     };
     Ok(PruneQuery { before, after_seq, confirm: body.confirm })
-}
-
-/// A store that cannot answer.
-pub(super) fn store_problem(error: &Error) -> Problem {
-    match error.kind() {
-        Kind::Full => Problem::insufficient_storage(error.to_string()),
-        Kind::Corrupt => Problem::unavailable(
-            "store_damaged",
-            format!("a store is damaged ({error}): see `claudemesh daemon recover`"),
-        ),
-        Kind::Busy => Problem::daemon_busy(crate::db::QUEUE_MAX),
-        _ => {
-            tracing::error!(%error, "a store could not answer");
-            Problem::internal()
-        }
-    }
 }

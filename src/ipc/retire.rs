@@ -1,19 +1,19 @@
 //! `POST /v1/outbox/requeue` and `POST /v1/outbox/abort` (§4.5.3): a row is retired, with or without
 //! a successor.
 
-use super::outbox::{no_such_row, store_problem};
+use super::outbox::no_such_row;
 use super::reply::{self, Problem};
 use super::send::bad_body;
 use super::{App, Request};
 use crate::api::{AbortBody, Aborted, RequeueBody, Requeued};
-use crate::message::fingerprint;
+use crate::message::fingerprint_of;
 use crate::store::outbox::{
     AbortOutcome, AbortRequest, Patch, RequeueOutcome, RequeueRequest, TooLarge,
 };
 use crate::wire::FRAME_BYTES_MAX;
 use crate::wire::parcel::overweight;
 use claudemesh_fsm::envelope::Envelope;
-use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
+use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::outbox::Status;
 
 const ABORTED_BY_DEFAULT: &str = "operator";
@@ -39,7 +39,7 @@ pub(super) async fn requeue(mut request: Request) -> tide::Result {
             may_have_been_sent,
         }),
         Ok(refused) => refuse_requeue(refused).into(),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 
@@ -88,16 +88,6 @@ fn weigh(
     }
 }
 
-fn fingerprint_of(envelope: &Envelope) -> Fingerprint {
-    fingerprint(
-        &envelope.destination,
-        envelope.reply_to_id.as_deref(),
-        envelope.priority,
-        envelope.meta.as_deref(),
-        &envelope.payload,
-    )
-}
-
 /// Who is said to have asked, for the audit column.
 fn aborted_by(given: Option<String>) -> Result<String, Problem> {
     let Some(name) = given else { return Ok(ABORTED_BY_DEFAULT.to_owned()) };
@@ -125,7 +115,7 @@ fn refuse_requeue(outcome: RequeueOutcome) -> Problem {
         }
         RequeueOutcome::Unaddressed => Problem::conflict(
             "row_not_requeueable",
-            "the daemon that accepted this row did not record where it goes: send the message again under a new id",
+            "this row does not say any more, or never said, where it goes: send the message again under a new id",
         )
         .with("row_status", Status::Dead.as_str())
         .with("superseded_by", None::<&str>),
@@ -198,6 +188,6 @@ pub(super) async fn abort(mut request: Request) -> tide::Result {
             let instead = "it cannot be taken back";
             wrong_state("row_not_abortable", status, superseded_by, instead).into()
         }
-        Err(error) => store_problem(&error).into(),
+        Err(error) => app.store_problem(&error).into(),
     })
 }

@@ -1,7 +1,7 @@
 //! `POST /v1/send` (§3.3): the request's fields in, one of the answers of §4.5.1 out.
 
-use super::Request;
 use super::reply::{self, Problem};
+use super::{App, Request};
 use crate::accept::{Answer, Rejection};
 use crate::api::{BodyError, Encryption, SendBody, Sent};
 use crate::store::outbox::Accepted;
@@ -25,7 +25,7 @@ pub(super) async fn send(mut request: Request) -> tide::Result {
     let explicit_mesh = body.mesh.clone();
     Ok(match request.state().accept.accept(body, header_id).await {
         Ok(answer) => respond(answer, explicit_mesh.as_deref()),
-        Err(rejection) => reject(rejection).into(),
+        Err(rejection) => reject(request.state(), rejection).into(),
     })
 }
 
@@ -91,7 +91,7 @@ fn code_of(field: &str) -> &'static str {
 
 fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     let Answer { client_message_id, accepted, is_direct } = answer;
-    let Accepted { row_id, decision, mesh, fingerprint } = accepted;
+    let Accepted { row_id, decision, mesh, is_unaddressed, fingerprint } = accepted;
     let location = format!("/v1/messages/{}", reply::encode_segment(client_message_id.as_str()));
     let sent = |status: &str| Sent {
         client_message_id: client_message_id.as_str().to_owned(),
@@ -118,7 +118,7 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
                 Some(named) => {
                     format!("this id was accepted for mesh `{mesh}`, not `{named}`: use a new id")
                 }
-                None => remedy(&conflict, &row_id, !mesh.is_empty()),
+                None => remedy(&conflict, &row_id, is_unaddressed),
             };
             conflicted(conflict, detail)
                 .with("daemon_fingerprint_prefix", fingerprint.prefix())
@@ -128,10 +128,10 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     }
 }
 
-fn remedy(conflict: &Conflict, row_id: &RowId, can_be_requeued: bool) -> String {
+fn remedy(conflict: &Conflict, row_id: &RowId, is_unaddressed: bool) -> String {
     match conflict {
-        // An earlier daemon accepted it and did not record where it goes: the reason says so.
-        Conflict::DeadMatch { .. } if !can_be_requeued => {
+        // An earlier daemon did not record where it goes, or damage took that: the reason says so.
+        Conflict::DeadMatch { .. } if is_unaddressed => {
             "this message failed for good and cannot be requeued: use a new id to send it again"
                 .to_owned()
         }
@@ -173,7 +173,7 @@ fn conflicted(conflict: Conflict, detail: String) -> Problem {
     }
 }
 
-fn reject(rejection: Rejection) -> Problem {
+fn reject(app: &App, rejection: Rejection) -> Problem {
     match rejection {
         Rejection::IdsDisagree => Problem::bad_request(
             "idempotency_key_conflict",
@@ -229,16 +229,7 @@ fn reject(rejection: Rejection) -> Problem {
             frame_bytes_max,
         )
         .with("frame_bytes", frame_bytes),
-        Rejection::Busy => Problem::daemon_busy(crate::db::QUEUE_MAX),
-        Rejection::NoRoom(why) => Problem::insufficient_storage(why),
-        Rejection::StoreDamaged(why) => Problem::unavailable(
-            "store_damaged",
-            format!("the outbox is damaged ({why}): see `claudemesh daemon recover`"),
-        ),
-        Rejection::Store(why) => {
-            tracing::error!(why, "the outbox could not accept a message");
-            Problem::internal()
-        }
+        Rejection::Store(error) => app.store_problem(&error),
     }
 }
 

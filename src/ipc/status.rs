@@ -1,6 +1,5 @@
 //! `GET /v1/version` and `GET /v1/health`: what this daemon is, and how it is.
 
-use super::outbox::store_problem;
 use super::{App, Request, reply};
 use crate::api::{
     DiskHealth, Health, IPC_API, IPC_FEATURES, MeshHealth, MeshVersion, OutboxHealth, StoresHealth,
@@ -41,7 +40,7 @@ pub(super) async fn version(request: Request) -> tide::Result {
 pub(super) async fn health(request: Request) -> tide::Result {
     Ok(match health_of(request.state()).await {
         Ok(health) => reply::ok(&health),
-        Err(error) => store_problem(&error).into(),
+        Err(error) => request.state().store_problem(&error).into(),
     })
 }
 

@@ -148,10 +148,7 @@ impl Daemon {
                 return;
             }
             around.sched.log(|| format!("daemon {index} tells {}: {answer:?}", request.id));
-            if let Err(
-                Rejection::Store(_) | Rejection::NoRoom(_) | Rejection::Unresolvable { .. },
-            ) = &answer
-            {
+            if let Err(Rejection::Store(_) | Rejection::Unresolvable { .. }) = &answer {
                 return;
             }
             let told = Told::from_answer(index, request, answer);

@@ -18,6 +18,8 @@ pub struct Accepted {
     /// The mesh of the row: the existing one's, or the new one's. Empty where an earlier daemon did
     /// not record it.
     pub mesh: String,
+    /// Whether nothing says where the existing row goes, so that it cannot be requeued.
+    pub is_unaddressed: bool,
     /// The existing row's fingerprint, or the new one's.
     pub fingerprint: Fingerprint,
 }
@@ -47,11 +49,12 @@ pub(super) struct Existing {
     fingerprint: Fingerprint,
     standing: Standing,
     mesh: String,
+    is_unaddressed: bool,
 }
 
 impl Existing {
     pub(super) fn judge(self, asked: &Asked<'_>) -> Accepted {
-        let Self { row_id, fingerprint: stored, standing, mesh } = self;
+        let Self { row_id, fingerprint: stored, standing, mesh, is_unaddressed } = self;
         // A mesh that nobody recorded differs from none.
         let is_of_another =
             asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
@@ -60,13 +63,14 @@ impl Existing {
         } else {
             decide(Some((stored, standing)), asked.fingerprint_beside(stored))
         };
-        Accepted { row_id, decision, mesh, fingerprint: stored }
+        Accepted { row_id, decision, mesh, is_unaddressed, fingerprint: stored }
     }
 }
 
 pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
     let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
-               superseded_by, mesh, id FROM outbox WHERE client_message_id = ?";
+               superseded_by, mesh, id, mesh = '' OR destination_ref = '' \
+               FROM outbox WHERE client_message_id = ?";
     tx.query_row(sql, &[id.as_str().into()], |row| {
         let record = StandingRecord {
             request_fingerprint: row.blob(0)?,
@@ -78,7 +82,8 @@ pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existi
         };
         let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
         let (mesh, row_id) = (row.text(6)?, RowId::trusted(row.text(7)?));
-        Ok(Existing { row_id, fingerprint, standing, mesh })
+        let is_unaddressed = row.int(8)? != 0;
+        Ok(Existing { row_id, fingerprint, standing, mesh, is_unaddressed })
     })
 }
 
@@ -91,6 +96,7 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
             row_id: new.id.clone(),
             decision: decide(None, envelope.fingerprint),
             mesh: envelope.mesh.clone(),
+            is_unaddressed: false,
             fingerprint: envelope.fingerprint,
         });
     }
