@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How many frames are read before writing and everybody else get a turn.
+/// How many frames are read before writing, the deadlines and everybody else get a turn. What the
+/// link's state has to deal with counts too: a broker chooses what it sends.
 const READ_BATCH: usize = 64;
 
 /// What a link's state has to deal with.
@@ -67,6 +68,8 @@ pub(super) struct Connection {
     stalled_since: Option<Duration>,
     last_heard: Duration,
     delivered: bool,
+    /// Frames since everybody else had a turn.
+    batch: usize,
     dropped: u64,
     /// By every connection of this link.
     dropped_ever: Arc<AtomicU64>,
@@ -101,6 +104,7 @@ impl Connection {
             stalled_since: None,
             last_heard: clock.monotonic(),
             delivered: false,
+            batch: 0,
             dropped: 0,
             dropped_ever,
             clock,
@@ -174,6 +178,7 @@ impl Connection {
                 Read::More => true,
                 Read::Nothing => false,
             };
+            self.batch = 0;
             let now = self.clock.monotonic();
             if let Err(closed) = self.poll_write(cx, now) {
                 return Poll::Ready(Event::Closed(closed));
@@ -216,7 +221,8 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Read {
-        for _ in 0..READ_BATCH {
+        while self.batch < READ_BATCH {
+            self.batch += 1;
             if let Some(held) = &mut self.held {
                 // The silence is ours as long as we do not listen.
                 self.last_heard = self.clock.monotonic();

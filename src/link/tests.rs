@@ -3,6 +3,7 @@
 mod broken;
 mod closes;
 mod delivery;
+mod flood;
 mod negotiation;
 mod oversize;
 mod receipts;
