@@ -136,7 +136,8 @@ impl Connection {
         self.last_heard
     }
 
-    /// Whether a message got through in either direction.
+    /// Whether a message got through: one of ours was taken, or one for us is stored. A push alone
+    /// is neither: it may be no message, or come again and again.
     pub(super) fn delivered(&self) -> bool {
         self.delivered
     }
@@ -271,7 +272,6 @@ impl Connection {
     }
 
     fn take_push(&mut self, push: Push) -> Option<Event> {
-        self.delivered = true;
         let event = system_event(&push, &self.key);
         let inbound = Inbound {
             push,
@@ -328,6 +328,7 @@ impl Connection {
         if self.may_ack
             && let Poll::Ready(Some(ack)) = self.client_acks.1.as_mut().poll_next(cx)
         {
+            self.delivered = true;
             return Poll::Ready(to_text(&ClientFrame::ClientAck(ack)));
         }
         if !self.may_send {

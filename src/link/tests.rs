@@ -1,5 +1,6 @@
 //! The link against a scripted broker, over real sockets.
 
+mod backoff;
 mod broken;
 mod closes;
 mod delivery;
