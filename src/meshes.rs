@@ -134,7 +134,7 @@ impl Mesh {
         }
     }
 
-    /// The most a frame may weigh, in bytes, if the broker said.
+    /// The most a frame may weigh, in bytes, if the broker ever said or showed.
     ///
     /// # Errors
     /// What the link is, if the broker will not have us.
