@@ -185,3 +185,67 @@ fn a_reload_forgets_what_was_learned_and_not_what_was_told() {
         }
     });
 }
+
+/// As long as an id may be, and twice as long in JSON.
+fn long_ids(count: usize) -> Vec<String> {
+    (0..count).map(|nth| format!("{nth:03}{}", "\"".repeat(125))).collect()
+}
+
+#[test]
+fn a_question_is_asked_in_frames_that_the_broker_takes() {
+    rig(|rig| async move {
+        let (mut peer, courier) = open_with(&rig, &of_frames(1024)).await;
+        let broker = async {
+            let mut asked = 0;
+            while asked < 20 {
+                let request = peer.recv_type("receipts_request").await;
+                assert!(request.to_string().len() <= 1024, "{}", request.to_string().len());
+                let ids = request["ids"].as_array().expect("ids");
+                asked += ids.len();
+                let receipt = |id| json!({"client_message_id": id, "recipients": 1});
+                let receipts: Vec<Value> = ids.iter().map(receipt).collect();
+                let answer = json!({"type": "receipts", "_reqId": request["_reqId"],
+                    "receipts": receipts});
+                peer.send(&answer).await;
+            }
+        };
+        let (answer, ()) = zip(courier.receipts(long_ids(20)), broker).await;
+        let told = answer.expect("answered").into_iter().map(|told| told.client_message_id);
+        assert_eq!(told.collect::<Vec<_>>(), long_ids(20));
+    });
+}
+
+#[test]
+fn a_question_that_was_too_large_costs_no_row_its_life() {
+    rig(|rig| async move {
+        let (peer, courier) = open_with(&rig, &of_frames(65_536)).await;
+        let question = courier.receipts(long_ids(40));
+        let sends =
+            outcome(&courier, peer, vec![weighing("innocent", 2000)], |mut peer| async move {
+                peer.recv_type("receipts_request").await;
+                peer.close(1009, "").await;
+            });
+        let (answer, deliveries) = zip(question, sends).await;
+        assert_eq!(answer, None);
+        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+
+        // The same question is asked again in smaller frames, and the row arrives.
+        let (mut peer, courier) = open_with(&rig, &of_frames(65_536)).await;
+        let question = courier.receipts(long_ids(40));
+        let broker = async {
+            let request = peer.recv_type("receipts_request").await;
+            assert!(request["ids"].as_array().is_some_and(|ids| ids.len() < 40));
+            let send = courier.deliver(weighing("innocent", 2000));
+            let answer = async {
+                peer.recv_type("send").await;
+                peer.ack("innocent", "b").await;
+            };
+            zip(send, answer).await.0
+        };
+        let delivery = futures_lite::future::or(broker, async {
+            question.await;
+            unreachable!("nobody answers")
+        });
+        assert!(matches!(delivery.await, Delivery::Acked(_)));
+    });
+}
