@@ -6,7 +6,7 @@ use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
 use super::{broker, detach, exit, recover};
-use crate::config::{LegacyBrokers, Origin, Settings};
+use crate::config::{Origin, Settings};
 use crate::daemon::{self, DaemonError, LocalBroker};
 use crate::join;
 use std::net::SocketAddr;
@@ -93,14 +93,10 @@ fn options(
 fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
     let given = parsed.flags().iter().filter(|(name, _)| *name == LEGACY);
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
-    match (slugs, settings.features.allow_legacy_broker.clone()) {
-        (None, _) => settings.set(LEGACY_KEY, true, Origin::Flag)?,
-        (Some(slugs), LegacyBrokers::Only(mut all)) if !slugs.is_empty() => {
-            all.extend(slugs);
-            settings.set(LEGACY_KEY, all, Origin::Flag)?;
-        }
-        // None was given, or the file allows every mesh anyway.
-        (Some(_), _) => {}
+    match slugs {
+        None => settings.set(LEGACY_KEY, true, Origin::Flag)?,
+        Some(slugs) if !slugs.is_empty() => settings.add(LEGACY_KEY, slugs)?,
+        Some(_) => {}
     }
     Ok(())
 }
