@@ -5,6 +5,7 @@
 //! [`keys::KEYS`] is the one table behind parsing, defaults, errors and the listing. Nothing here
 //! knows what a setting does.
 
+mod entries;
 mod error;
 pub mod keys;
 mod settings;
@@ -13,13 +14,12 @@ pub use error::ConfigError;
 pub(crate) use error::distance;
 pub use settings::{Broker, Daemon, Disk, Features, Inbox, Ipc, LegacyBrokers, Link, Outbox};
 
+use entries::Entries;
 use keys::{KEYS, Key, Kind, Preset, Reload, SECTIONS};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 use toml::{Table, Value};
 
 /// Where a value came from.
@@ -58,6 +58,15 @@ pub struct Settings {
     /// `[broker]`
     pub broker: Broker,
     entries: Entries,
+}
+
+/// What a file read again comes to.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// What is in force from now on.
+    pub settings: Settings,
+    /// The keys for which the file says something else, and which only a restart applies.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// One row of `daemon config`.
@@ -139,54 +148,59 @@ impl Settings {
         Ok(())
     }
 
+    /// Puts names beside those that the file lists under `name`, now and whenever it is read again;
+    /// where it says `true`, that stands.
+    ///
+    /// # Errors
+    /// When there is no such key, or it takes no such names; nothing has changed then.
+    pub fn add(&mut self, name: &str, names: Vec<String>) -> Result<(), ConfigError> {
+        let mut entries = self.entries.clone();
+        entries.add(name, names)?;
+        *self = Self::read(entries);
+        Ok(())
+    }
+
     /// Reads the file again under everything that was said elsewhere: flags, the environment and
-    /// what the host was found to be still count before it.
+    /// what the host was found to be still count before it. What only a restart applies stays as it
+    /// is.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn reloaded(&self, file: &Path) -> Result<Self, ConfigError> {
+    pub fn reloaded(&self, file: &Path) -> Result<Reloaded, ConfigError> {
         let mut entries = Self::load(file)?.entries;
-        let from_file = |origin: &Origin| matches!(origin, Origin::Default | Origin::File);
-        let kept = self.entries.0.iter().filter(|(_, (_, origin))| !from_file(origin));
-        entries.0.extend(kept.map(|(name, entry)| (*name, entry.clone())));
+        entries.put_over(&self.entries);
+        let differs = |key: &&Key| entries.get(key.name) != self.entries.get(key.name);
+        let fixed = KEYS.iter().filter(|key| key.reload == Reload::NeedsRestart);
+        let needs_restart: Vec<_> = fixed.filter(differs).map(|key| key.name).collect();
+        for name in &needs_restart {
+            entries.keep(name, &self.entries);
+        }
         entries.check()?;
-        Ok(Self::read(entries))
+        Ok(Reloaded { settings: Self::read(entries), needs_restart })
     }
 
     /// Where a key's value came from; `None` if there is no such key.
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<Origin> {
-        let key = find(name)?;
-        Some(self.entries.0.get(key.name).map_or(Origin::Default, |(_, origin)| *origin))
+        find(name).map(|key| self.entries.origin(key.name))
     }
 
     /// Every key, what is in force and where it came from (`daemon config`).
     #[must_use]
     pub fn listing(&self) -> Vec<Listed> {
         let row = |key: &Key| {
-            let default = preset(key).as_ref().map(show).unwrap_or_default();
-            let set = self.entries.0.get(key.name);
+            let shown = |value: Option<Value>| value.as_ref().map(show).unwrap_or_default();
             Listed {
                 name: key.name,
-                value: set.map_or_else(|| default.clone(), |(value, _)| show(value)),
-                origin: set.map_or(Origin::Default, |(_, origin)| *origin),
-                default,
+                value: shown(self.entries.get(key.name)),
+                origin: self.entries.origin(key.name),
+                default: shown(preset(key)),
                 expected: expected(key.kind),
                 reload: key.reload == Reload::Applies,
                 about: key.about,
             }
         };
         KEYS.iter().map(row).collect()
-    }
-
-    /// The names of keys that differ from `older` and that only a restart applies.
-    #[must_use]
-    pub fn needs_restart(&self, older: &Self) -> Vec<&'static str> {
-        let differs = |key: &&Key| {
-            key.reload == Reload::NeedsRestart
-                && self.entries.get(key.name) != older.entries.get(key.name)
-        };
-        KEYS.iter().filter(differs).map(|key| key.name).collect()
     }
 
     fn read(entries: Entries) -> Self {
@@ -201,77 +215,6 @@ impl Settings {
             broker: Broker::read(&entries),
             entries,
         }
-    }
-}
-
-/// What was said about each key, checked; what was not said is its default.
-#[derive(Debug, Clone, Default)]
-struct Entries(BTreeMap<&'static str, (Value, Origin)>);
-
-impl Entries {
-    fn set(&mut self, name: &str, value: Value, origin: Origin) -> Result<(), ConfigError> {
-        let key = find(name).ok_or_else(|| ConfigError::unknown(name, false))?;
-        if !fits(key.kind, &value) {
-            let (expected, found) = (expected(key.kind), show(&value));
-            return Err(ConfigError::BadValue { name: key.name, expected, found });
-        }
-        self.0.insert(key.name, (value, origin));
-        Ok(())
-    }
-
-    /// The rules between keys.
-    fn check(&self) -> Result<(), ConfigError> {
-        let (ping_ms, dead_ms): (u64, u64) =
-            (self.integer("link.ping_ms"), self.integer("link.dead_ms"));
-        if dead_ms <= ping_ms {
-            return Err(ConfigError::BadValue {
-                name: "link.dead_ms",
-                expected: format!("more than link.ping_ms ({ping_ms})"),
-                found: dead_ms.to_string(),
-            });
-        }
-        Ok(())
-    }
-
-    fn get(&self, name: &'static str) -> Option<Value> {
-        match self.0.get(name) {
-            Some((value, _)) => Some(value.clone()),
-            None => preset(find(name).expect("a name in this crate stands in KEYS: tested")),
-        }
-    }
-
-    fn flag(&self, name: &'static str) -> bool {
-        self.get(name).and_then(|value| value.as_bool()).unwrap_or_default()
-    }
-
-    fn integer_or_none(&self, name: &'static str) -> Option<u64> {
-        self.get(name)?.as_integer().and_then(|value| u64::try_from(value).ok())
-    }
-
-    fn integer<T: TryFrom<u64>>(&self, name: &'static str) -> T {
-        self.integer_or_none(name)
-            .and_then(|value| T::try_from(value).ok())
-            .expect("a numeric key has a default, and its range fits its field: tested")
-    }
-
-    fn duration(&self, name: &'static str) -> Duration {
-        Duration::from_millis(self.integer(name))
-    }
-
-    fn text(&self, name: &'static str) -> Option<String> {
-        self.get(name)?.as_str().map(String::from)
-    }
-
-    fn names(&self, name: &'static str) -> Vec<String> {
-        let value = self.get(name);
-        let list = value.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        list.iter().filter_map(Value::as_str).map(String::from).collect()
-    }
-
-    fn address(&self, name: &'static str) -> SocketAddr {
-        self.text(name)
-            .and_then(|text| text.parse().ok())
-            .expect("an address key has a default and was parsed when it was set: tested")
     }
 }
 

@@ -78,7 +78,7 @@ pub struct LinkView {
     pub features: Vec<(String, i64)>,
     /// Whether the broker negotiates nothing and was accepted all the same.
     pub legacy_broker: bool,
-    /// The most a frame may weigh, if the broker said.
+    /// The most a frame may weigh, if the broker ever said or showed; a link that is down keeps it.
     pub frame_bytes_max: Option<u64>,
 }
 

@@ -16,6 +16,7 @@ mod acks;
 mod asks;
 mod connection;
 mod driver;
+mod fair;
 mod roster;
 mod signals;
 mod slept;

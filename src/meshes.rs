@@ -134,7 +134,7 @@ impl Mesh {
         }
     }
 
-    /// The most a frame may weigh, in bytes, if the broker said.
+    /// The most a frame may weigh, in bytes, if the broker ever said or showed.
     ///
     /// # Errors
     /// What the link is, if the broker will not have us.
@@ -203,9 +203,15 @@ impl Mesh {
         receipts
     }
 
-    /// Completes when receipts are dropped after this call: there were too many at once.
+    /// Completes when receipts are dropped after this call: there were too many at once, or they
+    /// could not be stored.
     pub fn receipts_dropped(&self) -> impl Future<Output = ()> + use<> {
         self.shared.receipts_dropped.listen()
+    }
+
+    /// What the broker told is lost, and has to be asked for.
+    pub fn drop_receipts(&self) {
+        self.shared.receipts_dropped.notify(usize::MAX);
     }
 
     fn set_link(&self, link: Link) {
@@ -269,7 +275,7 @@ impl LinkObserver for Mesh {
 
     fn receipts(&self, receipts: Vec<Receipt>) {
         if self.shared.receipts.0.try_send(receipts).is_err() {
-            self.shared.receipts_dropped.notify(usize::MAX);
+            self.drop_receipts();
         }
     }
 }

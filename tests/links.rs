@@ -72,6 +72,14 @@ fn reload(home: &Home) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// As [`reload`], until the daemon has done it: the command only sends a signal.
+fn reload_and_wait(home: &Home) {
+    let done = || vitals::log(home).matches("configuration read again").count();
+    let before = done();
+    reload(home);
+    eventually("the configuration to be read again", || (done() > before).then_some(()));
+}
+
 fn send(daemon: &Daemon, id: &str, to: &str, slug: &str) {
     let body = json!({"to": to, "message": "m", "client_message_id": id, "mesh": slug});
     let answer = daemon.send(&body);
@@ -213,7 +221,7 @@ fn a_reload_opens_what_was_refused_once_the_broker_or_the_configuration_is_mende
     // The other way: this broker stays as it is, and the file changes.
     let silent = Script::start(|stream, _| serve(stream, None));
     mesh.alice.reach_broker_of("work", silent.port);
-    reload(&mesh.alice);
+    reload_and_wait(&mesh.alice);
     // An open link is left alone: nobody loses a connection to a reload.
     assert_eq!(silent.connections(), 0);
     wait_for(&alice, "work", "open");

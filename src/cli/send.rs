@@ -24,6 +24,8 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Between two looks at a message: short at first, for a broker that is near.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// What a daemon says that will have time in a moment.
+const BUSY: [&str; 2] = ["daemon_busy", "too_many_connections"];
 const PRIORITIES: [&str; 3] = ["now", "next", "low"];
 
 /// `send <to> <message>`
@@ -120,14 +122,13 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
                 true
             }
             Error::NotWritten(_) => true,
-            Error::Problem(problem) => problem.error == "daemon_busy",
+            Error::Problem(problem) => BUSY.contains(&problem.error.as_str()),
             // A daemon that took it may be restarting; one that did not is simply not there.
             Error::NotRunning | Error::Unreachable(_) => may_be_taken,
             Error::BadAnswer(_) => false,
         };
         if !is_worth_another || attempt == ATTEMPTS_MAX {
-            let is_answer = matches!(error, Error::Problem(_));
-            return Err(if may_be_taken && !is_answer {
+            return Err(if may_be_taken && !tells_of_the_id(&error) {
                 unknown(message, &error)
             } else {
                 context.explain(error)
@@ -136,6 +137,19 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
         attempt += 1;
         context.clock.sleep(RETRY_PAUSE).await;
     }
+}
+
+/// Whether an answer holds for every request of its id. A daemon that is busy, or that cannot read
+/// its outbox, speaks of one request: another one before it may have been taken all the same. One
+/// without room has looked the id up.
+fn tells_of_the_id(error: &Error) -> bool {
+    let Error::Problem(problem) = error else { return false };
+    let has_not_looked = match problem.status {
+        429 => true,
+        507 => false,
+        status => status >= 500,
+    };
+    !has_not_looked && !problem.error.is_empty()
 }
 
 fn unknown(message: &Send, error: &Error) -> Failure {
@@ -339,47 +353,4 @@ async fn late(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::args::{Invocation, parse};
-
-    fn read(line: &[&str]) -> Result<Send, Failure> {
-        match parse(line.iter().map(Into::into).collect())? {
-            Invocation::Run { parsed, .. } => message(&parsed, || "MINTED".to_owned()),
-            other => panic!("{line:?}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_message_is_its_words_and_always_has_an_id() {
-        let sent = read(&["send", "bob", "hello", "there", "--meta", "k=a=b"]).expect("good");
-        assert_eq!(
-            (sent.message.as_str(), sent.client_message_id.as_str()),
-            ("hello there", "MINTED")
-        );
-        assert_eq!(sent.meta.expect("one")["k"], "a=b");
-        let sent = read(&["send", "bob", "-x", "--id", "7"]);
-        assert!(sent.is_err(), "a flag is no message without `--`");
-        let sent = read(&["send", "--id", "7", "bob", "--", "-x"]).expect("good");
-        assert_eq!((sent.message.as_str(), sent.client_message_id.as_str()), ("-x", "7"));
-    }
-
-    #[test]
-    fn wrong_words_name_their_flag() {
-        for (line, complaint) in [
-            (&["send", "bob", ""][..], "<message> is empty"),
-            (&["send", "bob", "x", "--priority", "urgent"], "--priority"),
-            (&["send", "bob", "x", "--meta", "k"], "--meta"),
-            (&["send", "bob", "x", "--meta", "=v"], "--meta"),
-            (&["send", "bob", "x", "--meta", "k=1", "--meta", "k=2"], "twice"),
-        ] {
-            let refused = read(line).expect_err(complaint);
-            assert!(refused.message.contains(complaint), "{}", refused.message);
-            assert_eq!(refused.exit, exit::USAGE);
-        }
-        let long = vec![b'x'; usize::try_from(MESSAGE_BYTES_MAX).expect("fits") + 1];
-        assert!(read_whole(&long[..], "it").expect_err("long").message.contains("longer than"));
-        assert!(read_whole(&long[1..], "it").is_ok());
-        assert!(read_whole(&b"\xFF"[..], "it").expect_err("bytes").message.contains("UTF-8"));
-    }
-}
+mod tests;

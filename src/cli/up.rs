@@ -6,7 +6,7 @@ use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
 use super::{broker, detach, exit, recover};
-use crate::config::{LegacyBrokers, Origin, Settings};
+use crate::config::{Origin, Settings};
 use crate::daemon::{self, DaemonError, LocalBroker};
 use crate::join;
 use std::net::SocketAddr;
@@ -93,14 +93,10 @@ fn options(
 fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
     let given = parsed.flags().iter().filter(|(name, _)| *name == LEGACY);
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
-    match (slugs, settings.features.allow_legacy_broker.clone()) {
-        (None, _) => settings.set(LEGACY_KEY, true, Origin::Flag)?,
-        (Some(slugs), LegacyBrokers::Only(mut all)) if !slugs.is_empty() => {
-            all.extend(slugs);
-            settings.set(LEGACY_KEY, all, Origin::Flag)?;
-        }
-        // None was given, or the file allows every mesh anyway.
-        (Some(_), _) => {}
+    match slugs {
+        None => settings.set(LEGACY_KEY, true, Origin::Flag)?,
+        Some(slugs) if !slugs.is_empty() => settings.add(LEGACY_KEY, slugs)?,
+        Some(_) => {}
     }
     Ok(())
 }
@@ -153,8 +149,9 @@ fn only_meshes(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Failur
 fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
     let start = ["daemon", "up", "--foreground", "--detached"];
     let mut args: Vec<std::ffi::OsString> = start.map(Into::into).into();
-    if let Some(home) = &context.home {
-        args.extend(["--home".into(), home.into()]);
+    if context.home.is_some() {
+        // Not as it was written: the daemon starts in the root directory.
+        args.extend(["--home".into(), context.paths.home.clone().into()]);
     }
     for (name, value) in parsed.flags() {
         let mut arg = format!("--{name}");
@@ -169,7 +166,8 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Invocation, parse};
+    use crate::cli::args::{Globals, Invocation, parse};
+    use crate::cli::print::Printer;
 
     fn tcp(flags: &[&str], toml: &str, host: Option<Host>) -> (bool, bool) {
         let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
@@ -177,6 +175,17 @@ mod tests {
         let mut settings = Settings::parse(toml).expect("good settings");
         let said = choose_tcp(&mut settings, &parsed, host).expect("no contradiction");
         (settings.ipc.tcp_enabled, said.is_some())
+    }
+
+    #[test]
+    fn a_daemon_in_the_background_finds_a_home_that_was_named_from_here() {
+        let line = ["daemon", "up"].iter().map(Into::into).collect();
+        let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("a command") };
+        let globals = Globals { home: Some("somewhere".into()) };
+        let context = Context::new(Printer::of_process(false), globals).expect("a context");
+        let args = child_args(&context, &parsed);
+        let given = args.iter().skip_while(|arg| *arg != "--home").nth(1).expect("a home");
+        assert_eq!(std::path::Path::new(given), context.paths.home);
     }
 
     #[test]

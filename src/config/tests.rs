@@ -2,6 +2,7 @@
 
 use super::*;
 use claudemesh_fsm::retry::Retention;
+use std::time::Duration;
 
 fn refused(text: &str) -> String {
     Settings::parse(text).expect_err(text).to_string()
@@ -107,7 +108,6 @@ fn what_comes_from_elsewhere_obeys_the_same_rules() {
     assert!(settings.set("link.dead_ms", 60_000, Origin::Flag).is_err());
     assert!(settings.set("link.dead", 60_000, Origin::Flag).is_err());
     assert_eq!(settings.link.dead, Duration::from_secs(75));
-    assert_eq!(settings.needs_restart(&Settings::default()), ["ipc.tcp_enabled"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_file_read_again_counts_as_before_after_what_was_said_elsewhere() {
     settings.set("daemon.display_name", "flag", Origin::Flag).expect("good");
     std::fs::write(&file, "[daemon]\ndisplay_name = \"file\"\n[link]\nhello_ms = 2000\n")
         .expect("writes");
-    let reloaded = settings.reloaded(&file).expect("good");
+    let Reloaded { settings: reloaded, .. } = settings.reloaded(&file).expect("good");
     assert_eq!(reloaded.daemon.display_name.as_deref(), Some("flag"));
     assert_eq!(reloaded.origin("daemon.display_name"), Some(Origin::Flag));
     assert_eq!(reloaded.link.hello, Duration::from_secs(2));
@@ -126,6 +126,52 @@ fn a_file_read_again_counts_as_before_after_what_was_said_elsewhere() {
     assert_eq!(reloaded.link.ack, Settings::default().link.ack);
     std::fs::write(&file, "[link]\nhello = 1\n").expect("writes");
     assert!(settings.reloaded(&file).is_err());
+}
+
+#[test]
+fn what_only_a_restart_applies_stays_and_is_said_at_every_reading() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let file = dir.path().join("config.toml");
+    let mut settings = Settings::parse("[inbox]\nretention_days = 7").expect("good");
+    std::fs::write(&file, "[link]\ninflight_max = 8\nack_ms = 1000").expect("writes");
+    for _ in 0..2 {
+        let reloaded = settings.reloaded(&file).expect("good");
+        settings = reloaded.settings;
+        assert_eq!(reloaded.needs_restart, ["inbox.retention_days", "link.inflight_max"]);
+        assert_eq!(settings.link.inflight_max, Settings::default().link.inflight_max);
+        assert_eq!(settings.inbox.retention_days, 7);
+        assert_eq!(settings.origin("link.inflight_max"), Some(Origin::Default));
+        assert_eq!(settings.link.ack, Duration::from_secs(1));
+    }
+    std::fs::write(&file, "[inbox]\nretention_days = 7").expect("writes");
+    assert!(settings.reloaded(&file).expect("good").needs_restart.is_empty());
+}
+
+#[test]
+fn names_of_a_flag_stand_beside_those_of_the_file_however_often_it_is_read() {
+    const LEGACY: &str = "features.allow_legacy_broker";
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let file = dir.path().join("config.toml");
+    let mut settings = Settings::parse("[features]\nallow_legacy_broker = ['old']").expect("good");
+    settings.add(LEGACY, vec!["flag".into()]).expect("good");
+    let allowed = |settings: &Settings| {
+        ["old", "new", "flag"].map(|slug| settings.features.allow_legacy_broker.allows(slug))
+    };
+    assert_eq!(allowed(&settings), [true, false, true]);
+    assert_eq!(settings.origin(LEGACY), Some(Origin::Flag));
+    for (value, expected) in [
+        ("['new']", [false, true, true]),
+        ("false", [false, false, true]),
+        ("true", [true, true, true]),
+        ("[]", [false, false, true]),
+    ] {
+        std::fs::write(&file, format!("[features]\nallow_legacy_broker = {value}"))
+            .expect("writes");
+        settings = settings.reloaded(&file).expect("good").settings;
+        assert_eq!(allowed(&settings), expected, "{value}");
+    }
+    assert!(settings.add(LEGACY, vec!["\u{7}".into()]).is_err());
+    assert!(settings.add("link.ack_ms", vec!["demo".into()]).is_err());
 }
 
 #[test]

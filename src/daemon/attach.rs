@@ -83,11 +83,11 @@ impl Fleet {
 
     fn reload_settings(&mut self) {
         match self.settings.reloaded(&self.paths.config_toml()) {
-            Ok(settings) => {
-                for name in settings.needs_restart(&self.settings) {
+            Ok(reloaded) => {
+                for name in reloaded.needs_restart {
                     tracing::warn!(name, "changed in config.toml: only a restart applies it");
                 }
-                self.settings = settings;
+                self.settings = reloaded.settings;
             }
             Err(error) => tracing::error!(%error, "the settings stay as they were"),
         }

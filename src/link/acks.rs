@@ -203,13 +203,16 @@ impl Desk {
     }
 
     /// The broker closed because a frame was too large (1009). Whatever its limit is, the largest
-    /// frame that it left unanswered is above it: sends of that size are refused for good, and the
-    /// others are lost. Says how much a frame may weigh from now on, in bytes; `None` if this
-    /// proves nothing, because a frame as large was answered, or because no limit is that small.
+    /// frame that it left unanswered is above it, be it a send or a question: sends of that size
+    /// are refused for good, and the others are lost. Says how much a frame may weigh from now on,
+    /// in bytes; `None` if this proves nothing, because a frame as large was answered, or because
+    /// no limit is that small.
     pub(super) fn close_too_large(&mut self, why: &str) -> Option<usize> {
         let unanswered = self.written.values().map(|written| written.bytes);
-        let largest = unanswered.fold(self.given_up_bytes_max, usize::max);
-        if largest <= self.answered_bytes_max.max(TOO_LARGE_BYTES_MIN) {
+        let given_up = self.given_up_bytes_max.max(self.asks.unanswered_bytes_max());
+        let largest = unanswered.fold(given_up, usize::max);
+        let answered = self.answered_bytes_max.max(self.asks.answered_bytes_max());
+        if largest <= answered.max(TOO_LARGE_BYTES_MIN) {
             return None;
         }
         for (_, written) in self.written.extract_if(.., |_, written| written.bytes == largest) {

@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How many frames are read before writing and everybody else get a turn.
+/// How many frames are read before writing, the deadlines and everybody else get a turn. What the
+/// link's state has to deal with counts too: a broker chooses what it sends.
 const READ_BATCH: usize = 64;
 
 /// What a link's state has to deal with.
@@ -67,6 +68,8 @@ pub(super) struct Connection {
     stalled_since: Option<Duration>,
     last_heard: Duration,
     delivered: bool,
+    /// Frames since everybody else had a turn.
+    batch: usize,
     dropped: u64,
     /// By every connection of this link.
     dropped_ever: Arc<AtomicU64>,
@@ -101,6 +104,7 @@ impl Connection {
             stalled_since: None,
             last_heard: clock.monotonic(),
             delivered: false,
+            batch: 0,
             dropped: 0,
             dropped_ever,
             clock,
@@ -132,7 +136,8 @@ impl Connection {
         self.last_heard
     }
 
-    /// Whether a message got through in either direction.
+    /// Whether a message got through: one of ours was taken, or one for us is stored. A push alone
+    /// is neither: it may be no message, or come again and again.
     pub(super) fn delivered(&self) -> bool {
         self.delivered
     }
@@ -174,6 +179,7 @@ impl Connection {
                 Read::More => true,
                 Read::Nothing => false,
             };
+            self.batch = 0;
             let now = self.clock.monotonic();
             if let Err(closed) = self.poll_write(cx, now) {
                 return Poll::Ready(Event::Closed(closed));
@@ -216,7 +222,8 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Read {
-        for _ in 0..READ_BATCH {
+        while self.batch < READ_BATCH {
+            self.batch += 1;
             if let Some(held) = &mut self.held {
                 // The silence is ours as long as we do not listen.
                 self.last_heard = self.clock.monotonic();
@@ -265,7 +272,6 @@ impl Connection {
     }
 
     fn take_push(&mut self, push: Push) -> Option<Event> {
-        self.delivered = true;
         let event = system_event(&push, &self.key);
         let inbound = Inbound {
             push,
@@ -322,6 +328,7 @@ impl Connection {
         if self.may_ack
             && let Poll::Ready(Some(ack)) = self.client_acks.1.as_mut().poll_next(cx)
         {
+            self.delivered = true;
             return Poll::Ready(to_text(&ClientFrame::ClientAck(ack)));
         }
         if !self.may_send {

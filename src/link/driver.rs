@@ -52,8 +52,9 @@ pub(super) struct Driver {
     revoked_via: Option<String>,
     /// How old a message may get on this mesh, as last negotiated.
     max_age_ms: u64,
-    /// The most a frame may weigh, learned from a close 1009, in bytes.
-    frame_bytes_learned: Option<usize>,
+    /// The most a frame may weigh, in bytes: as last negotiated, and learned from a close 1009.
+    frame_bytes_agreed: Option<u64>,
+    frame_bytes_learned: Option<u64>,
     slept: Slept,
 }
 
@@ -110,6 +111,7 @@ impl Driver {
             offer: None,
             revoked_via: None,
             max_age_ms: 0,
+            frame_bytes_agreed: None,
             frame_bytes_learned: None,
             slept,
         }
@@ -134,8 +136,11 @@ impl Driver {
     fn with_news(&mut self, dialing: Dialing) -> Dialing {
         let Some(config) = self.signals.take_config() else { return dialing };
         self.secrets = Arc::from([config.secret.clone()]);
-        self.config = config;
+        if config.broker_url != self.config.broker_url {
+            self.frame_bytes_agreed = None;
+        }
         self.frame_bytes_learned = None;
+        self.config = config;
         Offline::new(self.config.timers).dial()
     }
 
@@ -197,7 +202,7 @@ impl Driver {
                 Event::Stalled => return self.dead(open).await,
                 Event::Revoked(event) => {
                     self.revoked_via = Some(format!("push {event}"));
-                    self.observer.down(LinkView::plain(LinkState::Offline));
+                    self.down(LinkView::plain(LinkState::Offline));
                     connection.goodbye(NORMAL, "revoked").await;
                     return open.revoked(&event).into();
                 }
@@ -208,7 +213,7 @@ impl Driver {
 
     /// Not open from here on, however long the goodbye takes.
     async fn leave(&mut self, connection: &mut Connection, signal: Signal) -> Over {
-        self.observer.down(LinkView::plain(LinkState::Offline));
+        self.down(LinkView::plain(LinkState::Offline));
         asked(connection, signal).await
     }
 
@@ -216,8 +221,10 @@ impl Driver {
     fn hand_out(&mut self, open: &mut Open<Connection>) -> Option<Arc<Topics>> {
         // Whatever the clock did before this connection is no news to it.
         self.slept.forget(&self.clock);
-        let view = view::open(open.negotiated(), self.frame_bytes_learned);
-        let frame_bytes_max = view.frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        self.frame_bytes_agreed = open.negotiated().max_frame_bytes;
+        let frame_bytes_max = self.frame_bytes_max();
+        let view = LinkView { frame_bytes_max, ..view::open(open.negotiated()) };
+        let frame_bytes_max = frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
         let has_receipts = open.negotiated().has(RECEIPTS);
         let now = self.clock.monotonic();
         self.trouble.over(&self.config.mesh_id, open.negotiated(), now);
@@ -234,6 +241,16 @@ impl Driver {
         let courier = connection.desk.courier(terms, self.clock.clone());
         self.observer.open(view, Arc::new(courier));
         topics
+    }
+
+    /// The link cannot send; what it last knew of the broker's limit goes on to count, so that
+    /// nothing is accepted meanwhile that will not be taken.
+    fn down(&self, view: LinkView) {
+        self.observer.down(LinkView { frame_bytes_max: self.frame_bytes_max(), ..view });
+    }
+
+    fn frame_bytes_max(&self) -> Option<u64> {
+        [self.frame_bytes_agreed, self.frame_bytes_learned].into_iter().flatten().min()
     }
 
     async fn dead(&mut self, mut open: Open<Connection>) -> Over {
@@ -254,7 +271,7 @@ impl Driver {
                 let mesh = &self.config.mesh_id;
                 tracing::warn!(mesh, bytes_max, "the broker takes smaller frames than it said");
             }
-            self.frame_bytes_learned = Some(bytes_max);
+            self.frame_bytes_learned = u64::try_from(bytes_max).ok();
         }
         connection.farewell(closed).await;
     }
@@ -264,7 +281,7 @@ impl Driver {
     async fn wait(&mut self, waiting: Waiting) -> Option<Dialing> {
         let (now, stable_after) = (self.clock.monotonic(), self.config.timers.stable_after);
         self.trouble.down(&self.config.mesh_id, &waiting, now, stable_after);
-        self.observer.down(view::waiting(&waiting, self.close_code));
+        self.down(view::waiting(&waiting, self.close_code));
         let until = now.saturating_add(Duration::from_millis(waiting.delay_ms()));
         self.slept.forget(&self.clock);
         loop {
@@ -292,7 +309,8 @@ impl Driver {
         }
         let offer = self.offer.take();
         tracing::warn!(mesh = %self.config.mesh_id, reason, remedy, offer, "link refused");
-        self.observer.down(view::refused(&refused, self.feature.take()));
+        let feature = self.feature.take();
+        self.down(view::refused(&refused, feature));
         match self.signals.wait().await {
             Signal::Stop => None,
             Signal::Redial => Some(refused.reset().dial()),

@@ -1,20 +1,26 @@
-//! When to ask the broker who is there: once at a time, and once more if something changed
-//! meanwhile, however often it did.
+//! When to ask the broker who is there: once at a time, once more if something changed meanwhile,
+//! however often it did, and never twice within a moment: a list may be large, and who comes and
+//! goes is for others to decide.
 
 use crate::wire::{ClientFrame, Correlated};
 use std::time::Duration;
+
+/// The least time between two requests.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the roster's freshness.
 pub(super) struct RosterAsk {
     /// The request under way, and when it counts as lost.
     asked: Option<(String, Duration)>,
+    /// Before this, nothing is asked.
+    not_before: Duration,
     stale: bool,
     answer_max: Duration,
 }
 
 impl RosterAsk {
     pub(super) fn new(answer_max: Duration) -> Self {
-        Self { asked: None, stale: false, answer_max }
+        Self { asked: None, not_before: Duration::ZERO, stale: false, answer_max }
     }
 
     /// Somebody came or went.
@@ -39,18 +45,21 @@ impl RosterAsk {
         if self.asked.as_ref().is_some_and(|(_, lost_at)| *lost_at <= now) {
             self.asked = None;
         }
-        if !self.stale || self.asked.is_some() {
+        if !self.stale || self.asked.is_some() || now < self.not_before {
             return None;
         }
         let id = mint();
         self.stale = false;
+        self.not_before = now.saturating_add(PAUSE);
         self.asked = Some((id.clone(), now.saturating_add(self.answer_max)));
         Some(ClientFrame::ListPeers(Correlated { request_id: Some(id) }))
     }
 
-    /// When to look again, if an answer is what the next request waits for.
+    /// When to look again, if there is a request to send: once the one under way counts as lost,
+    /// or the pause is over.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.asked.as_ref().filter(|_| self.stale).map(|(_, lost_at)| *lost_at)
+        let lost_at = self.asked.as_ref().map(|(_, lost_at)| *lost_at);
+        self.stale.then(|| lost_at.unwrap_or_default().max(self.not_before))
     }
 }
 
@@ -78,6 +87,27 @@ mod tests {
         assert!(ask(&mut roster, 3));
         roster.answered(None);
         assert!(!ask(&mut roster, 4));
+    }
+
+    #[test]
+    fn changes_that_follow_each_other_fast_are_not_followed_as_fast() {
+        let at = |roster: &mut RosterAsk, ms| {
+            roster.request(Duration::from_millis(ms), || "r".into()).is_some()
+        };
+        let mut roster = RosterAsk::new(Duration::from_secs(15));
+        roster.changed();
+        assert!(at(&mut roster, 5000), "the first is asked for at once");
+        for ms in [5001, 5500, 5999] {
+            roster.answered(Some("r"));
+            roster.changed();
+            assert!(!at(&mut roster, ms));
+            assert_eq!(roster.deadline(), Some(Duration::from_secs(6)));
+        }
+        assert!(at(&mut roster, 6000));
+        roster.answered(Some("r"));
+        assert_eq!(roster.deadline(), None);
+        roster.changed();
+        assert!(at(&mut roster, 60_000), "after a quiet time it is asked for at once");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The only file of the link that names WebSocket types. It decides nothing: what a frame or a
 //! close code means is for others, and so is the time.
 
+use super::fair::Fair;
 use super::tls::{Tls, TlsError};
 use crate::clock::Clock;
 use crate::wire::BrokerFrame;
@@ -14,6 +15,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use async_tungstenite::{WebSocketStream, client_async_with_config};
 use claudemesh_fsm::link::Closed;
+use futures_lite::future::yield_now;
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 use futures_rustls::pki_types::ServerName;
 use futures_util::Sink;
@@ -89,7 +91,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
 /// One WebSocket.
 pub(super) struct Socket {
-    stream: WebSocketStream<Box<dyn Io>>,
+    stream: WebSocketStream<Fair<Box<dyn Io>>>,
 }
 
 impl Socket {
@@ -146,8 +148,11 @@ impl Socket {
             poll_fn(|cx| self.poll_room(cx)).await?;
             self.start(Message::Close(Some(frame)))?;
             poll_fn(|cx| self.poll_flush(cx)).await?;
-            // What else arrives is nobody's any more.
-            while !matches!(poll_fn(|cx| self.poll_heard(cx)).await, Heard::Closed(_)) {}
+            // What else arrives is nobody's any more, and may never end: others have their turn
+            // after each, and so has the time.
+            while !matches!(poll_fn(|cx| self.poll_heard(cx)).await, Heard::Closed(_)) {
+                yield_now().await;
+            }
             Ok::<(), Closed>(())
         };
         if clock.timeout(CLOSE_MAX, said).await.is_none() {
@@ -181,7 +186,7 @@ async fn connect(url: &str, tls: &mut Tls, clock: &Clock) -> Result<Socket, Dial
     } else {
         Box::new(tcp)
     };
-    let shaken = client_async_with_config(request, io, Some(limits())).await;
+    let shaken = client_async_with_config(request, Fair::new(io), Some(limits())).await;
     let (stream, _) = shaken.map_err(|error| DialError::Handshake(Box::new(error)))?;
     Ok(Socket { stream })
 }

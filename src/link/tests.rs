@@ -1,8 +1,10 @@
 //! The link against a scripted broker, over real sockets.
 
+mod backoff;
 mod broken;
 mod closes;
 mod delivery;
+mod flood;
 mod negotiation;
 mod oversize;
 mod receipts;

@@ -28,16 +28,13 @@ pub(super) fn refused(refused: &Refused, feature: Option<String>) -> LinkView {
     }
 }
 
-/// The view of an open link; `learned` is the most a frame may weigh, if a broker showed that it
-/// takes less than it says.
-pub(super) fn open(negotiated: &Negotiated, learned: Option<usize>) -> LinkView {
-    let learned = learned.and_then(|bytes| u64::try_from(bytes).ok());
+/// The view of an open link.
+pub(super) fn open(negotiated: &Negotiated) -> LinkView {
     LinkView {
         // The one note a person must see in `status` (§15).
         reason: if negotiated.legacy { negotiated.notes.first().cloned() } else { None },
         features: negotiated.features.clone(),
         legacy_broker: negotiated.legacy,
-        frame_bytes_max: [negotiated.max_frame_bytes, learned].into_iter().flatten().min(),
         ..LinkView::plain(LinkState::Open)
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most ids one request may name: they fit a frame, however long they are.
+/// The most ids one request may name. It must fit a frame too, which long ids do not always do.
 pub const RECEIPT_IDS_MAX: usize = 128;
 
 /// "What became of these?"

@@ -3,7 +3,7 @@
 use super::{Outgoing, TOO_LARGE};
 use crate::clock::{BoxFuture, Clock};
 use crate::courier::{Courier, Delivery};
-use crate::link::asks::Ask;
+use crate::link::asks::{Ask, pages};
 use crate::link::topics::{Lookup, Topics};
 use crate::message::SecretKey;
 use crate::wire::{self, ClientFrame, Correlated, to_text};
@@ -97,11 +97,16 @@ impl Courier for DeskCourier {
         if !self.terms.has_receipts {
             return Box::pin(std::future::ready(None));
         }
-        let (asks, request_id) = (self.asks.clone(), self.clock.mint_id());
+        let (asks, clock) = (self.asks.clone(), self.clock.clone());
+        let pages = pages(ids, &clock.mint_id(), self.terms.frame_bytes_max);
         Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            asks.send(Ask { request_id, ids, reply }).await.ok()?;
-            answer.await.ok()
+            let mut receipts = Vec::new();
+            for ids in pages {
+                let (reply, answer) = oneshot::channel();
+                asks.send(Ask { request_id: clock.mint_id(), ids, reply }).await.ok()?;
+                receipts.extend(answer.await.ok()?);
+            }
+            Some(receipts)
         })
     }
 

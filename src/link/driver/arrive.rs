@@ -30,7 +30,7 @@ impl Driver {
         (self.close_code, self.feature) = (None, None);
         (self.offer, self.revoked_via) = (None, None);
         self.signals.forget_redials();
-        self.observer.down(LinkView::plain(LinkState::Dialing));
+        self.down(LinkView::plain(LinkState::Dialing));
         let (url, limit) = (&self.config.broker_url, self.config.connect_max);
         let dial = Socket::dial(url, &mut self.tls, &self.clock, limit);
         let socket = match self.signals.unless_stopped(dial).await {
@@ -47,7 +47,7 @@ impl Driver {
         let mut connection =
             Connection::new(socket, &self.config, secrets, clock, observer, inbound, dropped);
         connection.say(&ClientFrame::Hello(Box::new(self.hello())));
-        self.observer.down(LinkView::plain(LinkState::Greeting));
+        self.down(LinkView::plain(LinkState::Greeting));
         Ok(dialing.connected(connection, self.clock.monotonic()))
     }
 
@@ -112,7 +112,7 @@ impl Driver {
         let connection = greeting.socket_mut();
         connection.allow_acks();
         connection.say(&ClientFrame::FeatureNegotiationRequest(request));
-        self.observer.down(LinkView::plain(LinkState::Negotiating));
+        self.down(LinkView::plain(LinkState::Negotiating));
         Ok((greeting.greeted(self.clock.monotonic()), negotiates))
     }
 
