@@ -9,7 +9,7 @@ use smol::Task;
 use std::sync::Arc;
 use std::time::Duration;
 
-const SPEED: u32 = 20;
+const SPEED: u32 = 5;
 
 /// A clock that runs ahead of the real one, with dice that always show the most.
 struct Fast(Clock);
