@@ -57,8 +57,9 @@ use futures_lite::future::{or, zip};
 use ledger::Ledger;
 use rate::Limiter;
 use route::{Bounds, Hub};
-use smol::channel::{self, Sender};
+use smol::channel::{self, Receiver, Sender};
 use smol::net::TcpListener;
+use smol::net::unix::UnixListener;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -221,8 +222,8 @@ impl Broker {
 /// ledger.
 ///
 /// # Errors
-/// When the directory is locked by another broker, the address is taken, or the ledger does not
-/// open.
+/// When the directory is locked by another broker, the address is taken, the ledger does not open,
+/// or a thread of it panicked (§14): only a new process can help then.
 pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(), BrokerError> {
     let Options { listen, data_dir: dir, public_authority, settings, on_ready } = options;
     let _lock = Lock::take(&dir)?;
@@ -261,36 +262,49 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         on_ready(bound);
     }
     tracing::info!(%bound, faithful = broker.faithful.is_some(), "the broker is ready");
+    let ended = Box::pin(serve(broker, tcp, admin, rings, gone, shutdown)).await;
+    // A socket that stays behind would look like a broker that does not answer.
+    let _ = std::fs::remove_file(&admin_path);
+    let _ = clock.unblock(move || ledger.close()).await;
+    ended
+}
+
+/// Serves until `shutdown` fires or the ledger is lost, then says goodbye. `gone` ends with the last
+/// connection.
+async fn serve(
+    broker: Arc<Broker>,
+    tcp: TcpListener,
+    admin: UnixListener,
+    rings: Receiver<()>,
+    gone: Receiver<Infallible>,
+    shutdown: Shutdown,
+) -> Result<(), BrokerError> {
+    let clock = broker.clock.clone();
     let front = Arc::new(serve::Front(Arc::clone(&broker)));
     let office = Arc::new(admin::Office(Arc::clone(&broker)));
     let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };
-    let serving = zip(
-        http::serve(Listener::Tcp(tcp), limits, clock.clone(), shutdown.clone(), front),
-        http::serve(
-            Listener::Unix(admin),
-            Limits::default(),
-            clock.clone(),
-            shutdown.clone(),
-            office,
-        ),
-    );
-    let keeping = Box::pin(keeper::keep(Arc::clone(&broker), rings));
-    Box::pin(or(
-        async {
-            serving.await;
-        },
-        keeping,
-    ))
-    .await;
+    let (tcp, admin) = (Listener::Tcp(tcp), Listener::Unix(admin));
+    let serving = async {
+        let front = http::serve(tcp, limits, clock.clone(), shutdown.clone(), front);
+        let office = http::serve(admin, Limits::default(), clock.clone(), shutdown.clone(), office);
+        zip(front, office).await;
+        Ok(())
+    };
+    let keeping = async {
+        keeper::keep(Arc::clone(&broker), rings).await;
+        Ok(())
+    };
+    let lost = async {
+        broker.ledger.lost().await;
+        let why = "a thread of it panicked: the log has the backtrace";
+        Err(db::Error::new(db::Kind::Closed, why).into())
+    };
+    let ended = or(Box::pin(serving), or(Box::pin(keeping), lost)).await;
     // Nobody new comes in any more; those who are here are told, and finish what they committed.
     broker.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
     broker.hub.close_all(1001, "shutting down");
     clock.timeout(GOODBYE_MAX, gone.recv()).await;
-    drop(broker);
-    // A socket that stays behind would look like a broker that does not answer.
-    let _ = std::fs::remove_file(&admin_path);
-    let _ = clock.unblock(move || ledger.close()).await;
-    Ok(())
+    ended
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, BrokerError> {
@@ -308,3 +322,6 @@ fn authority_of(bound: SocketAddr) -> String {
     }
     reachable.to_string()
 }
+
+#[cfg(test)]
+mod tests;

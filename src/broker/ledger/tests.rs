@@ -351,4 +351,10 @@ impl Ledger {
         let filled = self.synced::<_, Error>(move |tx| tx.execute(sql, &[member.into()]));
         assert_eq!(filled.await, Ok(1));
     }
+
+    /// Brings a defect of a statement on its writer's thread.
+    pub(crate) async fn break_down(&self) {
+        let defect = |_: &Tx<'_>| -> Result<(), Error> { panic!("a defect in a job") };
+        assert!(self.synced(defect).await.is_err());
+    }
 }
