@@ -438,6 +438,46 @@ fn a_member_that_is_as_fat_as_it_may_be_does_not_make_the_roster_too_heavy_for_o
 }
 
 #[test]
+fn who_does_not_read_its_answers_is_not_listened_to_until_it_does() {
+    /// Pages of more than 2 MiB: far more than what the sockets hold.
+    const PAGES: usize = 24;
+    let broker = TestBroker::start(Settings::default());
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut greedy = broker.connect(&a, As::Member, "s").await;
+        greedy.send(json!({"type": "topic_create", "name": "t"})).await;
+        greedy.expect("topic_created").await;
+        for n in 0..36 {
+            let mut long = message("#t", &format!("id-{n}"), 1);
+            long["ciphertext"] = json!("A".repeat(60_000));
+            greedy.send(long).await;
+            assert_eq!(greedy.expect("ack").await["code"], 201);
+        }
+        for _ in 0..PAGES {
+            greedy.send(json!({"type": "topic_history", "topic": "t", "limit": 100})).await;
+        }
+        greedy.send(json!({"type": "set_summary", "summary": "heard"})).await;
+        let mut watcher = broker.connect(&b, As::Member, "s").await;
+        let heard = async |watcher: &mut raw_client::Client| {
+            watcher.send(json!({"type": "list_peers"})).await;
+            let list = watcher.expect("peers_list").await;
+            list["peers"]
+                .as_array()
+                .is_some_and(|peers| peers.iter().any(|p| p["summary"] == "heard"))
+        };
+        for _ in 0..30 {
+            assert!(!heard(&mut watcher).await, "the broker holds {PAGES} pages for it");
+            smol::Timer::after(Duration::from_millis(50)).await;
+        }
+        for _ in 0..PAGES {
+            let page = greedy.expect("topic_history_response").await;
+            assert_eq!(page["messages"].as_array().map(Vec::len), Some(35));
+        }
+        while !heard(&mut watcher).await {}
+    });
+}
+
+#[test]
 fn a_rate_limit_refuses_the_hasty_and_spares_the_retry() {
     let rate = Some(Rate { burst: 2, per_second: 0.001 });
     let broker = TestBroker::start(Settings { rate, ..Settings::default() });

@@ -5,16 +5,16 @@
 //! touches a socket; a connection is a bounded queue of frames, and one that does not drain it is
 //! told to go (§17).
 
+mod lines;
 mod mail;
 mod presence;
 
+pub(crate) use lines::{Ends, Lines, Outgoing};
 pub(crate) use mail::Parcel;
 pub(crate) use presence::Admission;
 
 use super::counters::Counters;
 use super::ledger::{Sender as Author, Told};
-use super::peer::OUTGOING_PAUSE;
-use crate::http::Trigger;
 use crate::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_fsm::id::Millis;
@@ -25,21 +25,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Frames that may wait for one connection's reader.
-pub(crate) const OUTGOING_MAX: usize = 2048;
 /// Pushes a connection may have unacknowledged: what bounds memory at 100,000 waiting messages.
 pub(crate) const UNACKED_MAX: usize = 256;
 
 /// Names one connection of this process.
 pub(crate) type ConnectionId = u64;
-
-/// What a connection's writer is given.
-#[derive(Debug, Clone)]
-pub(crate) enum Outgoing {
-    Frame(Utf8Bytes),
-    /// The last thing it writes.
-    Close(u16, &'static str),
-}
 
 /// The connections, queues in flight and presences of every mesh.
 pub(crate) struct Hub {
@@ -134,16 +124,6 @@ pub(crate) struct Identity {
     pub(crate) connected_at: Millis,
     /// What the roster shows besides: cwd, hostname and the like.
     pub(crate) shown: serde_json::Map<String, serde_json::Value>,
-}
-
-/// The ends of a new connection that the hub holds.
-#[derive(Clone)]
-pub(crate) struct Lines {
-    pub(crate) out: Sender<Outgoing>,
-    /// Wakes the connection's pump.
-    pub(crate) wake: Sender<()>,
-    /// Fires when the connection must end without ceremony.
-    pub(crate) gone: Arc<Trigger>,
 }
 
 impl Hub {
@@ -253,7 +233,7 @@ impl Hub {
             let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
             // News for a slow reader would close its connection; it can ask instead.
             let mut curious = curious
-                .filter(|connection| connection.wants_receipts && connection.has_room())
+                .filter(|connection| connection.wants_receipts && connection.lines.has_room())
                 .peekable();
             if curious.peek().is_some() {
                 let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
@@ -302,17 +282,6 @@ impl State {
     }
 }
 
-impl Lines {
-    /// Queues a frame for the connection; see [`Connection::send`].
-    pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
-        let sent = self.out.try_send(outgoing).is_ok();
-        if !sent {
-            self.gone.fire();
-        }
-        sent
-    }
-}
-
 impl Connection {
     fn new(identity: Identity, lines: Lines) -> Self {
         Self {
@@ -329,19 +298,14 @@ impl Connection {
         }
     }
 
-    /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
-    /// pushed to it waits in the ledger.
-    fn has_room(&self) -> bool {
-        self.lines.out.len() < OUTGOING_PAUSE
-    }
-
+    /// Queues a frame; see [`Lines::send`].
     fn send(&self, outgoing: Outgoing) -> bool {
         self.lines.send(outgoing)
     }
 
-    fn wake(&self) {
-        // A full channel means the pump is about to look anyway.
-        let _ = self.lines.wake.try_send(());
+    /// Whether it may be given another message now.
+    fn takes_mail(&self) -> bool {
+        self.unacked < UNACKED_MAX && self.lines.has_room()
     }
 
     /// Reads the queue again from the start: something before the cursor is free again.
@@ -349,7 +313,7 @@ impl Connection {
         self.cursor = self.cursor.min(to);
         self.progress = Progress::Behind;
         self.rewinds += 1;
-        self.wake();
+        self.lines.wake();
     }
 }
 

@@ -9,18 +9,16 @@ use crate::broker::{Settings, keeper};
 use hello::Greeted;
 
 fn peer(broker: &Arc<Broker>) -> (Peer, Receiver<Outgoing>) {
-    let (out, outgoing) = channel::bounded(OUTGOING_MAX);
-    let (wake, _) = channel::bounded(1);
-    let (trigger, _) = Shutdown::new();
+    let (lines, ends) = Lines::new();
     let peer = Peer {
         broker: Arc::clone(broker),
-        lines: Lines { out, wake, gone: Arc::new(trigger) },
+        lines,
         heard_at_ms: AtomicU64::new(0),
         session: AtomicU64::new(0),
         greeted: channel::bounded(1).0,
         drained: channel::bounded(1).1,
     };
-    (peer, outgoing)
+    (peer, ends.outgoing)
 }
 
 fn greeted(member: Member) -> Greeted {

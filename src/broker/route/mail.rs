@@ -61,7 +61,7 @@ impl Hub {
         if seq <= connection.cursor {
             return;
         }
-        if connection.progress != Progress::CaughtUp || connection.unacked >= UNACKED_MAX {
+        if connection.progress != Progress::CaughtUp || !connection.takes_mail() {
             state.mark_behind(id);
             return;
         }
@@ -82,7 +82,7 @@ impl Hub {
             && !connection.is_open
         {
             connection.is_open = true;
-            connection.wake();
+            connection.lines.wake();
         }
     }
 
@@ -102,10 +102,11 @@ impl Hub {
             state.taker(member, None) == Some(id)
         };
         let connection = state.connections.get_mut(&id)?;
-        let room = UNACKED_MAX.saturating_sub(connection.unacked);
-        if !connection.is_open || connection.progress != Progress::Behind || room == 0 {
+        let is_behind = connection.is_open && connection.progress == Progress::Behind;
+        if !is_behind || !connection.takes_mail() {
             return None;
         }
+        let room = UNACKED_MAX - connection.unacked;
         connection.progress = Progress::Reading;
         let mailbox = Mailbox {
             member: connection.identity.member,
@@ -120,19 +121,23 @@ impl Hub {
         })
     }
 
-    /// Hands over what a read found.
+    /// Hands over what a read found, as much of it as there is room for.
     pub(crate) fn deliver(&self, id: ConnectionId, read: &Read, found: Vec<Mail>, now: Duration) {
         let state = &mut *self.lock();
-        let was_whole = found.len() < read.limit;
+        let mut was_whole = found.len() < read.limit;
         let member = read.mailbox.member;
         let had_leases = !state.lease_ends.is_empty();
         let mut pushed = 0;
         let mut last = None;
         for mail in found {
+            if state.connections.get(&id).is_none_or(|connection| !connection.takes_mail()) {
+                was_whole = false;
+                break;
+            }
             last = Some(mail.seq);
             let is_leased =
                 state.members.get(&member).is_some_and(|live| live.leases.contains_key(&mail.seq));
-            if !is_leased && state.connections.contains_key(&id) {
+            if !is_leased {
                 state.hand_over(id, member, Parcel::of(mail), now + self.bounds.lease);
                 pushed += 1;
             }
@@ -189,7 +194,7 @@ impl Hub {
         }
         if let Some(connection) = state.connections.get_mut(&id) {
             connection.acks.push(seq);
-            connection.wake();
+            connection.lines.wake();
         }
         None
     }
@@ -216,27 +221,34 @@ impl Hub {
         state.trim_lease_ends();
     }
 
-    /// Frees the messages whose lease is over by `now`, so that they are pushed again.
+    /// Frees the messages whose lease is over by `now`, so that they are pushed again. The lease
+    /// of one that may still be unwritten starts over.
     pub(crate) fn expire_leases(&self, now: Duration) {
         let state = &mut *self.lock();
-        let mut expired = 0;
+        let (mut expired, mut renewed) = (0, Vec::new());
         while let Some((ends, ..)) = state.lease_ends.front()
             && *ends <= now
             && let Some((ends, member, seq)) = state.lease_ends.pop_front()
         {
             let Some(live) = state.members.get_mut(&member) else { continue };
-            if live.leases.get(&seq).is_none_or(|lease| lease.ends != ends) {
+            let Some(lease) = live.leases.get_mut(&seq).filter(|lease| lease.ends == ends) else {
+                continue;
+            };
+            let holder = state.connections.get_mut(&lease.connection);
+            let is_unwritten = holder.as_ref().is_some_and(|holder| !holder.lines.is_idle());
+            if is_unwritten && !lease.is_acked {
+                lease.ends = now + self.bounds.lease;
+                renewed.push((lease.ends, member, seq));
                 continue;
             }
-            let Some(lease) = live.leases.remove(&seq) else { continue };
-            if let Some(holder) = state.connections.get_mut(&lease.connection)
-                && !lease.is_acked
-            {
+            if let Some(holder) = holder.filter(|_| !lease.is_acked) {
                 holder.unacked -= 1;
             }
+            live.leases.remove(&seq);
             state.rewind_member(member, seq - 1);
             expired += 1;
         }
+        state.lease_ends.extend(renewed);
         self.counters.leases_expired.add(expired);
     }
 }
@@ -268,7 +280,7 @@ impl State {
     fn mark_behind(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.progress = Progress::Behind;
-            connection.wake();
+            connection.lines.wake();
         }
     }
 
@@ -299,8 +311,8 @@ impl State {
         }
     }
 
-    /// Forgets ends of leases that are over already, so that the list stays as short as what is
-    /// really in flight.
+    /// Forgets the first ends if their leases are over already, so that the keeper does not wake for
+    /// nothing. Those behind a lease that still runs stay in the list as long as it does.
     fn trim_lease_ends(&mut self) {
         while let Some((ends, member, seq)) = self.lease_ends.front() {
             let lease = self.members.get(member).and_then(|live| live.leases.get(seq));
