@@ -20,8 +20,8 @@
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
 //! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
-//! It knows no daemon: it imports values, the wire, the clock, `db` and `http` only. It never reads
-//! a message: direct ones are sealed, and the rest is none of its business.
+//! It knows no daemon: it imports values, the wire, the clock, `db`, `http` and `log` only. It never
+//! reads a message: direct ones are sealed, and the rest is none of its business.
 
 mod admin;
 mod counters;
@@ -50,6 +50,7 @@ pub use rate::Rate;
 use crate::clock::Clock;
 use crate::db;
 use crate::http::{self, Limits, Listener, Shutdown, Slots};
+use crate::log::Repeated;
 use counters::Counters;
 use faithful::Faithful;
 use files::Lock;
@@ -190,6 +191,8 @@ struct Broker {
     settings: Settings,
     counters: Arc<Counters>,
     limiter: Option<Limiter>,
+    /// The ledger does not do what is asked of it.
+    ledger_failing: Repeated,
     /// There only when this broker plays today's network.
     faithful: Option<Faithful>,
     dir: PathBuf,
@@ -211,6 +214,21 @@ impl Broker {
             tracing::error!(?check, "the ledger's tables do not agree");
         }
         Ok(check)
+    }
+
+    /// The ledger failed somebody who was told, or who tries again: with a full disk that is
+    /// everybody, all the time.
+    fn ledger_failed(&self, error: &db::Error) {
+        if self.ledger_failing.happened() {
+            tracing::error!(%error, "the ledger fails: senders are asked to try again, acknowledgements wait");
+        }
+    }
+
+    /// The ledger stored something.
+    fn ledger_works(&self) {
+        if let Some(failures) = self.ledger_failing.ended() {
+            tracing::info!(failures, "the ledger works again");
+        }
     }
 
     fn alive(&self) -> Option<Sender<Infallible>> {
@@ -248,6 +266,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         ledger: ledger.clone(),
         hub,
         limiter: settings.rate.map(Limiter::new),
+        ledger_failing: Repeated::default(),
         faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,

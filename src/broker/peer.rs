@@ -20,6 +20,7 @@ mod welcome;
 mod write;
 
 pub(crate) use hello::{BANNED, clean};
+pub(crate) use pump::store_last_acks;
 
 use super::Broker;
 use super::ledger::Sender as Author;
@@ -311,9 +312,8 @@ impl Peer {
         {
             match self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await {
                 Ok(told) => self.broker.hub.tell_receipts(told.into_iter().collect()),
-                Err(error) => {
-                    tracing::warn!(%error, "an acknowledgement was not stored; the message will come again");
-                }
+                // The message comes again, and then its lease waits for the ledger.
+                Err(error) => self.broker.ledger_failed(&error),
             }
         }
     }
@@ -326,6 +326,9 @@ impl Peer {
 
     fn refuse(&self, rejection: &Rejection) {
         self.broker.counters.hello_refusals.add(1);
+        if let Some(error) = &rejection.cause {
+            self.broker.ledger_failed(error);
+        }
         let is_skewed = rejection.code == "timestamp_skew";
         let frame = ErrorFrame {
             code: rejection.code.to_owned(),

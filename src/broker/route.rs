@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// Pushes a connection may have unacknowledged: what bounds memory at 100,000 waiting messages.
 pub(crate) const UNACKED_MAX: usize = 256;
+/// Acknowledgements a connection may have that the ledger does not take: while its disk is full,
+/// each is a lease in memory.
+const UNSTORED_ACKS_MAX: usize = 1024;
 
 /// Names one connection of this process.
 pub(crate) type ConnectionId = u64;
@@ -94,7 +97,7 @@ pub(crate) struct Connection {
     /// Whether the client is ready for its queue: after hello and negotiation.
     is_open: bool,
     unacked: usize,
-    /// Acknowledged, not yet removed from the ledger.
+    /// Acknowledged, not yet removed from the ledger, the oldest first.
     acks: Vec<i64>,
 }
 
@@ -305,7 +308,7 @@ impl Connection {
 
     /// Whether it may be given another message now.
     fn takes_mail(&self) -> bool {
-        self.unacked < UNACKED_MAX && self.lines.has_room()
+        self.unacked < UNACKED_MAX && self.acks.len() < UNSTORED_ACKS_MAX && self.lines.has_room()
     }
 
     /// Reads the queue again from the start: something before the cursor is free again.

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Messages read from the ledger at once: bounds the memory of one read to 64 frames.
 const READ_MAX: usize = 64;
+/// Acknowledgements stored at once.
+const ACKS_AT_ONCE_MAX: usize = 256;
 
 /// A message in somebody's hands.
 pub(super) struct Lease {
@@ -199,30 +201,38 @@ impl Hub {
         None
     }
 
-    /// The acknowledgements of a connection that the ledger has not been told yet.
-    pub(crate) fn take_acks(&self, id: ConnectionId) -> Vec<i64> {
-        let state = &mut *self.lock();
-        state.connections.get_mut(&id).map(|c| std::mem::take(&mut c.acks)).unwrap_or_default()
+    /// The oldest acknowledgements of a connection that the ledger has not been told yet. They stay
+    /// until [`settle_acks`](Self::settle_acks): the ledger may not take them.
+    pub(crate) fn unstored_acks(&self, id: ConnectionId) -> Vec<i64> {
+        let state = self.lock();
+        let acks = state.connections.get(&id).map_or(&[][..], |connection| &connection.acks);
+        acks.iter().take(ACKS_AT_ONCE_MAX).copied().collect()
     }
 
-    /// The ledger has removed these deliveries, or could not: then they are free again.
-    pub(crate) fn settle_acks(&self, member: i64, seqs: &[i64], were_removed: bool) {
+    /// The ledger has removed these deliveries, which [`unstored_acks`](Self::unstored_acks) named.
+    pub(crate) fn settle_acks(&self, id: ConnectionId, member: i64, seqs: &[i64]) {
         let state = &mut *self.lock();
-        if let Some(live) = state.members.get_mut(&member) {
-            // One that was freed and leased anew meanwhile is another lease.
-            live.leases.retain(|seq, lease| !(lease.is_acked && seqs.contains(seq)));
-            if live.connections.is_empty() && live.leases.is_empty() {
-                state.members.remove(&member);
-            }
+        if let Some(connection) = state.connections.get_mut(&id) {
+            connection.acks.drain(..seqs.len());
         }
+        state.end_acked_leases(member, seqs);
+        state.trim_lease_ends();
+    }
+
+    /// The last acknowledgements of a connection that is gone are stored, or never will be: then
+    /// their messages are free again.
+    pub(crate) fn settle_last_acks(&self, member: i64, seqs: &[i64], were_removed: bool) {
+        let state = &mut *self.lock();
+        state.end_acked_leases(member, seqs);
         if !were_removed && let Some(first) = seqs.iter().min() {
             state.rewind_member(member, *first - 1);
         }
         state.trim_lease_ends();
     }
 
-    /// Frees the messages whose lease is over by `now`, so that they are pushed again. The lease
-    /// of one that may still be unwritten starts over.
+    /// Frees the messages whose lease is over by `now`, so that they are pushed again. One that is
+    /// acknowledged waits for the ledger, and one that may still be unwritten for its reader: both
+    /// leases start over.
     pub(crate) fn expire_leases(&self, now: Duration) {
         let state = &mut *self.lock();
         let (mut expired, mut renewed) = (0, Vec::new());
@@ -234,9 +244,14 @@ impl Hub {
             let Some(lease) = live.leases.get_mut(&seq).filter(|lease| lease.ends == ends) else {
                 continue;
             };
-            let holder = state.connections.get_mut(&lease.connection);
+            let connections = &mut state.connections;
+            let waits_for_ledger = lease.is_acked && {
+                let mut own = live.connections.iter().filter_map(|id| connections.get(id));
+                own.any(|connection| connection.acks.contains(&seq))
+            };
+            let holder = connections.get_mut(&lease.connection);
             let is_unwritten = holder.as_ref().is_some_and(|holder| !holder.lines.is_idle());
-            if is_unwritten && !lease.is_acked {
+            if waits_for_ledger || (is_unwritten && !lease.is_acked) {
                 lease.ends = now + self.bounds.lease;
                 renewed.push((lease.ends, member, seq));
                 continue;
@@ -300,6 +315,19 @@ impl State {
         let live = self.members.entry(member).or_default();
         live.leases.insert(parcel.seq, lease);
         self.lease_ends.push_back((ends, member, parcel.seq));
+    }
+
+    /// One that was freed and leased anew meanwhile is another lease.
+    fn end_acked_leases(&mut self, member: i64, seqs: &[i64]) {
+        let Some(live) = self.members.get_mut(&member) else { return };
+        for seq in seqs {
+            if live.leases.get(seq).is_some_and(|lease| lease.is_acked) {
+                live.leases.remove(seq);
+            }
+        }
+        if live.connections.is_empty() && live.leases.is_empty() {
+            self.members.remove(&member);
+        }
     }
 
     fn rewind_member(&mut self, member: i64, to: i64) {

@@ -53,6 +53,8 @@ pub(crate) struct Expelled {
     pub(crate) closed: usize,
     /// Those, and the presences that had outlived theirs.
     pub(crate) gone: Vec<Identity>,
+    /// Acknowledged and not yet removed from the ledger.
+    pub(crate) acks: Vec<i64>,
 }
 
 impl Hub {
@@ -87,17 +89,21 @@ impl Hub {
         if staying >= self.bounds.connections_max {
             return Admission::Full;
         }
-        let mut was_present = false;
+        let (mut was_present, mut acks) = (false, Vec::new());
         for (ids, (code, reason)) in [(&same, REPLACED), (&closing, REPLACED_BY_NEWER)] {
             for id in ids {
                 if let Some(old) = state.remove(*id) {
                     was_present |= old.identity.routing_key == identity.routing_key;
                     old.send(Outgoing::Close(code, reason));
+                    acks.extend(old.acks);
                 }
             }
         }
         was_present |= state.lay_ghosts(&identity);
-        let id = state.insert(Connection::new(identity, lines));
+        let mut newcomer = Connection::new(identity, lines);
+        // Of the same member: the newcomer's pump stores them before it reads the queue.
+        newcomer.acks = acks;
+        let id = state.insert(newcomer);
         Admission::Admitted(Arrival { id, was_present, other_installs })
     }
 
@@ -147,10 +153,11 @@ impl Hub {
         let mut state = self.lock();
         let ids = state.members.get(&member).map(|live| live.connections.clone());
         let ids = ids.unwrap_or_default();
-        let mut gone = Vec::new();
+        let (mut gone, mut acks) = (Vec::new(), Vec::new());
         for connection in ids.iter().filter_map(|id| state.remove(*id)) {
             connection.send(Outgoing::Close(close.0, close.1));
             gone.push(connection.identity);
+            acks.extend(connection.acks);
         }
         for room in state.rooms.values_mut() {
             let (theirs, others) = std::mem::take(&mut room.ghosts)
@@ -160,7 +167,7 @@ impl Hub {
             let theirs: Vec<Ghost> = theirs;
             gone.extend(theirs.into_iter().map(|ghost| ghost.identity));
         }
-        Expelled { closed: ids.len(), gone }
+        Expelled { closed: ids.len(), gone, acks }
     }
 
     /// Takes a connection out that should not have been let in, as if it had never been.

@@ -104,7 +104,7 @@ fn offer(hub: &Hub, member: i64, seq: i64) {
 
 /// Plays the pump: the ledger takes what was acknowledged.
 fn store_acks(hub: &Hub, wire: &Wire) {
-    hub.settle_acks(1, &hub.take_acks(wire.id), true);
+    hub.settle_acks(wire.id, 1, &hub.unstored_acks(wire.id));
 }
 
 fn ack(seq: i64) -> ClientAck {
@@ -232,6 +232,37 @@ fn a_message_that_may_still_be_unwritten_is_not_pushed_again() {
     hub.expire_leases(START + LEASE * 2);
     read(&hub, &wire, &[1]);
     assert_eq!(wire.pushed().len(), 1, "it was written and not acknowledged");
+}
+
+#[test]
+fn what_is_acknowledged_is_not_pushed_again_while_the_ledger_takes_nothing() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    assert_eq!(wire.pushed(), ["1"]);
+    hub.acknowledge(wire.id, &ack(1));
+    for round in 1..=3 {
+        assert_eq!(hub.unstored_acks(wire.id), [1]);
+        hub.expire_leases(START + LEASE * round);
+        hub.poke(wire.id);
+        read(&hub, &wire, &[1]);
+        assert!(wire.pushed().is_empty());
+    }
+    store_acks(&hub, &wire);
+    assert!(hub.unstored_acks(wire.id).is_empty());
+    assert_eq!(hub.next_deadline(), None);
+}
+
+#[test]
+fn what_one_acknowledged_is_not_lost_with_its_connection() {
+    let hub = hub();
+    let first = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    hub.acknowledge(first.id, &ack(1));
+    let second = connect(&hub, identity(1, "s"));
+    assert_eq!(first.closed_with(), Some(1000), "replaced");
+    assert_eq!(hub.unstored_acks(second.id), [1]);
+    assert_eq!(hub.expel(1, (4001, "kicked")).acks, [1]);
 }
 
 #[test]
