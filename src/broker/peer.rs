@@ -273,6 +273,8 @@ impl Peer {
             };
             if let Err(rejection) = done {
                 self.refuse(&rejection);
+                // Before the writer is done: a client that does not read must not keep the place.
+                self.depart().await;
                 return Handled::Refused;
             }
             return Handled::Done;

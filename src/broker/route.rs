@@ -99,6 +99,8 @@ pub(crate) struct Connection {
     unacked: usize,
     /// Acknowledged, not yet removed from the ledger, the oldest first.
     acks: Vec<i64>,
+    /// Whether the others know that this peer is there, so that its leaving is news.
+    is_known: bool,
 }
 
 /// How far a connection has read its queue.
@@ -255,6 +257,11 @@ impl Hub {
         }
     }
 
+    /// Whether a peer is connected under this key.
+    pub(crate) fn is_connected(&self, who: &Identity) -> bool {
+        self.lock().is_connected(who)
+    }
+
     /// The next moment at which a lease or a presence ends.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let state = self.lock();
@@ -273,6 +280,13 @@ impl Hub {
 }
 
 impl State {
+    /// Whether the same member has a connection with the same routing key.
+    fn is_connected(&self, who: &Identity) -> bool {
+        let live = self.members.get(&who.member).map_or(&[][..], |live| &live.connections);
+        let mut found = live.iter().filter_map(|id| self.connections.get(id));
+        found.any(|connection| connection.identity.routing_key == who.routing_key)
+    }
+
     /// The routing key of another live connection of the same member: where a message to oneself
     /// goes. A session before a member connection, the newest first.
     fn other_connection(&self, own: &Identity) -> Option<String> {
@@ -298,6 +312,7 @@ impl Connection {
             is_open: false,
             unacked: 0,
             acks: Vec::new(),
+            is_known: false,
         }
     }
 

@@ -65,7 +65,7 @@ impl Peer {
         let Some(id) = self.session() else { return };
         let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
         store_last_acks(&self.broker, departed.member, departed.acks).await;
-        keeper::announce_left(&self.broker, departed.crowded_out.into_iter().collect());
+        keeper::announce_departures(&self.broker, departed.crowded_out.into_iter().collect()).await;
         let touched = self.broker.ledger.touch_member(departed.member, self.clock().now()).await;
         if let Err(error) = touched {
             self.broker.ledger_failed(&error);

@@ -1,13 +1,14 @@
 //! What only the inside can show: the moments between a check and what was checked for.
 
 use super::*;
-use crate::broker::ledger::Member;
+use crate::broker::ledger::{Member, MemberState};
 use crate::broker::membership::{MemberAct, act};
 use crate::broker::route::Identity;
 use crate::broker::testing::TestBroker;
 use crate::broker::{Settings, keeper};
 use crate::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
+use futures_lite::future::poll_once;
 use hello::Greeted;
 
 /// A connection without its socket.
@@ -78,6 +79,57 @@ fn a_member_that_is_revoked_between_its_check_and_its_welcome_does_not_get_in() 
         assert_eq!(broker.hub.connections(), 0);
         assert!(broker.hub.present("m").1.is_empty(), "nor was it ever there");
     }
+}
+
+#[test]
+fn a_connection_that_ends_during_its_welcome_leaves_nothing_behind() {
+    let test = TestBroker::new(Settings::default());
+    let broker = &test.broker;
+    let groups = vec![Group { name: "g".to_owned(), role: None }];
+    let greeted = Greeted { groups, ..greeted(test.member("id1", &"1".repeat(64))) };
+    let (peer, _outgoing) = peer(broker);
+    test.run(async {
+        let (release, held) = std::sync::mpsc::channel();
+        let mut holding = Box::pin(broker.ledger.hold_up(held));
+        assert!(poll_once(&mut holding).await.is_none());
+        let mut welcome = Box::pin(peer.welcome(greeted));
+        while broker.hub.connections() == 0 {
+            assert!(poll_once(&mut welcome).await.is_none(), "its groups cannot be stored yet");
+            smol::future::yield_now().await;
+        }
+        // The writer failed, and took the reader with it.
+        drop(welcome);
+        drop(release);
+        holding.await;
+        peer.depart().await;
+    });
+    assert_eq!(broker.hub.connections(), 0);
+    assert!(broker.hub.present("m").1.is_empty(), "nobody was told that it came");
+}
+
+#[test]
+fn a_hidden_member_does_not_leave_as_it_did_not_come() {
+    let test = TestBroker::new(Settings::default());
+    let watcher = greeted(test.member("id1", &"1".repeat(64)));
+    let other = test.member("id2", &"2".repeat(64));
+    let broker = &test.broker;
+    test.run(async {
+        let (watching, seen) = peer(broker);
+        watching.welcome(watcher).await.expect("comes in");
+        for visible in [false, true] {
+            let state = MemberState { visible: Some(visible), ..MemberState::default() };
+            broker.ledger.set_state(other.seq, state).await.expect("sets");
+            frames(&seen);
+            let (peer, _outgoing) = peer(broker);
+            peer.welcome(greeted(Member { visible, ..other.clone() })).await.expect("comes in");
+            peer.depart().await;
+            let later = broker.clock.monotonic() + Duration::from_secs(3600);
+            keeper::announce_departures(broker, broker.hub.exorcise(later)).await;
+            let events: Vec<_> = frames(&seen).iter().map(|f| f["event"].clone()).collect();
+            let expected: &[&str] = if visible { &["peer_joined", "peer_left"] } else { &[] };
+            assert_eq!(events, expected, "visible: {visible}");
+        }
+    });
 }
 
 /// Makes the ledger refuse what `statement` names, as a full disk would.

@@ -34,14 +34,11 @@ impl Peer {
                 return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
             }
         };
+        // Whatever ends this connection from here on, `depart` finds it in the hub.
+        self.session.store(arrival.id, Ordering::Relaxed);
         // Whoever ends a membership writes first and closes connections then; we are connected
         // first and read then. Whichever comes first, one of the two sees the other.
-        if let Err(rejection) =
-            hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await
-        {
-            broker.hub.turn_away(arrival.id);
-            return Err(rejection);
-        }
+        hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await?;
         if arrival.other_installs > 0 {
             let act = match policy {
                 Concurrent::PreferNewest => "install_replaced",
@@ -49,7 +46,6 @@ impl Peer {
             };
             self.verdict(&member, act, &identity.session_id).await;
         }
-        self.session.store(arrival.id, Ordering::Relaxed);
         self.join_groups(&member, groups, !identity.is_session).await?;
         let groups = broker.ledger.groups(member.seq).await?;
         let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
@@ -63,6 +59,7 @@ impl Peer {
         self.drain_as_today(arrival.id).await;
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
         let _ = self.greeted.try_send(arrival.id);
+        broker.hub.set_known(arrival.id);
         if !arrival.was_present && member.visible {
             let data =
                 json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});

@@ -72,9 +72,12 @@ fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, 
 
 /// A connection that is open and caught up.
 fn connect(hub: &Hub, identity: Identity) -> Wire {
-    let Ok(wire) = try_admit(hub, identity, Concurrent::PreferNewest) else {
-        panic!("is admitted")
-    };
+    connect_under(hub, identity, Concurrent::PreferNewest)
+}
+
+fn connect_under(hub: &Hub, identity: Identity, policy: Concurrent) -> Wire {
+    let Ok(wire) = try_admit(hub, identity, policy) else { panic!("is admitted") };
+    hub.set_known(wire.id);
     hub.open(wire.id);
     read(hub, &wire, &[]);
     wire
@@ -281,6 +284,35 @@ fn receipts_are_for_senders_that_keep_up() {
     wire.pushed();
     hub.tell_receipts(news());
     assert_eq!(wire.pushed().len(), 1, "again, once it has read");
+}
+
+#[test]
+fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
+    let hub = hub();
+    let first = connect_under(&hub, identity(1, "a"), Concurrent::Allow);
+    let second = connect_under(&hub, identity(1, "b"), Concurrent::Allow);
+    hub.depart(first.id, START);
+    assert!(hub.present("m").1.is_empty(), "it is connected");
+    assert!(hub.exorcise(START + Duration::from_secs(90)).is_empty());
+    hub.depart(second.id, START + Duration::from_secs(90));
+    assert_eq!(hub.exorcise(START + Duration::from_secs(180)).len(), 1);
+}
+
+#[test]
+fn one_who_goes_before_anybody_was_told_leaves_no_presence() {
+    let hub = hub();
+    let Ok(wire) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+        panic!("is admitted")
+    };
+    assert!(hub.depart(wire.id, START).is_some());
+    assert_eq!((hub.connections(), hub.present("m").1.len()), (0, 0));
+    let known = connect(&hub, identity(1, "s"));
+    hub.depart(known.id, START);
+    let Ok(back) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+        panic!("is admitted")
+    };
+    hub.depart(back.id, START);
+    assert_eq!(hub.present("m").1.len(), 1, "it had been there before");
 }
 
 #[test]
