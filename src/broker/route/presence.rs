@@ -9,6 +9,8 @@ use std::time::Duration;
 const REPLACED: (u16, &str) = (1000, "session_replaced");
 /// §15.6: the older of two installs.
 const REPLACED_BY_NEWER: (u16, &str) = (4003, "replaced_by_newer_connection");
+/// Connections of one member: it must not take all of its mesh's.
+const CONNECTIONS_PER_MEMBER_MAX: usize = 64;
 /// Presences that one member may leave behind: one that comes and goes under ever new names must
 /// not fill the roster.
 const GHOSTS_PER_MEMBER_MAX: usize = 8;
@@ -32,7 +34,7 @@ pub(crate) struct Arrival {
 /// What became of a wish to be let in.
 pub(crate) enum Admission {
     Admitted(Arrival),
-    /// The mesh has as many connections as it may.
+    /// The mesh has as many connections as it may, or the member has.
     Full,
     /// §15.6, `prefer_oldest`.
     AlreadyConnected,
@@ -85,8 +87,10 @@ impl Hub {
         let other_installs = installs.len();
         let closing = if concurrent == Concurrent::PreferNewest { installs } else { Vec::new() };
         let going = same.len() + closing.len();
+        let own = state.members.get(&identity.member).map_or(0, |live| live.connections.len());
         let room = state.rooms.get(&identity.mesh_id).map_or(0, |room| room.connections.len());
-        if room - going >= self.bounds.connections_max {
+        if room - going >= self.bounds.connections_max || own - going >= CONNECTIONS_PER_MEMBER_MAX
+        {
             return Admission::Full;
         }
         let (mut was_present, mut acks) = (false, Vec::new());

@@ -46,9 +46,12 @@ impl Wire {
 }
 
 fn hub() -> Hub {
-    let bounds =
-        Bounds { lease: LEASE, presence_lease: Duration::from_secs(90), connections_max: 8 };
-    Hub::new(bounds, Arc::default()).0
+    hub_for(8)
+}
+
+fn hub_for(connections_max: usize) -> Hub {
+    let presence_lease = Duration::from_secs(90);
+    Hub::new(Bounds { lease: LEASE, presence_lease, connections_max }, Arc::default()).0
 }
 
 fn identity(member: i64, session_id: &str) -> Identity {
@@ -284,6 +287,21 @@ fn receipts_are_for_senders_that_keep_up() {
     wire.pushed();
     hub.tell_receipts(news());
     assert_eq!(wire.pushed().len(), 1, "again, once it has read");
+}
+
+#[test]
+fn a_member_cannot_take_all_places_of_its_mesh() {
+    let hub = hub_for(1024);
+    let session = |n: usize| Identity {
+        is_session: true,
+        routing_key: format!("k{n}"),
+        ..identity(1, &format!("s{n}"))
+    };
+    let _wires: Vec<Wire> = (0..64).map(|n| connect(&hub, session(n))).collect();
+    let more = try_admit(&hub, session(64), Concurrent::PreferNewest);
+    assert!(matches!(more, Err(Admission::Full)));
+    assert!(try_admit(&hub, session(7), Concurrent::PreferNewest).is_ok(), "it replaces itself");
+    assert!(try_admit(&hub, identity(2, "t"), Concurrent::PreferNewest).is_ok());
 }
 
 #[test]
