@@ -20,8 +20,8 @@
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
 //! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
-//! It knows no daemon: it imports values, the wire, the clock, `db` and `http` only. It never reads
-//! a message: direct ones are sealed, and the rest is none of its business.
+//! It knows no daemon: it imports values, the wire, the clock, `db`, `http` and `log` only. It never
+//! reads a message: direct ones are sealed, and the rest is none of its business.
 
 mod admin;
 mod counters;
@@ -50,6 +50,7 @@ pub use rate::Rate;
 use crate::clock::Clock;
 use crate::db;
 use crate::http::{self, Limits, Listener, Shutdown, Slots};
+use crate::log::Repeated;
 use counters::Counters;
 use faithful::Faithful;
 use files::Lock;
@@ -57,8 +58,9 @@ use futures_lite::future::{or, zip};
 use ledger::Ledger;
 use rate::Limiter;
 use route::{Bounds, Hub};
-use smol::channel::{self, Sender};
+use smol::channel::{self, Receiver, Sender};
 use smol::net::TcpListener;
+use smol::net::unix::UnixListener;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -189,6 +191,8 @@ struct Broker {
     settings: Settings,
     counters: Arc<Counters>,
     limiter: Option<Limiter>,
+    /// The ledger does not do what is asked of it.
+    ledger_failing: Repeated,
     /// There only when this broker plays today's network.
     faithful: Option<Faithful>,
     dir: PathBuf,
@@ -212,6 +216,21 @@ impl Broker {
         Ok(check)
     }
 
+    /// The ledger failed somebody who was told, or who tries again: with a full disk that is
+    /// everybody, all the time.
+    fn ledger_failed(&self, error: &db::Error) {
+        if self.ledger_failing.happened() {
+            tracing::error!(%error, "the ledger fails: senders are asked to try again, acknowledgements wait");
+        }
+    }
+
+    /// The ledger stored something.
+    fn ledger_works(&self) {
+        if let Some(failures) = self.ledger_failing.ended() {
+            tracing::info!(failures, "the ledger works again");
+        }
+    }
+
     fn alive(&self) -> Option<Sender<Infallible>> {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -221,8 +240,8 @@ impl Broker {
 /// ledger.
 ///
 /// # Errors
-/// When the directory is locked by another broker, the address is taken, or the ledger does not
-/// open.
+/// When the directory is locked by another broker, the address is taken, the ledger does not open,
+/// or a thread of it panicked (§14): only a new process can help then.
 pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(), BrokerError> {
     let Options { listen, data_dir: dir, public_authority, settings, on_ready } = options;
     let _lock = Lock::take(&dir)?;
@@ -247,6 +266,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         ledger: ledger.clone(),
         hub,
         limiter: settings.rate.map(Limiter::new),
+        ledger_failing: Repeated::default(),
         faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,
@@ -261,36 +281,49 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         on_ready(bound);
     }
     tracing::info!(%bound, faithful = broker.faithful.is_some(), "the broker is ready");
+    let ended = Box::pin(serve(broker, tcp, admin, rings, gone, shutdown)).await;
+    // A socket that stays behind would look like a broker that does not answer.
+    let _ = std::fs::remove_file(&admin_path);
+    let _ = clock.unblock(move || ledger.close()).await;
+    ended
+}
+
+/// Serves until `shutdown` fires or the ledger is lost, then says goodbye. `gone` ends with the last
+/// connection.
+async fn serve(
+    broker: Arc<Broker>,
+    tcp: TcpListener,
+    admin: UnixListener,
+    rings: Receiver<()>,
+    gone: Receiver<Infallible>,
+    shutdown: Shutdown,
+) -> Result<(), BrokerError> {
+    let clock = broker.clock.clone();
     let front = Arc::new(serve::Front(Arc::clone(&broker)));
     let office = Arc::new(admin::Office(Arc::clone(&broker)));
     let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };
-    let serving = zip(
-        http::serve(Listener::Tcp(tcp), limits, clock.clone(), shutdown.clone(), front),
-        http::serve(
-            Listener::Unix(admin),
-            Limits::default(),
-            clock.clone(),
-            shutdown.clone(),
-            office,
-        ),
-    );
-    let keeping = Box::pin(keeper::keep(Arc::clone(&broker), rings));
-    Box::pin(or(
-        async {
-            serving.await;
-        },
-        keeping,
-    ))
-    .await;
+    let (tcp, admin) = (Listener::Tcp(tcp), Listener::Unix(admin));
+    let serving = async {
+        let front = http::serve(tcp, limits, clock.clone(), shutdown.clone(), front);
+        let office = http::serve(admin, Limits::default(), clock.clone(), shutdown.clone(), office);
+        zip(front, office).await;
+        Ok(())
+    };
+    let keeping = async {
+        keeper::keep(Arc::clone(&broker), rings).await;
+        Ok(())
+    };
+    let lost = async {
+        broker.ledger.lost().await;
+        let why = "a thread of it panicked: the log has the backtrace";
+        Err(db::Error::new(db::Kind::Closed, why).into())
+    };
+    let ended = or(Box::pin(serving), or(Box::pin(keeping), lost)).await;
     // Nobody new comes in any more; those who are here are told, and finish what they committed.
     broker.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
     broker.hub.close_all(1001, "shutting down");
     clock.timeout(GOODBYE_MAX, gone.recv()).await;
-    drop(broker);
-    // A socket that stays behind would look like a broker that does not answer.
-    let _ = std::fs::remove_file(&admin_path);
-    let _ = clock.unblock(move || ledger.close()).await;
-    Ok(())
+    ended
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, BrokerError> {
@@ -308,3 +341,6 @@ fn authority_of(bound: SocketAddr) -> String {
     }
     reachable.to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ use crate::upkeep::Upkeep;
 use crate::{log, roster};
 use attach::{Fleet, Reloaded};
 use claudemesh_fsm::link::LinkState;
-use futures_lite::FutureExt;
+use futures_lite::{FutureExt, future};
 use lock::Lock;
 use signals::{Asked, Signals};
 use smol::{Executor, Task};
@@ -151,7 +151,7 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
     let stores = recover::open(&paths, Driver::Threaded, surroundings, limits, boot_id()).await?;
     let broker = match local_broker {
         None => None,
-        Some(local) => Some(local::start(local, &paths, &clock, &stopped).await?),
+        Some(local) => Some(local::start(local, &paths, &clock).await?),
     };
     let mut fleet = Fleet {
         session_keys: SessionKeys::load(&paths)?,
@@ -178,11 +178,15 @@ async fn serve(options: Options, clock: Clock) -> Result<(), DaemonError> {
         "the daemon is up"
     );
     recover::check_in_background(&stores, &clock);
-    let ended = run_until_signal(&mut signals, &mut fleet).await;
+    let ended = run_until_signal(&mut signals, &mut fleet, broker.as_ref()).await;
     stop.fire();
-    // The order of §14: sends under way finish, links say goodbye, then the stores close.
-    for task in fleet.tasks.into_iter().chain(ipc).chain(broker) {
+    // The order of §14: sends under way finish, links say goodbye, then the stores close. Our own
+    // broker answers those sends, so it ends after them.
+    for task in fleet.tasks.into_iter().chain(ipc) {
         task.await;
+    }
+    if let Some(broker) = broker {
+        broker.stop().await;
     }
     let _ = std::fs::remove_file(paths.socket());
     let _ = std::fs::remove_file(paths.http_port());
@@ -203,13 +207,24 @@ fn upkeep(settings: &Settings, stores: &Stores, clock: &Clock) -> Upkeep {
     Upkeep::new(stores.outbox.clone(), stores.inbox.clone(), bounds, clock.clone())
 }
 
-/// Serves until a signal asks to stop, or until every broker has refused us for good.
-async fn run_until_signal(signals: &mut Signals, fleet: &mut Fleet) -> Result<(), DaemonError> {
+/// Serves until a signal asks to stop, until every broker has refused us for good, or until
+/// something is lost that only a new process can bring back.
+async fn run_until_signal(
+    signals: &mut Signals,
+    fleet: &mut Fleet,
+    broker: Option<&local::Running>,
+) -> Result<(), DaemonError> {
     loop {
         let asked = async { Ok(signals.next().await) };
         let refused = async { Err(all_refused(&fleet.meshes).await) };
         let lost = async { Err(store_lost(&fleet.stores).await) };
-        match asked.or(refused).or(lost).await? {
+        let down = async {
+            match broker {
+                Some(broker) => Err(broker.ended().await),
+                None => future::pending().await,
+            }
+        };
+        match asked.or(refused).or(lost).or(down).await? {
             Asked::Stop(name) => {
                 tracing::info!(signal = name, "stopping");
                 return Ok(());

@@ -398,12 +398,14 @@ fn features_are_negotiated_and_the_roster_knows_the_absent() {
 }
 
 #[test]
-fn a_member_that_is_as_fat_as_it_may_be_does_not_make_the_roster_too_heavy_for_others() {
+fn members_that_are_as_fat_as_they_may_be_do_not_make_the_roster_too_heavy_for_others() {
     /// What a link of ours takes in one message.
     const LINK_BYTES_MAX: usize = 4 * 1024 * 1024;
     let broker = TestBroker::start(Settings::default());
     block_on(async {
-        let (a, fat) = (broker.member(1).await, broker.member(2).await);
+        let a = broker.member(1).await;
+        // One member alone may not have so many connections.
+        let fat = [broker.member(2).await, broker.member(3).await, broker.member(4).await];
         let mut watcher = broker.connect(&a, As::Member, "s").await;
         watcher.send(json!({"type": "set_summary", "summary": "lean"})).await;
         let wide = "\u{1d11e}".repeat(300);
@@ -413,10 +415,11 @@ fn a_member_that_is_as_fat_as_it_may_be_does_not_make_the_roster_too_heavy_for_o
         for n in 0..150_u8 {
             let key = SecretKey::from_seed([n + 10; 32]);
             let mut client = broker.dial().await;
-            let mut hello = broker.session_hello(&fat, &key, &format!("s{n}"));
+            let member = &fat[usize::from(n) % fat.len()];
+            let mut hello = broker.session_hello(member, &key, &format!("s{n}"));
             hello["displayName"] = json!(wide);
             hello["cwd"] = json!(wide);
-            if n == 0 {
+            if usize::from(n) < fat.len() {
                 hello["groups"] = json!(groups);
             }
             client.send(hello).await;
@@ -434,6 +437,64 @@ fn a_member_that_is_as_fat_as_it_may_be_does_not_make_the_roster_too_heavy_for_o
         assert!(bytes < LINK_BYTES_MAX, "{bytes}");
         let own = peers.iter().find(|peer| peer["memberPubkey"] == json!(a.pubkey()));
         assert_eq!(own.map(|peer| &peer["summary"]), Some(&json!("lean")), "untouched");
+    });
+}
+
+#[test]
+fn who_does_not_read_its_answers_is_not_listened_to_until_it_does() {
+    /// Pages of more than 2 MiB: far more than what the sockets hold.
+    const PAGES: usize = 24;
+    let broker = TestBroker::start(Settings::default());
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut greedy = broker.connect(&a, As::Member, "s").await;
+        greedy.send(json!({"type": "topic_create", "name": "t"})).await;
+        greedy.expect("topic_created").await;
+        for n in 0..36 {
+            let mut long = message("#t", &format!("id-{n}"), 1);
+            long["ciphertext"] = json!("A".repeat(60_000));
+            greedy.send(long).await;
+            assert_eq!(greedy.expect("ack").await["code"], 201);
+        }
+        for _ in 0..PAGES {
+            greedy.send(json!({"type": "topic_history", "topic": "t", "limit": 100})).await;
+        }
+        greedy.send(json!({"type": "set_summary", "summary": "heard"})).await;
+        let mut watcher = broker.connect(&b, As::Member, "s").await;
+        let heard = async |watcher: &mut raw_client::Client| {
+            watcher.send(json!({"type": "list_peers"})).await;
+            let list = watcher.expect("peers_list").await;
+            list["peers"]
+                .as_array()
+                .is_some_and(|peers| peers.iter().any(|p| p["summary"] == "heard"))
+        };
+        for _ in 0..30 {
+            assert!(!heard(&mut watcher).await, "the broker holds {PAGES} pages for it");
+            smol::Timer::after(Duration::from_millis(50)).await;
+        }
+        for _ in 0..PAGES {
+            let page = greedy.expect("topic_history_response").await;
+            assert_eq!(page["messages"].as_array().map(Vec::len), Some(35));
+        }
+        while !heard(&mut watcher).await {}
+    });
+}
+
+#[test]
+fn a_member_has_its_share_of_connections_and_no_more() {
+    let broker = TestBroker::start(Settings::default());
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut held = Vec::new();
+        for n in 0..64_u8 {
+            let key = SecretKey::from_seed([n + 10; 32]);
+            held.push(broker.connect(&a, As::Session(&key), &format!("s{n}")).await);
+        }
+        let mut more = broker.dial().await;
+        more.send(broker.hello(&a, "one more")).await;
+        assert_eq!(more.expect("error").await["code"], "capacity");
+        more.expect_close(1008, "capacity").await;
+        broker.connect(&b, As::Member, "s").await;
     });
 }
 

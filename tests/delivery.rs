@@ -3,7 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use rig::{Daemon, Mesh, eventually};
+use rig::{Daemon, Home, Mesh, eventually};
 use serde_json::json;
 
 #[test]
@@ -62,4 +62,35 @@ fn delivered_means_that_the_receivers_daemon_has_it() {
     let sent = mesh.alice.json(&["send", "bob", "y", "--delivered", "--json"]);
     assert_eq!((&sent["status"], &sent["receipt"]["stored"]), (&json!("done"), &json!(1)));
     assert_eq!(bob.inbox().len(), 2);
+}
+
+#[test]
+fn sends_under_way_at_the_end_of_a_daemon_are_answered_by_its_own_broker() {
+    let (home, other) = (Home::new(), Home::new());
+    let mut daemon = Daemon::start_with(&home, &["--no-tcp", "--local", "--listen", "127.0.0.1:0"]);
+    let invite = home.cli(&["mesh", "invite", "local"]);
+    let link = String::from_utf8(invite.stdout).expect("is text");
+    assert!(other.cli(&["join", link.trim_end(), "--name", "bob"]).status.success());
+    let key = other.json(&["mesh", "list"])["meshes"][0]["member_pubkey"].take();
+    daemon.wait_for_link("open");
+    std::thread::scope(|scope| {
+        let daemon = &daemon;
+        for sender in 0..8 {
+            let key = &key;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    let body = json!({"to": key, "message": "x", "client_message_id": format!("{sender}-{n}")});
+                    assert_eq!(daemon.send(&body).status(), 202);
+                }
+            });
+        }
+    });
+    assert_eq!(daemon.process.terminate(), Some(0));
+    let outbox = sqlite::open(home.daemon_dir().join("outbox.db")).expect("opens");
+    let sql = "SELECT count(*), coalesce(sum(attempts > 0 AND status <> 'done'), 0) FROM outbox";
+    let mut rows = outbox.prepare(sql).expect("is a query");
+    rows.next().expect("reads");
+    let (all, unanswered): (i64, i64) =
+        (rows.read(0).expect("a number"), rows.read(1).expect("a number"));
+    assert_eq!((all, unanswered), (400, 0));
 }

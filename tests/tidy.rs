@@ -155,7 +155,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "roster", "store", "wire",
         ],
     ),
-    ("broker", &["clock", "db", "http", "message", "wire"]),
+    ("broker", &["clock", "db", "http", "log", "message", "wire"]),
     ("client", &["api", "clock", "http", "paths"]),
     ("join", &["clock", "http", "identity", "message", "paths", "wire"]),
     // 5 root: all but `cli`
@@ -180,8 +180,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Where only one thing of a room may be imported.
-const ONLY: &[(&str, &str, &[&str])] =
-    &[("cli", "http", &["Shutdown"]), ("cli", "clock", &["Clock", "{iso, parse_iso}", "iso"])];
+const ONLY: &[(&str, &str, &[&str])] = &[
+    ("broker", "log", &["Repeated"]),
+    ("cli", "http", &["Shutdown"]),
+    ("cli", "clock", &["Clock", "{iso, parse_iso}", "iso"]),
+];
 
 #[test]
 fn a_room_imports_only_the_rooms_below_it() {

@@ -30,7 +30,7 @@ pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
         or(clock.sleep_until(next), rung).await;
         let now = clock.monotonic();
         broker.hub.expire_leases(now);
-        announce_departures(&broker, now);
+        announce_departures(&broker, broker.hub.exorcise(now)).await;
         if now >= expiry_at {
             expiry_at = now + EXPIRY_EVERY;
             expire(&broker).await;
@@ -38,8 +38,20 @@ pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
     }
 }
 
-fn announce_departures(broker: &Broker, now: Duration) {
-    announce_left(broker, broker.hub.exorcise(now));
+/// Tells the others who went of its own accord. Who is hidden has not come for them and does not
+/// leave; who was removed or banned has been announced; and who is back has never left.
+pub(crate) async fn announce_departures(broker: &Broker, left: Vec<Identity>) {
+    for gone in left {
+        match broker.ledger.member(&gone.mesh_id, &gone.member_pubkey).await {
+            Ok(Some(member)) if member.visible && member.is_in() => {
+                if !broker.hub.is_connected(&gone) {
+                    announce_left(broker, vec![gone]);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => broker.ledger_failed(&error),
+        }
+    }
 }
 
 /// Tells the others in their meshes who is no longer there.

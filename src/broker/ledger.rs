@@ -49,6 +49,11 @@ impl Ledger {
         self.db.close();
     }
 
+    /// Completes when a thread of the ledger panicked: nothing works any more then.
+    pub(crate) async fn lost(&self) {
+        self.db.lost().await;
+    }
+
     /// Whether the database answers at all (`GET /health`).
     pub(crate) async fn is_up(&self) -> bool {
         self.db

@@ -5,7 +5,7 @@
 //! reads the ledger once more after it was let in, so that one of the two always sees the other.
 
 use super::ledger::{Entry, Ledger, Member};
-use super::peer::BANNED;
+use super::peer::{BANNED, store_last_acks};
 use super::provision::mesh_by_slug;
 use super::route::Hub;
 use super::send::system_event;
@@ -188,7 +188,9 @@ pub(crate) async fn act(
     };
     let mut closed = 0;
     if let (Some(broker), Some(close)) = (broker, close) {
-        closed = expel(broker, &member, act, close, now);
+        let acks;
+        (closed, acks) = expel(broker, &member, act, close, now);
+        store_last_acks(broker, member.seq, acks).await;
     }
     if changed {
         tracing::warn!(member = %member.id, mesh = %mesh.slug, act = act.as_str(), closed, "audit: an operator acted on a member");
@@ -209,7 +211,7 @@ fn expel(
     act: MemberAct,
     close: (u16, &'static str),
     now: Millis,
-) -> usize {
+) -> (usize, Vec<i64>) {
     if act == MemberAct::Revoke {
         let (id, data) = (broker.clock.mint_id(), json!({"pubkey": member.pubkey}));
         let event = system_event(id, &member.mesh_id, "member_revoked", data, now);
@@ -219,7 +221,7 @@ fn expel(
     if member.visible {
         keeper::announce_left(broker, expelled.gone);
     }
-    expelled.closed
+    (expelled.closed, expelled.acks)
 }
 
 /// Keeps the direct messages of one member from another, or lets them through again.

@@ -3,13 +3,15 @@
 //! ```text
 //! reader: frames in -> hello, send, client_ack, verbs     stops reading while the writer is behind
 //! writer: frames out, ping every 30 s                     gone after 75 s of silence or 30 s of stall
-//! pump:   acknowledgements -> ledger; ledger -> pushes    at most 256 unacknowledged
+//! pump:   acknowledgements -> ledger; ledger -> pushes    at most 256 unacknowledged, none while the
+//!                                                         writer is behind
 //! ```
 //!
 //! Nothing a client sends ends anything but its own connection.
 
 mod features;
 mod hello;
+mod metered;
 mod parse;
 mod pump;
 mod roster;
@@ -18,13 +20,14 @@ mod welcome;
 mod write;
 
 pub(crate) use hello::{BANNED, clean};
+pub(crate) use pump::store_last_acks;
 
 use super::Broker;
 use super::ledger::Sender as Author;
-use super::route::{ConnectionId, Lines, OUTGOING_MAX, Outgoing};
+use super::route::{ConnectionId, Ends, Lines, Outgoing};
 use super::send::{send, system_event, unreadable};
 use crate::clock::Clock;
-use crate::http::{Shutdown, Socket};
+use crate::http::Socket;
 use crate::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_text};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -34,6 +37,7 @@ use futures_lite::future::or;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hello::Rejection;
+use metered::Metered;
 use parse::Parsed;
 use smol::channel::{self, Receiver};
 use std::sync::Arc;
@@ -52,12 +56,10 @@ const NEGOTIATION_GRACE: Duration = Duration::from_millis(250);
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Sends of one connection that may wait for their commit.
 const SENDS_IN_FLIGHT_MAX: usize = 256;
-/// Nothing more is read while this many frames wait for the writer.
-pub(super) const OUTGOING_PAUSE: usize = OUTGOING_MAX / 4;
 /// Frames read before other connections get their turn.
 const READ_AT_ONCE_MAX: u32 = 16;
 
-type Stream = WebSocketReceiver<Socket>;
+type Stream = WebSocketReceiver<Metered>;
 
 /// A connection from upgrade to end.
 struct Peer {
@@ -69,7 +71,7 @@ struct Peer {
     session: AtomicU64,
     /// Tells the pump that the session is there.
     greeted: channel::Sender<ConnectionId>,
-    /// Rung by the writer whenever it has caught up a little.
+    /// Rung by the writer when there is room again.
     drained: Receiver<()>,
 }
 
@@ -79,18 +81,17 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
         .max_message_size(Some(FRAME_HARD_BYTES_MAX))
         .max_frame_size(Some(FRAME_HARD_BYTES_MAX))
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX);
+    let (socket, meter) = Metered::new(socket);
     let web_socket =
         WebSocketStream::from_partially_read(socket, leftover.to_vec(), Role::Server, Some(config));
     let (sink, mut stream) = web_socket.await.split();
-    let (out, outgoing) = channel::bounded(OUTGOING_MAX);
-    let (wake, woken) = channel::bounded(1);
-    let (trigger, gone) = Shutdown::new();
+    let (lines, Ends { outgoing, woken, gone }) = Lines::new();
     let (greeted, session) = channel::bounded(1);
     let (drains, drained) = channel::bounded(1);
     let peer = Peer {
         heard_at_ms: AtomicU64::new(as_ms(broker.clock.monotonic())),
         broker: Arc::clone(&broker),
-        lines: Lines { out, wake, gone: Arc::new(trigger) },
+        lines,
         session: AtomicU64::new(0),
         greeted,
         drained,
@@ -100,7 +101,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
             peer.read(&mut stream).await;
             false
         });
-        let writer = Box::pin(peer.write(sink, outgoing, drains));
+        let writer = Box::pin(peer.write(sink, &meter, outgoing, drains));
         let pump = Box::pin(async {
             peer.pump(&session, &woken).await;
             false
@@ -130,7 +131,7 @@ impl Peer {
                 // A client that always has more to say must not keep the executor to itself.
                 smol::future::yield_now().await;
             }
-            while self.lines.out.len() >= OUTGOING_PAUSE {
+            while !self.lines.has_room() {
                 let _ = self.drained.recv().await;
             }
             let limit = self.read_limit(&negotiating);
@@ -221,7 +222,7 @@ impl Peer {
         };
         // Before a hello, only a hello buys time.
         if self.session().is_some() {
-            self.heard_at_ms.store(as_ms(self.clock().monotonic()), Ordering::Relaxed);
+            self.set_heard();
         }
         Heard::Text(match message {
             Message::Text(text) => text,
@@ -272,6 +273,8 @@ impl Peer {
             };
             if let Err(rejection) = done {
                 self.refuse(&rejection);
+                // Before the writer is done: a client that does not read must not keep the place.
+                self.depart().await;
                 return Handled::Refused;
             }
             return Handled::Done;
@@ -311,9 +314,8 @@ impl Peer {
         {
             match self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await {
                 Ok(told) => self.broker.hub.tell_receipts(told.into_iter().collect()),
-                Err(error) => {
-                    tracing::warn!(%error, "an acknowledgement was not stored; the message will come again");
-                }
+                // The message comes again, and then its lease waits for the ledger.
+                Err(error) => self.broker.ledger_failed(&error),
             }
         }
     }
@@ -326,6 +328,9 @@ impl Peer {
 
     fn refuse(&self, rejection: &Rejection) {
         self.broker.counters.hello_refusals.add(1);
+        if let Some(error) = &rejection.cause {
+            self.broker.ledger_failed(error);
+        }
         let is_skewed = rejection.code == "timestamp_skew";
         let frame = ErrorFrame {
             code: rejection.code.to_owned(),
@@ -353,6 +358,10 @@ impl Peer {
 
     fn session(&self) -> Option<ConnectionId> {
         Some(self.session.load(Ordering::Relaxed)).filter(|id| *id > 0)
+    }
+
+    fn set_heard(&self) {
+        self.heard_at_ms.store(as_ms(self.clock().monotonic()), Ordering::Relaxed);
     }
 
     fn heard_at(&self) -> Duration {

@@ -5,16 +5,16 @@
 //! touches a socket; a connection is a bounded queue of frames, and one that does not drain it is
 //! told to go (§17).
 
+mod lines;
 mod mail;
 mod presence;
 
+pub(crate) use lines::{Ends, Lines, Outgoing};
 pub(crate) use mail::Parcel;
 pub(crate) use presence::Admission;
 
 use super::counters::Counters;
 use super::ledger::{Sender as Author, Told};
-use super::peer::OUTGOING_PAUSE;
-use crate::http::Trigger;
 use crate::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_fsm::id::Millis;
@@ -25,21 +25,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Frames that may wait for one connection's reader.
-pub(crate) const OUTGOING_MAX: usize = 2048;
 /// Pushes a connection may have unacknowledged: what bounds memory at 100,000 waiting messages.
 pub(crate) const UNACKED_MAX: usize = 256;
+/// Acknowledgements a connection may have that the ledger does not take: while its disk is full,
+/// each is a lease in memory.
+const UNSTORED_ACKS_MAX: usize = 1024;
 
 /// Names one connection of this process.
 pub(crate) type ConnectionId = u64;
-
-/// What a connection's writer is given.
-#[derive(Debug, Clone)]
-pub(crate) enum Outgoing {
-    Frame(Utf8Bytes),
-    /// The last thing it writes.
-    Close(u16, &'static str),
-}
 
 /// The connections, queues in flight and presences of every mesh.
 pub(crate) struct Hub {
@@ -104,8 +97,10 @@ pub(crate) struct Connection {
     /// Whether the client is ready for its queue: after hello and negotiation.
     is_open: bool,
     unacked: usize,
-    /// Acknowledged, not yet removed from the ledger.
+    /// Acknowledged, not yet removed from the ledger, the oldest first.
     acks: Vec<i64>,
+    /// Whether the others know that this peer is there, so that its leaving is news.
+    is_known: bool,
 }
 
 /// How far a connection has read its queue.
@@ -134,16 +129,6 @@ pub(crate) struct Identity {
     pub(crate) connected_at: Millis,
     /// What the roster shows besides: cwd, hostname and the like.
     pub(crate) shown: serde_json::Map<String, serde_json::Value>,
-}
-
-/// The ends of a new connection that the hub holds.
-#[derive(Clone)]
-pub(crate) struct Lines {
-    pub(crate) out: Sender<Outgoing>,
-    /// Wakes the connection's pump.
-    pub(crate) wake: Sender<()>,
-    /// Fires when the connection must end without ceremony.
-    pub(crate) gone: Arc<Trigger>,
 }
 
 impl Hub {
@@ -253,7 +238,7 @@ impl Hub {
             let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
             // News for a slow reader would close its connection; it can ask instead.
             let mut curious = curious
-                .filter(|connection| connection.wants_receipts && connection.has_room())
+                .filter(|connection| connection.wants_receipts && connection.lines.has_room())
                 .peekable();
             if curious.peek().is_some() {
                 let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
@@ -270,6 +255,11 @@ impl Hub {
         for connection in self.lock().connections.values() {
             connection.send(Outgoing::Close(code, reason));
         }
+    }
+
+    /// Whether a peer is connected under this key.
+    pub(crate) fn is_connected(&self, who: &Identity) -> bool {
+        self.lock().is_connected(who)
     }
 
     /// The next moment at which a lease or a presence ends.
@@ -290,6 +280,13 @@ impl Hub {
 }
 
 impl State {
+    /// Whether the same member has a connection with the same routing key.
+    fn is_connected(&self, who: &Identity) -> bool {
+        let live = self.members.get(&who.member).map_or(&[][..], |live| &live.connections);
+        let mut found = live.iter().filter_map(|id| self.connections.get(id));
+        found.any(|connection| connection.identity.routing_key == who.routing_key)
+    }
+
     /// The routing key of another live connection of the same member: where a message to oneself
     /// goes. A session before a member connection, the newest first.
     fn other_connection(&self, own: &Identity) -> Option<String> {
@@ -299,17 +296,6 @@ impl State {
             .filter(|(_, identity)| identity.routing_key != own.routing_key)
             .max_by_key(|(id, identity)| (identity.is_session, **id))
             .map(|(_, identity)| identity.routing_key.clone())
-    }
-}
-
-impl Lines {
-    /// Queues a frame for the connection; see [`Connection::send`].
-    pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
-        let sent = self.out.try_send(outgoing).is_ok();
-        if !sent {
-            self.gone.fire();
-        }
-        sent
     }
 }
 
@@ -326,22 +312,18 @@ impl Connection {
             is_open: false,
             unacked: 0,
             acks: Vec::new(),
+            is_known: false,
         }
     }
 
-    /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
-    /// pushed to it waits in the ledger.
-    fn has_room(&self) -> bool {
-        self.lines.out.len() < OUTGOING_PAUSE
-    }
-
+    /// Queues a frame; see [`Lines::send`].
     fn send(&self, outgoing: Outgoing) -> bool {
         self.lines.send(outgoing)
     }
 
-    fn wake(&self) {
-        // A full channel means the pump is about to look anyway.
-        let _ = self.lines.wake.try_send(());
+    /// Whether it may be given another message now.
+    fn takes_mail(&self) -> bool {
+        self.unacked < UNACKED_MAX && self.acks.len() < UNSTORED_ACKS_MAX && self.lines.has_room()
     }
 
     /// Reads the queue again from the start: something before the cursor is free again.
@@ -349,7 +331,7 @@ impl Connection {
         self.cursor = self.cursor.min(to);
         self.progress = Progress::Behind;
         self.rewinds += 1;
-        self.wake();
+        self.lines.wake();
     }
 }
 

@@ -4,7 +4,6 @@ use super::Broker;
 use super::ledger::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 use super::route::{Lines, Outgoing, Parcel};
 use crate::clock::iso;
-use crate::db::Kind;
 use crate::wire::{self, Ack, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, Push, Send, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_fsm::dedupe::{CONFLICT, ERROR};
@@ -220,6 +219,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
     let counters = &broker.counters;
     match outcome {
         Ok(Accepted::First { seq, letter, recipients, .. }) => {
+            broker.ledger_works();
             counters.accepts.add(1);
             Ack {
                 message_id: letter.id.clone(),
@@ -269,9 +269,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
             refused(refusal)
         }
         Err(NotAccepted::Failed(error)) => {
-            if error.kind() != Kind::Busy {
-                tracing::error!(%error, "the ledger could not take a message");
-            }
+            broker.ledger_failed(error);
             let words = "the broker cannot store messages just now; try again".to_owned();
             Ack { error: Some(words), code: Some(503), permanent: Some(false), ..Ack::default() }
         }

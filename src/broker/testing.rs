@@ -4,6 +4,7 @@ use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Settings};
 use crate::broker::ledger::{Member, Mesh};
 use crate::clock::Clock;
 use crate::http::Slots;
+use crate::log::Repeated;
 use claudemesh_fsm::id::Millis;
 use smol::Executor;
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,7 @@ impl TestBroker {
             ledger: Ledger::open(dir.path()).expect("opens"),
             hub: Hub::new(bounds, Arc::clone(&counters)).0,
             limiter: settings.rate.map(Limiter::new),
+            ledger_failing: Repeated::default(),
             faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
             counters,
             settings,

@@ -3,27 +3,52 @@
 use super::{DaemonError, LocalBroker, failed};
 use crate::broker::{self, Admin, BrokerError, INVITE_EXPIRES_S, InviteWish};
 use crate::clock::Clock;
-use crate::http::Shutdown;
+use crate::http::{Shutdown, Trigger};
 use crate::identity::Config;
 use crate::join::{self, Invite, JoinError, Prepared};
 use crate::paths::Paths;
 use futures_lite::{FutureExt, future};
 use smol::Task;
+use smol::channel::Receiver;
 use std::net::SocketAddr;
 
 /// The slug of the mesh that `--local` makes on first use.
 const LOCAL_MESH: &str = "local";
+
+/// The embedded broker, running.
+pub(super) struct Running {
+    task: Task<()>,
+    /// Closed when the broker has ended; holds why, if it ended badly.
+    ended: Receiver<BrokerError>,
+    stop: Trigger,
+}
+
+impl Running {
+    /// Completes when the broker ended without being asked to.
+    pub(super) async fn ended(&self) -> DaemonError {
+        match self.ended.recv().await {
+            Ok(error) => error.into(),
+            Err(_) => DaemonError::Failed("the embedded broker ended".to_owned()),
+        }
+    }
+
+    /// Lets it say goodbye to its connections and close its ledger.
+    pub(super) async fn stop(self) {
+        self.stop.fire();
+        self.task.await;
+    }
+}
 
 /// Starts the broker, waits until it accepts connections, and makes sure we are in its mesh.
 pub(super) async fn start(
     local: LocalBroker,
     paths: &Paths,
     clock: &Clock,
-    stopped: &Shutdown,
-) -> Result<Task<()>, DaemonError> {
+) -> Result<Running, DaemonError> {
     let dir = paths.broker_dir();
     let (ready, bound) = smol::channel::bounded(1);
-    let (failed_to_start, failure) = smol::channel::bounded(1);
+    let (ends, ended) = smol::channel::bounded(1);
+    let (stop, stopped) = Shutdown::new();
     let options = broker::Options {
         listen: local.listen.unwrap_or_else(|| last_address(paths, local.default_listen)),
         data_dir: dir.clone(),
@@ -33,29 +58,27 @@ pub(super) async fn start(
             let _ = ready.try_send(address);
         })),
     };
-    let (broker_clock, broker_stopped) = (clock.clone(), stopped.clone());
+    let broker_clock = clock.clone();
     let task = clock.spawn(async move {
-        let running = Box::pin(broker::run(options, broker_clock, broker_stopped));
+        let running = Box::pin(broker::run(options, broker_clock, stopped));
         if let Err(error) = running.await {
             tracing::error!(%error, "the embedded broker ended");
-            let _ = failed_to_start.try_send(error);
+            let _ = ends.try_send(error);
         }
     });
+    let running = Running { task, ended, stop };
     let ready = async {
-        let address = bound.recv().await;
-        address.map_err(|_| DaemonError::Failed("the embedded broker ended at once".to_owned()))
-    };
-    let down = async {
-        match failure.recv().await {
-            Ok(error) => Err(error.into()),
-            // Ended without an error: `ready` says so.
+        match bound.recv().await {
+            Ok(address) => Ok(address),
+            // It ended before; `down` says why.
             Err(_) => future::pending().await,
         }
     };
-    let address: SocketAddr = down.or(ready).await?;
+    let down = async { Err(running.ended().await) };
+    let address: SocketAddr = ready.or(down).await?;
     tracing::info!(%address, "the embedded broker is up");
     enter_local_mesh(paths, clock, local.member_name).await?;
-    Ok(task)
+    Ok(running)
 }
 
 /// Where it listened the last time: members hold links with that address in them.
@@ -104,5 +127,21 @@ impl From<BrokerError> for DaemonError {
 impl From<JoinError> for DaemonError {
     fn from(error: JoinError) -> Self {
         failed("join the mesh `local`", &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::Executor;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_broker_that_ends_unasked_is_a_failed_daemon() {
+        let (_, ended) = smol::channel::bounded(1);
+        let clock = Clock::real(Arc::new(Executor::new()));
+        let (stop, _) = Shutdown::new();
+        let running = Running { task: clock.spawn(async {}), ended, stop };
+        assert_eq!(smol::block_on(running.ended()).exit_code(), 1);
     }
 }

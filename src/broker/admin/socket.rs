@@ -7,8 +7,9 @@ use crate::broker::serve::json_answer;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::BoxFuture;
 use crate::http::{Body, Handler, Peer, read_body};
+use futures_channel::oneshot;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -59,7 +60,7 @@ impl Handler for Office {
             let (head, body) = request.into_parts();
             let read = read_body(body, BODY_BYTES_MAX, &broker.clock, peer.arrival_deadline);
             let done = match read.await {
-                Ok(body) => answer(&broker, &head.method, head.uri.path(), &body).await,
+                Ok(body) => answer_to_the_end(broker, head.method, head.uri, body).await,
                 Err(_) => Err(BrokerError::Invalid("the body did not arrive".to_owned())),
             };
             match done {
@@ -76,6 +77,27 @@ impl Handler for Office {
             }
         })
     }
+}
+
+/// Does what is asked in a task of its own, so that it is done whole whoever still waits for it: a
+/// ban that is written and not carried out would leave its member connected.
+async fn answer_to_the_end(
+    broker: Arc<Broker>,
+    method: Method,
+    uri: Uri,
+    body: Vec<u8>,
+) -> Result<Value, BrokerError> {
+    let (reply, answered) = oneshot::channel();
+    let (clock, alive) = (broker.clock.clone(), broker.alive());
+    let work = async move {
+        // Nobody waiting is fine.
+        let _ = reply.send(answer(&broker, &method, uri.path(), &body).await);
+        drop(alive);
+    };
+    clock.spawn(work).detach();
+    answered.await.unwrap_or_else(|_| {
+        Err(BrokerError::Io("the broker ended before it had answered".to_owned()))
+    })
 }
 
 async fn answer(
@@ -192,4 +214,38 @@ fn shown_check(check: &CheckInfo) -> Value {
         "delivery_without_recipient": check.delivery_without_recipient,
         "mailbox_miscounted": check.mailbox_miscounted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Settings;
+    use crate::broker::route::{Admission, Identity, Lines, Outgoing};
+    use crate::broker::testing::TestBroker;
+    use claudemesh_fsm::negotiate::Concurrent;
+    use futures_lite::future::poll_once;
+    use std::time::Duration;
+
+    #[test]
+    fn an_act_is_carried_out_also_when_nobody_waits_for_its_answer() {
+        let test = TestBroker::new(Settings::default());
+        let member = test.member("id1", &"1".repeat(64));
+        let broker = &test.broker;
+        let (lines, ends) = Lines::new();
+        let identity = Identity { mesh_id: "m".into(), member: member.seq, ..Identity::default() };
+        let admitted = broker.hub.admit(identity, lines, Concurrent::default());
+        assert!(matches!(admitted, Admission::Admitted(_)));
+        let closed = test.run(async {
+            let body = json!({"mesh": "test", "member": "id1", "act": "ban"}).to_string();
+            let uri = Uri::from_static("/member/act");
+            let asked = answer_to_the_end(Arc::clone(broker), Method::POST, uri, body.into_bytes());
+            let mut asked = Box::pin(asked);
+            assert!(poll_once(&mut asked).await.is_none());
+            // The command line died.
+            drop(asked);
+            broker.clock.timeout(Duration::from_secs(10), ends.outgoing.recv()).await
+        });
+        assert!(matches!(closed, Some(Ok(Outgoing::Close(4002, "banned")))), "{closed:?}");
+        assert_eq!(broker.hub.connections(), 0);
+    }
 }

@@ -202,6 +202,24 @@ impl Ledger {
         .await
     }
 
+    /// Whether a session key is bound to a member.
+    pub(crate) async fn is_session_key_of(
+        &self,
+        mesh: &str,
+        pubkey: &str,
+        member: i64,
+    ) -> Result<bool, Error> {
+        let (mesh, pubkey) = (mesh.to_owned(), pubkey.to_owned());
+        self.db
+            .read(move |tx| {
+                let sql =
+                    "SELECT 1 FROM session_key WHERE mesh_id = ? AND pubkey = ? AND member = ?";
+                let key = [(&mesh).into(), (&pubkey).into(), member.into()];
+                Ok(tx.query_row(sql, &key, |row| row.int(0))?.is_some())
+            })
+            .await
+    }
+
     /// Notes that session keys are in use, so that the nightly expiry leaves them alone.
     pub(crate) async fn touch_session_keys(
         &self,

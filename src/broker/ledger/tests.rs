@@ -351,4 +351,16 @@ impl Ledger {
         let filled = self.synced::<_, Error>(move |tx| tx.execute(sql, &[member.into()]));
         assert_eq!(filled.await, Ok(1));
     }
+
+    /// Keeps the writer busy until the other end is dropped.
+    pub(crate) async fn hold_up(&self, until: std::sync::mpsc::Receiver<()>) {
+        let held = move |_: &Tx<'_>| -> Result<bool, Error> { Ok(until.recv().is_err()) };
+        assert_eq!(self.synced(held).await, Ok(true));
+    }
+
+    /// Brings a defect of a statement on its writer's thread.
+    pub(crate) async fn break_down(&self) {
+        let defect = |_: &Tx<'_>| -> Result<(), Error> { panic!("a defect in a job") };
+        assert!(self.synced(defect).await.is_err());
+    }
 }

@@ -28,30 +28,32 @@ pub(crate) struct Rejection {
     pub(crate) code: &'static str,
     pub(crate) message: String,
     pub(crate) close: (u16, &'static str),
+    /// The ledger's failure, if that is why.
+    pub(crate) cause: Option<db::Error>,
 }
 
 impl Rejection {
     /// A refusal whose close reason is its code.
     pub(crate) fn because(code: &'static str) -> Self {
-        Self { code, message: format!("hello rejected: {code}"), close: (POLICY, code) }
+        let message = format!("hello rejected: {code}");
+        Self { code, message, close: (POLICY, code), cause: None }
     }
 
     fn revoked() -> Self {
         let message = "You've been removed from this mesh. Ask its owner for a new invite.";
-        Self { code: "revoked", message: message.to_owned(), close: BANNED }
+        Self { code: "revoked", message: message.to_owned(), close: BANNED, cause: None }
     }
 
     fn banned() -> Self {
         let message = "You're banned from this mesh. Its owner can lift the ban.";
-        Self { code: "banned", message: message.to_owned(), close: BANNED }
+        Self { code: "banned", message: message.to_owned(), close: BANNED, cause: None }
     }
 }
 
 impl From<db::Error> for Rejection {
     fn from(error: db::Error) -> Self {
-        tracing::error!(%error, "the ledger could not answer a hello");
         let message = "the broker's ledger does not answer; try again".to_owned();
-        Self { code: "unavailable", message, close: (1011, "unavailable") }
+        Self { code: "unavailable", message, close: (1011, "unavailable"), cause: Some(error) }
     }
 }
 
@@ -78,7 +80,7 @@ pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Greeted, Rej
     check_signature(&key, &text, &hello.signature)?;
     let member = membership(broker, &hello.mesh_id, &hello.pubkey).await?;
     if let Some(session) = &hello.session_pubkey
-        && !broker.ledger.bind_session_key(&hello.mesh_id, session, member.seq, now).await?
+        && !bind_session_key(broker, &hello.mesh_id, session, member.seq, now).await?
     {
         return Err(Rejection::because("bad_session_pubkey"));
     }
@@ -138,7 +140,7 @@ pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Gree
         return Err(Rejection::because("parent_member_id_mismatch"));
     }
     let (mesh, key) = (&hello.mesh_id, &hello.session_pubkey);
-    if !broker.ledger.bind_session_key(mesh, key, member.seq, now).await? {
+    if !bind_session_key(broker, mesh, key, member.seq, now).await? {
         return Err(Rejection::because("bad_session_pubkey"));
     }
     let mut shown = Map::new();
@@ -169,6 +171,25 @@ pub(super) async fn membership(
         Some(member) if member.banned => Err(Rejection::banned()),
         Some(member) => Ok(member),
     }
+}
+
+/// Binds a session key to its member; `false` when it is somebody else's. That a bound one is in
+/// use again is for the nightly expiry, which asks the hub too: a ledger whose disk is full does not
+/// keep a session it knows from its mail.
+pub(super) async fn bind_session_key(
+    broker: &Broker,
+    mesh: &str,
+    key: &str,
+    member: i64,
+    now: Millis,
+) -> Result<bool, db::Error> {
+    let bound = broker.ledger.bind_session_key(mesh, key, member, now).await;
+    let Err(error) = bound else { return bound };
+    if !broker.ledger.is_session_key_of(mesh, key, member).await? {
+        return Err(error);
+    }
+    broker.ledger_failed(&error);
+    Ok(true)
 }
 
 fn check_skew(timestamp: i64, now: Millis) -> Result<(), Rejection> {

@@ -1,9 +1,9 @@
 //! The pump of a connection: acknowledgements into the ledger, waiting messages out of it.
 
 use super::Peer;
-use crate::broker::keeper;
 use crate::broker::route::ConnectionId;
-use crate::db;
+use crate::broker::{Broker, keeper};
+use futures_lite::future::or;
 use smol::channel::Receiver;
 use std::time::Duration;
 
@@ -11,19 +11,27 @@ use std::time::Duration;
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peer {
-    /// Moves acknowledgements into the ledger and waiting messages out of it.
+    /// Moves acknowledgements into the ledger and waiting messages out of it. Those that the ledger
+    /// does not take wait with their leases, and hold up no mail.
     pub(super) async fn pump(&self, session: &Receiver<ConnectionId>, woken: &Receiver<()>) {
         let Ok(id) = session.recv().await else { return };
         let Some(identity) = self.broker.hub.identity(id) else { return };
         let (hub, ledger) = (&self.broker.hub, &self.broker.ledger);
+        let mut retry_at: Option<Duration> = None;
         loop {
-            let acks = hub.take_acks(id);
+            retry_at = retry_at.filter(|at| self.clock().monotonic() < *at);
+            let acks = if retry_at.is_none() { hub.unstored_acks(id) } else { Vec::new() };
             if !acks.is_empty() {
-                let done = ledger.acknowledge(identity.member, acks.clone()).await;
-                hub.settle_acks(identity.member, &acks, done.is_ok());
-                match done {
-                    Ok(told) => hub.tell_receipts(told),
-                    Err(error) => self.pause_after(error).await,
+                match ledger.acknowledge(identity.member, acks.clone()).await {
+                    Ok(told) => {
+                        self.broker.ledger_works();
+                        hub.settle_acks(id, identity.member, &acks);
+                        hub.tell_receipts(told);
+                    }
+                    Err(error) => {
+                        self.broker.ledger_failed(&error);
+                        retry_at = Some(self.clock().monotonic() + LEDGER_PAUSE);
+                    }
                 }
             } else if let Some(read) = hub.next_read(id) {
                 let found = ledger.waiting(read.mailbox.clone(), read.after_seq, read.limit).await;
@@ -31,31 +39,49 @@ impl Peer {
                     Ok(found) => hub.deliver(id, &read, found, self.clock().monotonic()),
                     Err(error) => {
                         hub.read_failed(id);
-                        self.pause_after(error).await;
+                        self.broker.ledger_failed(&error);
+                        self.clock().sleep(LEDGER_PAUSE).await;
                     }
                 }
-            } else if woken.recv().await.is_err() {
+            } else if !self.wait(woken, retry_at).await {
                 return;
             }
         }
     }
 
-    async fn pause_after(&self, error: db::Error) {
-        tracing::warn!(%error, "the ledger does not answer a connection; trying again");
-        self.clock().sleep(LEDGER_PAUSE).await;
+    /// Until there is something to do; `false` when there never will be.
+    async fn wait(&self, woken: &Receiver<()>, retry_at: Option<Duration>) -> bool {
+        let woken = async { woken.recv().await.is_ok() };
+        let Some(retry_at) = retry_at else { return woken.await };
+        let retry = async {
+            self.clock().sleep_until(retry_at).await;
+            true
+        };
+        or(woken, retry).await
     }
 
     /// The end: leases are free at once, what was acknowledged is still stored.
     pub(super) async fn depart(&self) {
         let Some(id) = self.session() else { return };
         let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
-        keeper::announce_left(&self.broker, departed.crowded_out.into_iter().collect());
-        let ledger = &self.broker.ledger;
-        let stored = ledger.acknowledge(departed.member, departed.acks).await;
-        let stored = stored.map(|told| self.broker.hub.tell_receipts(told));
-        let touched = ledger.touch_member(departed.member, self.clock().now()).await;
-        if let Err(error) = stored.and(touched) {
-            tracing::debug!(%error, "the last words of a connection were not stored");
+        store_last_acks(&self.broker, departed.member, departed.acks).await;
+        keeper::announce_departures(&self.broker, departed.crowded_out.into_iter().collect()).await;
+        let touched = self.broker.ledger.touch_member(departed.member, self.clock().now()).await;
+        if let Err(error) = touched {
+            self.broker.ledger_failed(&error);
         }
+    }
+}
+
+/// Stores what a connection of a member had acknowledged when it ended.
+pub(crate) async fn store_last_acks(broker: &Broker, member: i64, acks: Vec<i64>) {
+    if acks.is_empty() {
+        return;
+    }
+    let stored = broker.ledger.acknowledge(member, acks.clone()).await;
+    broker.hub.settle_last_acks(member, &acks, stored.is_ok());
+    match stored {
+        Ok(told) => broker.hub.tell_receipts(told),
+        Err(error) => broker.ledger_failed(&error),
     }
 }

@@ -5,6 +5,8 @@ use super::{Handled, Peer};
 use crate::broker::ledger::{BY_BROKER, Entry, Member};
 use crate::broker::route::{Admission, ConnectionId, Outgoing};
 use crate::broker::send::system_event;
+use crate::db;
+use crate::wire::hello::Group;
 use crate::wire::{BrokerFrame, HelloAck, SessionHello};
 use claudemesh_fsm::negotiate::Concurrent;
 use serde_json::json;
@@ -32,14 +34,11 @@ impl Peer {
                 return Err(Rejection { close: (4004, reason), ..Rejection::because(reason) });
             }
         };
+        // Whatever ends this connection from here on, `depart` finds it in the hub.
+        self.session.store(arrival.id, Ordering::Relaxed);
         // Whoever ends a membership writes first and closes connections then; we are connected
         // first and read then. Whichever comes first, one of the two sees the other.
-        if let Err(rejection) =
-            hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await
-        {
-            broker.hub.turn_away(arrival.id);
-            return Err(rejection);
-        }
+        hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await?;
         if arrival.other_installs > 0 {
             let act = match policy {
                 Concurrent::PreferNewest => "install_replaced",
@@ -47,14 +46,7 @@ impl Peer {
             };
             self.verdict(&member, act, &identity.session_id).await;
         }
-        self.session.store(arrival.id, Ordering::Relaxed);
-        if !groups.is_empty() {
-            let replace = !identity.is_session;
-            let (mesh, seq) = (&member.mesh_id, member.seq);
-            if !broker.ledger.join_groups(mesh, seq, groups, replace).await? {
-                tracing::debug!(member = %member.id, "a hello names too many groups");
-            }
-        }
+        self.join_groups(&member, groups, !identity.is_session).await?;
         let groups = broker.ledger.groups(member.seq).await?;
         let profile = json!({"roleTag": null, "groups": groups, "messageMode": "push"});
         let ack = HelloAck {
@@ -67,10 +59,7 @@ impl Peer {
         self.drain_as_today(arrival.id).await;
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
         let _ = self.greeted.try_send(arrival.id);
-        // For the roster only: a broker whose disk is full still lets members collect their mail.
-        if let Err(error) = broker.ledger.touch_member(member.seq, self.clock().now()).await {
-            tracing::warn!(%error, "when a member was last seen could not be stored");
-        }
+        broker.hub.set_known(arrival.id);
         if !arrival.was_present && member.visible {
             let data =
                 json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});
@@ -85,6 +74,34 @@ impl Peer {
                 let is_itself = other.routing_key == identity.routing_key;
                 !is_itself && (identity.is_session || other.member != identity.member)
             });
+        }
+        // For the roster only: a broker whose disk is full still lets members collect their mail.
+        if let Err(error) = broker.ledger.touch_member(member.seq, self.clock().now()).await {
+            broker.ledger_failed(&error);
+        }
+        Ok(())
+    }
+
+    /// Puts a member into the groups its hello names; `replace` takes it out of all others. What is
+    /// so already is not written again: a full disk must not keep a member from its mail.
+    async fn join_groups(
+        &self,
+        member: &Member,
+        mut groups: Vec<Group>,
+        replace: bool,
+    ) -> Result<(), db::Error> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let ledger = &self.broker.ledger;
+        let joined = ledger.groups(member.seq).await?;
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        let is_so = match replace {
+            true => groups == joined,
+            false => groups.iter().all(|group| joined.contains(group)),
+        };
+        if !is_so && !ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await? {
+            tracing::debug!(member = %member.id, "a hello names too many groups");
         }
         Ok(())
     }
@@ -112,7 +129,7 @@ impl Peer {
         let detail = Some(newcomer.to_owned());
         let entry = Entry { at, mesh_id, actor, act, subject, detail };
         if let Err(error) = self.broker.ledger.record(entry).await {
-            tracing::warn!(%error, "the audit could not be written");
+            self.broker.ledger_failed(&error);
         }
     }
 

@@ -2,8 +2,8 @@
 //! there any more (`specs/wire.md`).
 
 use super::Peer;
+use super::metered::{Meter, Metered};
 use crate::broker::route::Outgoing;
-use crate::http::Socket;
 use async_tungstenite::WebSocketSender;
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -17,15 +17,16 @@ use std::time::Duration;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// Silence after which a connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
-/// How long a write may make no progress.
+/// How long a write may go on without one byte being taken.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// Frames written with one flush: bounds how long a ping may wait behind them.
 const WRITTEN_AT_ONCE_MAX: usize = 64;
 
-type Sink = WebSocketSender<Socket>;
+type Sink = WebSocketSender<Metered>;
 
 enum Written {
-    More,
+    /// So much of what waited, in bytes.
+    Queued(usize),
     Closed,
 }
 
@@ -34,6 +35,7 @@ impl Peer {
     pub(super) async fn write(
         &self,
         mut sink: Sink,
+        meter: &Meter,
         outgoing: Receiver<Outgoing>,
         drains: channel::Sender<()>,
     ) -> bool {
@@ -58,17 +60,31 @@ impl Peer {
             let writing = async {
                 match next {
                     Some(first) => write_all(&mut sink, first, &outgoing).await,
-                    None => sink.send(Message::Ping(Bytes::new())).await.map(|()| Written::More),
+                    None => ping(&mut sink).await,
                 }
             };
-            match self.clock().timeout(WRITE_STALL_MAX, writing).await {
-                Some(Ok(Written::More)) => {}
-                Some(Ok(Written::Closed)) => return true,
-                Some(Err(_)) | None => return false,
+            let stalled = async {
+                // A slow reader is no dead one: what waits for it is bounded.
+                meter.stalls(self.clock(), WRITE_STALL_MAX).await;
+                None
+            };
+            match or(async { writing.await.ok() }, stalled).await {
+                Some(Written::Queued(bytes)) if self.lines.wrote(bytes) => {
+                    // Whoever was not listened to cannot have been silent.
+                    self.set_heard();
+                    let _ = drains.try_send(());
+                }
+                Some(Written::Queued(_)) => {}
+                Some(Written::Closed) => return true,
+                None => return false,
             }
-            let _ = drains.try_send(());
         }
     }
+}
+
+async fn ping(sink: &mut Sink) -> tungstenite::Result<Written> {
+    sink.send(Message::Ping(Bytes::new())).await?;
+    Ok(Written::Queued(0))
 }
 
 /// Writes a frame and what waits behind it, with one flush.
@@ -78,8 +94,9 @@ async fn write_all(
     outgoing: &Receiver<Outgoing>,
 ) -> tungstenite::Result<Written> {
     let mut next = Some(first);
-    let mut written = 0;
+    let (mut written, mut bytes) = (0, 0);
     while let Some(frame) = next {
+        bytes += frame.weight();
         match frame {
             Outgoing::Frame(text) => sink.feed(Message::Text(text)).await?,
             Outgoing::Close(code, reason) => {
@@ -93,5 +110,5 @@ async fn write_all(
         next = if written < WRITTEN_AT_ONCE_MAX { outgoing.try_recv().ok() } else { None };
     }
     sink.flush().await?;
-    Ok(Written::More)
+    Ok(Written::Queued(bytes))
 }

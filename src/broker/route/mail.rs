@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Messages read from the ledger at once: bounds the memory of one read to 64 frames.
 const READ_MAX: usize = 64;
+/// Acknowledgements stored at once.
+const ACKS_AT_ONCE_MAX: usize = 256;
 
 /// A message in somebody's hands.
 pub(super) struct Lease {
@@ -61,7 +63,7 @@ impl Hub {
         if seq <= connection.cursor {
             return;
         }
-        if connection.progress != Progress::CaughtUp || connection.unacked >= UNACKED_MAX {
+        if connection.progress != Progress::CaughtUp || !connection.takes_mail() {
             state.mark_behind(id);
             return;
         }
@@ -82,7 +84,7 @@ impl Hub {
             && !connection.is_open
         {
             connection.is_open = true;
-            connection.wake();
+            connection.lines.wake();
         }
     }
 
@@ -102,10 +104,11 @@ impl Hub {
             state.taker(member, None) == Some(id)
         };
         let connection = state.connections.get_mut(&id)?;
-        let room = UNACKED_MAX.saturating_sub(connection.unacked);
-        if !connection.is_open || connection.progress != Progress::Behind || room == 0 {
+        let is_behind = connection.is_open && connection.progress == Progress::Behind;
+        if !is_behind || !connection.takes_mail() {
             return None;
         }
+        let room = UNACKED_MAX - connection.unacked;
         connection.progress = Progress::Reading;
         let mailbox = Mailbox {
             member: connection.identity.member,
@@ -120,19 +123,23 @@ impl Hub {
         })
     }
 
-    /// Hands over what a read found.
+    /// Hands over what a read found, as much of it as there is room for.
     pub(crate) fn deliver(&self, id: ConnectionId, read: &Read, found: Vec<Mail>, now: Duration) {
         let state = &mut *self.lock();
-        let was_whole = found.len() < read.limit;
+        let mut was_whole = found.len() < read.limit;
         let member = read.mailbox.member;
         let had_leases = !state.lease_ends.is_empty();
         let mut pushed = 0;
         let mut last = None;
         for mail in found {
+            if state.connections.get(&id).is_none_or(|connection| !connection.takes_mail()) {
+                was_whole = false;
+                break;
+            }
             last = Some(mail.seq);
             let is_leased =
                 state.members.get(&member).is_some_and(|live| live.leases.contains_key(&mail.seq));
-            if !is_leased && state.connections.contains_key(&id) {
+            if !is_leased {
                 state.hand_over(id, member, Parcel::of(mail), now + self.bounds.lease);
                 pushed += 1;
             }
@@ -189,54 +196,74 @@ impl Hub {
         }
         if let Some(connection) = state.connections.get_mut(&id) {
             connection.acks.push(seq);
-            connection.wake();
+            connection.lines.wake();
         }
         None
     }
 
-    /// The acknowledgements of a connection that the ledger has not been told yet.
-    pub(crate) fn take_acks(&self, id: ConnectionId) -> Vec<i64> {
-        let state = &mut *self.lock();
-        state.connections.get_mut(&id).map(|c| std::mem::take(&mut c.acks)).unwrap_or_default()
+    /// The oldest acknowledgements of a connection that the ledger has not been told yet. They stay
+    /// until [`settle_acks`](Self::settle_acks): the ledger may not take them.
+    pub(crate) fn unstored_acks(&self, id: ConnectionId) -> Vec<i64> {
+        let state = self.lock();
+        let acks = state.connections.get(&id).map_or(&[][..], |connection| &connection.acks);
+        acks.iter().take(ACKS_AT_ONCE_MAX).copied().collect()
     }
 
-    /// The ledger has removed these deliveries, or could not: then they are free again.
-    pub(crate) fn settle_acks(&self, member: i64, seqs: &[i64], were_removed: bool) {
+    /// The ledger has removed these deliveries, which [`unstored_acks`](Self::unstored_acks) named.
+    pub(crate) fn settle_acks(&self, id: ConnectionId, member: i64, seqs: &[i64]) {
         let state = &mut *self.lock();
-        if let Some(live) = state.members.get_mut(&member) {
-            // One that was freed and leased anew meanwhile is another lease.
-            live.leases.retain(|seq, lease| !(lease.is_acked && seqs.contains(seq)));
-            if live.connections.is_empty() && live.leases.is_empty() {
-                state.members.remove(&member);
-            }
+        if let Some(connection) = state.connections.get_mut(&id) {
+            connection.acks.drain(..seqs.len());
         }
+        state.end_acked_leases(member, seqs);
+        state.trim_lease_ends();
+    }
+
+    /// The last acknowledgements of a connection that is gone are stored, or never will be: then
+    /// their messages are free again.
+    pub(crate) fn settle_last_acks(&self, member: i64, seqs: &[i64], were_removed: bool) {
+        let state = &mut *self.lock();
+        state.end_acked_leases(member, seqs);
         if !were_removed && let Some(first) = seqs.iter().min() {
             state.rewind_member(member, *first - 1);
         }
         state.trim_lease_ends();
     }
 
-    /// Frees the messages whose lease is over by `now`, so that they are pushed again.
+    /// Frees the messages whose lease is over by `now`, so that they are pushed again. One that is
+    /// acknowledged waits for the ledger, and one that may still be unwritten for its reader: both
+    /// leases start over.
     pub(crate) fn expire_leases(&self, now: Duration) {
         let state = &mut *self.lock();
-        let mut expired = 0;
+        let (mut expired, mut renewed) = (0, Vec::new());
         while let Some((ends, ..)) = state.lease_ends.front()
             && *ends <= now
             && let Some((ends, member, seq)) = state.lease_ends.pop_front()
         {
             let Some(live) = state.members.get_mut(&member) else { continue };
-            if live.leases.get(&seq).is_none_or(|lease| lease.ends != ends) {
+            let Some(lease) = live.leases.get_mut(&seq).filter(|lease| lease.ends == ends) else {
+                continue;
+            };
+            let connections = &mut state.connections;
+            let waits_for_ledger = lease.is_acked && {
+                let mut own = live.connections.iter().filter_map(|id| connections.get(id));
+                own.any(|connection| connection.acks.contains(&seq))
+            };
+            let holder = connections.get_mut(&lease.connection);
+            let is_unwritten = holder.as_ref().is_some_and(|holder| !holder.lines.is_idle());
+            if waits_for_ledger || (is_unwritten && !lease.is_acked) {
+                lease.ends = now + self.bounds.lease;
+                renewed.push((lease.ends, member, seq));
                 continue;
             }
-            let Some(lease) = live.leases.remove(&seq) else { continue };
-            if let Some(holder) = state.connections.get_mut(&lease.connection)
-                && !lease.is_acked
-            {
+            if let Some(holder) = holder.filter(|_| !lease.is_acked) {
                 holder.unacked -= 1;
             }
+            live.leases.remove(&seq);
             state.rewind_member(member, seq - 1);
             expired += 1;
         }
+        state.lease_ends.extend(renewed);
         self.counters.leases_expired.add(expired);
     }
 }
@@ -268,7 +295,7 @@ impl State {
     fn mark_behind(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.progress = Progress::Behind;
-            connection.wake();
+            connection.lines.wake();
         }
     }
 
@@ -290,6 +317,19 @@ impl State {
         self.lease_ends.push_back((ends, member, parcel.seq));
     }
 
+    /// One that was freed and leased anew meanwhile is another lease.
+    fn end_acked_leases(&mut self, member: i64, seqs: &[i64]) {
+        let Some(live) = self.members.get_mut(&member) else { return };
+        for seq in seqs {
+            if live.leases.get(seq).is_some_and(|lease| lease.is_acked) {
+                live.leases.remove(seq);
+            }
+        }
+        if live.connections.is_empty() && live.leases.is_empty() {
+            self.members.remove(&member);
+        }
+    }
+
     fn rewind_member(&mut self, member: i64, to: i64) {
         let Some(live) = self.members.get(&member) else { return };
         for id in &live.connections {
@@ -299,8 +339,8 @@ impl State {
         }
     }
 
-    /// Forgets ends of leases that are over already, so that the list stays as short as what is
-    /// really in flight.
+    /// Forgets the first ends if their leases are over already, so that the keeper does not wake for
+    /// nothing. Those behind a lease that still runs stay in the list as long as it does.
     fn trim_lease_ends(&mut self) {
         while let Some((ends, member, seq)) = self.lease_ends.front() {
             let lease = self.members.get(member).and_then(|live| live.leases.get(seq));

@@ -9,6 +9,8 @@ use std::time::Duration;
 const REPLACED: (u16, &str) = (1000, "session_replaced");
 /// §15.6: the older of two installs.
 const REPLACED_BY_NEWER: (u16, &str) = (4003, "replaced_by_newer_connection");
+/// Connections of one member: it must not take all of its mesh's.
+const CONNECTIONS_PER_MEMBER_MAX: usize = 64;
 /// Presences that one member may leave behind: one that comes and goes under ever new names must
 /// not fill the roster.
 const GHOSTS_PER_MEMBER_MAX: usize = 8;
@@ -32,7 +34,7 @@ pub(crate) struct Arrival {
 /// What became of a wish to be let in.
 pub(crate) enum Admission {
     Admitted(Arrival),
-    /// The mesh has as many connections as it may.
+    /// The mesh has as many connections as it may, or the member has.
     Full,
     /// §15.6, `prefer_oldest`.
     AlreadyConnected,
@@ -53,6 +55,8 @@ pub(crate) struct Expelled {
     pub(crate) closed: usize,
     /// Those, and the presences that had outlived theirs.
     pub(crate) gone: Vec<Identity>,
+    /// Acknowledged and not yet removed from the ledger.
+    pub(crate) acks: Vec<i64>,
 }
 
 impl Hub {
@@ -82,44 +86,53 @@ impl Hub {
         }
         let other_installs = installs.len();
         let closing = if concurrent == Concurrent::PreferNewest { installs } else { Vec::new() };
-        let room = state.rooms.entry(identity.mesh_id.clone()).or_default();
-        let staying = room.connections.len() - same.len() - closing.len();
-        if staying >= self.bounds.connections_max {
+        let going = same.len() + closing.len();
+        let own = state.members.get(&identity.member).map_or(0, |live| live.connections.len());
+        let room = state.rooms.get(&identity.mesh_id).map_or(0, |room| room.connections.len());
+        if room - going >= self.bounds.connections_max || own - going >= CONNECTIONS_PER_MEMBER_MAX
+        {
             return Admission::Full;
         }
-        let mut was_present = false;
+        let (mut was_present, mut acks) = (false, Vec::new());
         for (ids, (code, reason)) in [(&same, REPLACED), (&closing, REPLACED_BY_NEWER)] {
             for id in ids {
                 if let Some(old) = state.remove(*id) {
-                    was_present |= old.identity.routing_key == identity.routing_key;
+                    was_present |= old.is_known && old.identity.routing_key == identity.routing_key;
                     old.send(Outgoing::Close(code, reason));
+                    acks.extend(old.acks);
                 }
             }
         }
-        was_present |= state.lay_ghosts(&identity);
-        let id = state.insert(Connection::new(identity, lines));
+        was_present |= state.lay_ghosts(&identity) | state.is_connected(&identity);
+        let mut newcomer = Connection::new(identity, lines);
+        newcomer.is_known = was_present;
+        // Of the same member: the newcomer's pump stores them before it reads the queue.
+        newcomer.acks = acks;
+        let id = state.insert(newcomer);
         Admission::Admitted(Arrival { id, was_present, other_installs })
     }
 
-    /// A connection ended: its leases are free at once, its presence lasts a while longer. `None`
-    /// when it had been replaced before.
+    /// The others are about to be told that a connection is there.
+    pub(crate) fn set_known(&self, id: ConnectionId) {
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.is_known = true;
+        }
+    }
+
+    /// A connection ended: its leases are free at once, its presence lasts a while longer, unless
+    /// nobody knew of it or the same key is still connected. `None` when it had been replaced before.
     pub(crate) fn depart(&self, id: ConnectionId, now: Duration) -> Option<Departed> {
         let mut state = self.lock();
-        let connection = state.remove(id)?;
+        let Connection { identity, acks, is_known, .. } = state.remove(id)?;
+        let member = identity.member;
+        if !is_known || state.is_connected(&identity) {
+            return Some(Departed { member, acks, crowded_out: None });
+        }
         let until = now + self.bounds.presence_lease;
-        let identity = connection.identity;
-        let mesh_id = identity.mesh_id.clone();
-        state.ghost_ends.push_back((until, mesh_id.clone(), id));
-        let ghosts = &mut state.rooms.entry(mesh_id).or_default().ghosts;
-        let own = |ghost: &Ghost| ghost.identity.member == identity.member;
-        let is_crowded = ghosts.iter().filter(|ghost| own(ghost)).count() >= GHOSTS_PER_MEMBER_MAX;
-        let oldest = ghosts.iter().position(own).filter(|_| is_crowded);
-        let crowded_out = oldest.map(|oldest| ghosts.remove(oldest).identity);
-        let departed = Departed { member: identity.member, acks: connection.acks, crowded_out };
-        ghosts.push(Ghost { serial: id, identity });
+        let crowded_out = state.leave_ghost(until, Ghost { serial: id, identity });
         drop(state);
         self.ring();
-        Some(departed)
+        Some(Departed { member, acks, crowded_out })
     }
 
     /// Removes the presences whose time is up by `now`, and yields them.
@@ -147,10 +160,11 @@ impl Hub {
         let mut state = self.lock();
         let ids = state.members.get(&member).map(|live| live.connections.clone());
         let ids = ids.unwrap_or_default();
-        let mut gone = Vec::new();
+        let (mut gone, mut acks) = (Vec::new(), Vec::new());
         for connection in ids.iter().filter_map(|id| state.remove(*id)) {
             connection.send(Outgoing::Close(close.0, close.1));
             gone.push(connection.identity);
+            acks.extend(connection.acks);
         }
         for room in state.rooms.values_mut() {
             let (theirs, others) = std::mem::take(&mut room.ghosts)
@@ -160,12 +174,7 @@ impl Hub {
             let theirs: Vec<Ghost> = theirs;
             gone.extend(theirs.into_iter().map(|ghost| ghost.identity));
         }
-        Expelled { closed: ids.len(), gone }
-    }
-
-    /// Takes a connection out that should not have been let in, as if it had never been.
-    pub(crate) fn turn_away(&self, id: ConnectionId) {
-        self.lock().remove(id);
+        Expelled { closed: ids.len(), gone, acks }
     }
 
     /// How many connections a member has.
@@ -220,6 +229,9 @@ impl State {
         let identity = &connection.identity;
         if let Some(room) = self.rooms.get_mut(&identity.mesh_id) {
             room.connections.remove(&id);
+            if room.connections.is_empty() && room.ghosts.is_empty() {
+                self.rooms.remove(&identity.mesh_id);
+            }
         }
         if let Some(live) = self.members.get_mut(&identity.member) {
             live.connections.retain(|other| *other != id);
@@ -241,6 +253,22 @@ impl State {
                 connection.rewind(0);
             }
         }
+    }
+
+    /// Keeps the presence of a peer that is gone until `until`, in place of an older one with its
+    /// key. Yields the member's oldest if it has too many.
+    fn leave_ghost(&mut self, until: Duration, ghost: Ghost) -> Option<Identity> {
+        let Identity { mesh_id, member, routing_key, .. } = &ghost.identity;
+        self.ghost_ends.push_back((until, mesh_id.clone(), ghost.serial));
+        let ghosts = &mut self.rooms.entry(mesh_id.clone()).or_default().ghosts;
+        let is_own = |other: &Ghost| other.identity.member == *member;
+        ghosts.retain(|other| !is_own(other) || other.identity.routing_key != *routing_key);
+        let is_crowded =
+            ghosts.iter().filter(|other| is_own(other)).count() >= GHOSTS_PER_MEMBER_MAX;
+        let oldest = ghosts.iter().position(is_own).filter(|_| is_crowded);
+        let crowded_out = oldest.map(|oldest| ghosts.remove(oldest).identity);
+        ghosts.push(ghost);
+        crowded_out
     }
 
     /// Ends the ghosts of a peer that is back. Says whether there was one.

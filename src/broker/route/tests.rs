@@ -1,5 +1,6 @@
 //! The hub's promises, with the time and the ledger's answers played by hand.
 
+use super::lines::{OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
 use crate::broker::ledger::Mail;
 use crate::http::Shutdown;
@@ -11,23 +12,31 @@ const START: Duration = Duration::from_secs(1000);
 
 struct Wire {
     id: ConnectionId,
+    lines: Lines,
     outgoing: Receiver<Outgoing>,
     gone: Shutdown,
-    _woken: Receiver<()>,
+    woken: Receiver<()>,
 }
 
 impl Wire {
+    /// Plays the writer: the next frame, written.
+    fn written(&self) -> Option<Outgoing> {
+        let outgoing = self.outgoing.try_recv().ok()?;
+        self.lines.wrote(outgoing.weight());
+        Some(outgoing)
+    }
+
     /// The ids of the pushes since the last look.
     fn pushed(&self) -> Vec<String> {
         let mut ids = Vec::new();
-        while let Ok(Outgoing::Frame(text)) = self.outgoing.try_recv() {
+        while let Some(Outgoing::Frame(text)) = self.written() {
             ids.push(text.to_string());
         }
         ids
     }
 
     fn closed_with(&self) -> Option<u16> {
-        while let Ok(outgoing) = self.outgoing.try_recv() {
+        while let Some(outgoing) = self.written() {
             if let Outgoing::Close(code, _) = outgoing {
                 return Some(code);
             }
@@ -37,9 +46,12 @@ impl Wire {
 }
 
 fn hub() -> Hub {
-    let bounds =
-        Bounds { lease: LEASE, presence_lease: Duration::from_secs(90), connections_max: 8 };
-    Hub::new(bounds, Arc::default()).0
+    hub_for(8)
+}
+
+fn hub_for(connections_max: usize) -> Hub {
+    let presence_lease = Duration::from_secs(90);
+    Hub::new(Bounds { lease: LEASE, presence_lease, connections_max }, Arc::default()).0
 }
 
 fn identity(member: i64, session_id: &str) -> Identity {
@@ -54,21 +66,21 @@ fn identity(member: i64, session_id: &str) -> Identity {
 }
 
 fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, Admission> {
-    let (out, outgoing) = channel::bounded(OUTGOING_MAX);
-    let (wake, _woken) = channel::bounded(1);
-    let (trigger, gone) = Shutdown::new();
-    let lines = Lines { out, wake, gone: Arc::new(trigger) };
-    match hub.admit(identity, lines, policy) {
-        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, outgoing, gone, _woken }),
+    let (lines, Ends { outgoing, woken, gone }) = Lines::new();
+    match hub.admit(identity, lines.clone(), policy) {
+        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, lines, outgoing, gone, woken }),
         other => Err(other),
     }
 }
 
 /// A connection that is open and caught up.
 fn connect(hub: &Hub, identity: Identity) -> Wire {
-    let Ok(wire) = try_admit(hub, identity, Concurrent::PreferNewest) else {
-        panic!("is admitted")
-    };
+    connect_under(hub, identity, Concurrent::PreferNewest)
+}
+
+fn connect_under(hub: &Hub, identity: Identity, policy: Concurrent) -> Wire {
+    let Ok(wire) = try_admit(hub, identity, policy) else { panic!("is admitted") };
+    hub.set_known(wire.id);
     hub.open(wire.id);
     read(hub, &wire, &[]);
     wire
@@ -94,6 +106,11 @@ fn offer(hub: &Hub, member: i64, seq: i64) {
         client_message_id: None,
         frame: seq.to_string().into(),
     });
+}
+
+/// Plays the pump: the ledger takes what was acknowledged.
+fn store_acks(hub: &Hub, wire: &Wire) {
+    hub.settle_acks(wire.id, 1, &hub.unstored_acks(wire.id));
 }
 
 fn ack(seq: i64) -> ClientAck {
@@ -125,8 +142,7 @@ fn a_lease_that_ends_makes_its_message_free_and_an_acknowledged_one_stays_gone()
     offer(&hub, 1, 2);
     assert_eq!(hub.next_deadline(), Some(START + LEASE));
     assert_eq!(hub.acknowledge(wire.id, &ack(1)), None);
-    let acks = hub.take_acks(wire.id);
-    hub.settle_acks(1, &acks, true);
+    store_acks(&hub, &wire);
     wire.pushed();
     hub.expire_leases(START + LEASE);
     assert_eq!(hub.next_deadline(), None, "nothing leased, nothing to wait for");
@@ -163,7 +179,7 @@ fn never_more_than_so_many_are_unacknowledged() {
     for seq in 1..=10 {
         hub.acknowledge(wire.id, &ack(seq));
     }
-    hub.settle_acks(1, &hub.take_acks(wire.id), true);
+    store_acks(&hub, &wire);
     read(&hub, &wire, &stored);
     assert_eq!(wire.pushed().len(), 10);
 }
@@ -178,6 +194,143 @@ fn one_who_does_not_read_is_let_go_and_holds_nobody_up() {
     }
     assert!(deaf.gone.has_fired());
     assert!(!fine.gone.has_fired());
+}
+
+#[test]
+fn one_who_reads_slowly_gets_no_more_mail_until_it_has_caught_up() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    let page: Outgoing = Outgoing::Frame("x".repeat(OUTGOING_PAUSE_BYTES - 5000).into());
+    assert!(wire.lines.send(page) && wire.lines.has_room(), "one page is no backlog");
+    hub.poke(wire.id);
+    let running = hub.next_read(wire.id).expect("a read");
+    hub.deliver(wire.id, &running, (1..=10).map(mail).collect(), START);
+    assert_eq!(wire.outgoing.len(), 3, "two messages fill it up");
+    offer(&hub, 1, 11);
+    assert_eq!(wire.outgoing.len(), 3);
+    assert!(hub.next_read(wire.id).is_none());
+    while wire.woken.try_recv().is_ok() {}
+    assert_eq!(wire.pushed().len(), 3);
+    assert!(wire.woken.try_recv().is_ok(), "the pump is told that there is room");
+    read(&hub, &wire, &(1..=11).collect::<Vec<_>>());
+    assert_eq!(wire.pushed().len(), 9, "those that waited and the new one");
+}
+
+#[test]
+fn one_who_is_filled_up_by_others_is_let_go_by_bytes_too() {
+    let hub = hub();
+    let deaf = connect(&hub, identity(1, "a"));
+    for _ in 0..17 {
+        assert!(!deaf.gone.has_fired());
+        hub.broadcast("m", &"x".repeat(1024 * 1024).into(), |_| true);
+    }
+    assert!(deaf.gone.has_fired());
+}
+
+#[test]
+fn a_message_that_may_still_be_unwritten_is_not_pushed_again() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    hub.expire_leases(START + LEASE);
+    read(&hub, &wire, &[1]);
+    assert_eq!(wire.pushed(), ["1"], "once");
+    hub.expire_leases(START + LEASE * 2);
+    read(&hub, &wire, &[1]);
+    assert_eq!(wire.pushed().len(), 1, "it was written and not acknowledged");
+}
+
+#[test]
+fn what_is_acknowledged_is_not_pushed_again_while_the_ledger_takes_nothing() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    assert_eq!(wire.pushed(), ["1"]);
+    hub.acknowledge(wire.id, &ack(1));
+    for round in 1..=3 {
+        assert_eq!(hub.unstored_acks(wire.id), [1]);
+        hub.expire_leases(START + LEASE * round);
+        hub.poke(wire.id);
+        read(&hub, &wire, &[1]);
+        assert!(wire.pushed().is_empty());
+    }
+    store_acks(&hub, &wire);
+    assert!(hub.unstored_acks(wire.id).is_empty());
+    assert_eq!(hub.next_deadline(), None);
+}
+
+#[test]
+fn what_one_acknowledged_is_not_lost_with_its_connection() {
+    let hub = hub();
+    let first = connect(&hub, identity(1, "s"));
+    offer(&hub, 1, 1);
+    hub.acknowledge(first.id, &ack(1));
+    let second = connect(&hub, identity(1, "s"));
+    assert_eq!(first.closed_with(), Some(1000), "replaced");
+    assert_eq!(hub.unstored_acks(second.id), [1]);
+    assert_eq!(hub.expel(1, (4001, "kicked")).acks, [1]);
+}
+
+#[test]
+fn receipts_are_for_senders_that_keep_up() {
+    let hub = hub();
+    let wire = connect(&hub, identity(1, "s"));
+    hub.set_wants_receipts(wire.id);
+    let news = || vec![Told { sender: 1, receipt: Receipt::default() }];
+    hub.tell_receipts(news());
+    assert_eq!(wire.pushed().len(), 1);
+    for _ in 0..OUTGOING_MAX / 4 {
+        hub.broadcast("m", &"news".into(), |_| true);
+    }
+    hub.tell_receipts(news());
+    assert_eq!(wire.outgoing.len(), OUTGOING_MAX / 4, "no receipt on top");
+    wire.pushed();
+    hub.tell_receipts(news());
+    assert_eq!(wire.pushed().len(), 1, "again, once it has read");
+}
+
+#[test]
+fn a_member_cannot_take_all_places_of_its_mesh() {
+    let hub = hub_for(1024);
+    let session = |n: usize| Identity {
+        is_session: true,
+        routing_key: format!("k{n}"),
+        ..identity(1, &format!("s{n}"))
+    };
+    let _wires: Vec<Wire> = (0..64).map(|n| connect(&hub, session(n))).collect();
+    let more = try_admit(&hub, session(64), Concurrent::PreferNewest);
+    assert!(matches!(more, Err(Admission::Full)));
+    assert!(try_admit(&hub, session(7), Concurrent::PreferNewest).is_ok(), "it replaces itself");
+    assert!(try_admit(&hub, identity(2, "t"), Concurrent::PreferNewest).is_ok());
+}
+
+#[test]
+fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
+    let hub = hub();
+    let first = connect_under(&hub, identity(1, "a"), Concurrent::Allow);
+    let second = connect_under(&hub, identity(1, "b"), Concurrent::Allow);
+    hub.depart(first.id, START);
+    assert!(hub.present("m").1.is_empty(), "it is connected");
+    assert!(hub.exorcise(START + Duration::from_secs(90)).is_empty());
+    hub.depart(second.id, START + Duration::from_secs(90));
+    assert_eq!(hub.exorcise(START + Duration::from_secs(180)).len(), 1);
+}
+
+#[test]
+fn one_who_goes_before_anybody_was_told_leaves_no_presence() {
+    let hub = hub();
+    let Ok(wire) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+        panic!("is admitted")
+    };
+    assert!(hub.depart(wire.id, START).is_some());
+    assert_eq!((hub.connections(), hub.present("m").1.len()), (0, 0));
+    let known = connect(&hub, identity(1, "s"));
+    hub.depart(known.id, START);
+    let Ok(back) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+        panic!("is admitted")
+    };
+    hub.depart(back.id, START);
+    assert_eq!(hub.present("m").1.len(), 1, "it had been there before");
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! What waits for one connection's reader: bounded in frames and in bytes (§17.1).
+
+use crate::http::{Shutdown, Trigger};
+use async_tungstenite::tungstenite::Utf8Bytes;
+use smol::channel::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Frames that may wait for one connection's reader.
+pub(crate) const OUTGOING_MAX: usize = 2048;
+/// Bytes that may wait for it. Far above the pause, so that only a reader that everybody else fills
+/// up is let go for them.
+const OUTGOING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// While this much waits for a client, nothing more is read from it and no mail is fetched for it:
+/// one answer (3 MiB at the most) and one read of mail may come on top.
+pub(crate) const OUTGOING_PAUSE_BYTES: usize = 2 * 1024 * 1024;
+/// What the smallest frame counts as: 512 of them make a pause.
+const FRAME_BYTES_MIN: usize = OUTGOING_PAUSE_BYTES / 512;
+
+/// What a connection's writer is given.
+#[derive(Debug, Clone)]
+pub(crate) enum Outgoing {
+    Frame(Utf8Bytes),
+    /// The last thing it writes.
+    Close(u16, &'static str),
+}
+
+impl Outgoing {
+    /// What it counts as while it waits, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Frame(text) => text.len().max(FRAME_BYTES_MIN),
+            Self::Close(..) => 0,
+        }
+    }
+}
+
+/// The ends of a connection that the hub holds.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    out: Sender<Outgoing>,
+    /// The weight of what was queued and not written yet.
+    unwritten_bytes: Arc<AtomicUsize>,
+    /// Wakes the connection's pump.
+    wake: Sender<()>,
+    /// Fires when the connection must end without ceremony.
+    gone: Arc<Trigger>,
+}
+
+/// The ends of a connection that its tasks hold.
+pub(crate) struct Ends {
+    pub(crate) outgoing: Receiver<Outgoing>,
+    pub(crate) woken: Receiver<()>,
+    pub(crate) gone: Shutdown,
+}
+
+impl Lines {
+    pub(crate) fn new() -> (Self, Ends) {
+        let (out, outgoing) = channel::bounded(OUTGOING_MAX);
+        let (wake, woken) = channel::bounded(1);
+        let (trigger, gone) = Shutdown::new();
+        let lines = Self { out, unwritten_bytes: Arc::default(), wake, gone: Arc::new(trigger) };
+        (lines, Ends { outgoing, woken, gone })
+    }
+
+    /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
+    /// pushed to it waits in the ledger.
+    pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
+        let weight = outgoing.weight();
+        let unwritten = self.unwritten_bytes.fetch_add(weight, Ordering::Relaxed);
+        let fits = weight == 0 || unwritten < OUTGOING_BYTES_MAX;
+        let is_sent = fits && self.out.try_send(outgoing).is_ok();
+        if !is_sent {
+            self.gone.fire();
+        }
+        is_sent
+    }
+
+    /// Whether the reader keeps up, so that more may be asked of it.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unwritten_bytes.load(Ordering::Relaxed) < OUTGOING_PAUSE_BYTES
+    }
+
+    /// Whether everything that was queued is written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unwritten_bytes.load(Ordering::Relaxed) == 0
+    }
+
+    /// So much of what was queued is written. Whether there is room again where there was none: the
+    /// pump is told, and the reader must be.
+    pub(crate) fn wrote(&self, bytes: usize) -> bool {
+        let unwritten = self.unwritten_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let pause = OUTGOING_PAUSE_BYTES;
+        let has_room_again = unwritten >= pause && unwritten - bytes < pause;
+        if has_room_again {
+            self.wake();
+        }
+        has_room_again
+    }
+
+    pub(crate) fn wake(&self) {
+        // A full channel means the pump is about to look anyway.
+        let _ = self.wake.try_send(());
+    }
+}
