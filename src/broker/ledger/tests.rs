@@ -8,20 +8,20 @@ use smol::future::block_on;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const NOW: Millis = Millis(1_750_000_000_000);
+pub(super) const NOW: Millis = Millis(1_750_000_000_000);
 
-struct Fixture {
+pub(super) struct Fixture {
     _dir: tempfile::TempDir,
-    ledger: Ledger,
-    members: Vec<Member>,
+    pub(super) ledger: Ledger,
+    pub(super) members: Vec<Member>,
 }
 
-fn key(n: usize) -> String {
+pub(super) fn key(n: usize) -> String {
     format!("{n:064x}")
 }
 
 /// A mesh `m` with members 0 to `count` - 1.
-fn fixture(count: usize) -> Fixture {
+pub(super) fn fixture(count: usize) -> Fixture {
     let dir = tempfile::tempdir().expect("a temp dir");
     let ledger = Ledger::open(dir.path()).expect("opens");
     let members = block_on(async {
@@ -57,7 +57,7 @@ impl Fixture {
         }
     }
 
-    fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
+    pub(super) fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
         block_on(self.ledger.accept(self.sender(from), letter, || true, |_| ()))
     }
 
@@ -65,7 +65,7 @@ impl Fixture {
         block_on(self.ledger.queued(self.members[n].seq)).expect("counts")
     }
 
-    fn waiting(&self, n: usize) -> Vec<Mail> {
+    pub(super) fn waiting(&self, n: usize) -> Vec<Mail> {
         let mailbox = Mailbox {
             member: self.members[n].seq,
             routing_key: self.members[n].pubkey.clone(),
@@ -79,7 +79,7 @@ impl Fixture {
     }
 }
 
-fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
+pub(super) fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
     Letter {
         id: format!("b-{id}"),
         client: Some((id.into(), Fingerprint::new([fingerprint; 32]))),
@@ -96,7 +96,7 @@ fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
     }
 }
 
-fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
+pub(super) fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
     match accepted {
         Ok(Accepted::First { recipients, .. }) => recipients.into_iter().map(|(m, _)| m).collect(),
         other => panic!("is not the first: {other:?}"),
@@ -176,14 +176,7 @@ fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
         for (n, name) in [(0, "eng"), (1, "eng/core"), (2, "engine"), (3, "eng")] {
             ledger.join_groups("m", seq(n), group(name), false).await.expect("joins");
         }
-        let topic = TopicRow {
-            id: "t1".into(),
-            name: "deploys".into(),
-            description: None,
-            visibility: "private".into(),
-            member_count: 0,
-            created_at: NOW,
-        };
+        let topic = TopicRow { visibility: "private".into(), ..topic("t1", "deploys") };
         assert!(ledger.create_topic("m", seq(0), topic.clone()).await.expect("creates").1);
         assert!(!ledger.create_topic("m", seq(0), topic).await.expect("finds").1);
     });
@@ -281,18 +274,10 @@ fn a_revoked_member_neither_sends_nor_receives() {
 #[test]
 fn an_invite_is_used_up_and_a_member_burns_none() {
     let broker = fixture(1);
-    let invite = Invite {
-        token: "tok".into(),
-        mesh_id: "m".into(),
-        role: "member".into(),
-        expires_at: NOW.plus(1000),
-        uses_max: 1,
-        created_at: NOW,
-    };
+    invite(&broker);
     let join = |id: &str, n: usize, at: Millis| {
         block_on(broker.ledger.join("tok", "m", id, &key(n), "x", at)).expect("answers")
     };
-    block_on(broker.ledger.insert_invite(invite)).expect("inserts");
     let refused = |joined: Joined| match joined {
         Joined::Refused(problem) => problem.code(),
         other => panic!("joined: {other:?}"),
@@ -303,7 +288,37 @@ fn an_invite_is_used_up_and_a_member_burns_none() {
     assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
 }
 
-fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32) {
+fn topic(id: &str, name: &str) -> TopicRow {
+    TopicRow {
+        id: id.into(),
+        name: name.into(),
+        description: None,
+        visibility: "public".into(),
+        member_count: 0,
+        created_at: NOW,
+    }
+}
+
+/// A public topic `deploys`, led by the first member.
+pub(super) fn create_topic(broker: &Fixture) {
+    let lead = broker.members[0].seq;
+    block_on(broker.ledger.create_topic("m", lead, topic("t1", "deploys"))).expect("creates");
+}
+
+/// An invite `tok` of one use, good for a second.
+fn invite(broker: &Fixture) {
+    let invite = Invite {
+        token: "tok".into(),
+        mesh_id: "m".into(),
+        role: "member".into(),
+        expires_at: NOW.plus(1000),
+        uses_max: 1,
+        created_at: NOW,
+    };
+    assert_eq!(block_on(broker.ledger.insert_invite(invite)), Ok(true));
+}
+
+pub(super) fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32) {
     let pubkey = broker.members[from].pubkey.clone();
     let ids = vec!["unknown".to_owned(), id.to_owned()];
     let found = block_on(broker.ledger.receipts("m", &pubkey, ids)).expect("reads");

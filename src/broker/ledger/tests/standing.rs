@@ -7,19 +7,6 @@ fn deploys(broker: &Fixture, member: usize) -> TopicKey {
     TopicKey { mesh_id: "m".into(), member, topic: "deploys".into() }
 }
 
-fn create_topic(broker: &Fixture) {
-    let new = TopicRow {
-        id: "t1".into(),
-        name: "deploys".into(),
-        description: None,
-        visibility: "public".into(),
-        member_count: 0,
-        created_at: NOW,
-    };
-    let lead = broker.members[0].seq;
-    block_on(broker.ledger.create_topic("m", lead, new)).expect("creates");
-}
-
 #[test]
 fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let broker = fixture(3);
@@ -75,8 +62,8 @@ fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
     let session = key(55);
     block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
     block_on(ledger.bind_session_key("m", &session, member.seq, NOW)).expect("binds");
-    let topic = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
-    assert_eq!(topic, [0_i64; 0]);
+    let reached = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    assert_eq!(reached, [0_i64; 0]);
     for target in [key(1), session] {
         let direct = broker.send(0, letter("direct", 1, Target::Key(target)));
         assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
@@ -121,15 +108,7 @@ fn a_member_cannot_grow_beyond_so_many_groups_and_a_mesh_not_beyond_so_many_topi
     assert_eq!(block_on(ledger.groups(member)).expect("reads").len(), GROUPS_MAX);
     assert_eq!(join(groups(100, 1), true), Ok(true));
     let create = |n: i64| {
-        let new = TopicRow {
-            id: format!("t{n}"),
-            name: format!("n{n}"),
-            description: None,
-            visibility: "public".into(),
-            member_count: 0,
-            created_at: NOW,
-        };
-        block_on(ledger.create_topic("m", member, new))
+        block_on(ledger.create_topic("m", member, topic(&format!("t{n}"), &format!("n{n}"))))
     };
     let fill = |tx: &Tx<'_>| {
         for n in 1..TOPICS_MAX {
