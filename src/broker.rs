@@ -17,6 +17,7 @@
 //! | `peer` | one WebSocket connection and what it may ask |
 //! | `faithful` | today's network instead, for tests of clients |
 //! | `send` | phase B1 and the words of every answer |
+//! | `rate`, `reserve` | how fast a member may send; whether the disk has room |
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
 //! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
@@ -33,6 +34,7 @@ mod membership;
 mod peer;
 mod provision;
 mod rate;
+mod reserve;
 mod route;
 mod send;
 mod serve;
@@ -56,6 +58,7 @@ use files::Lock;
 use futures_lite::future::{or, zip};
 use ledger::Ledger;
 use rate::Limiter;
+use reserve::Reserve;
 use route::{Bounds, Hub};
 use smol::channel::{self, Sender};
 use smol::net::TcpListener;
@@ -89,6 +92,9 @@ pub struct Settings {
     pub undelivered_days: u32,
     /// Connections of one mesh.
     pub connections_per_mesh_max: usize,
+    /// What must stay free on the disk for a message to be taken, in bytes; 0 leaves it to the disk
+    /// to say no.
+    pub disk_reserved_bytes: u64,
     /// Behaves like today's network, faults included: for tests of clients.
     pub faithful: bool,
 }
@@ -102,6 +108,7 @@ impl Default for Settings {
             dedupe_retention_days: Some(365),
             undelivered_days: 30,
             connections_per_mesh_max: 1024,
+            disk_reserved_bytes: 64 << 20,
             faithful: false,
         }
     }
@@ -189,6 +196,7 @@ struct Broker {
     settings: Settings,
     counters: Arc<Counters>,
     limiter: Option<Limiter>,
+    reserve: Reserve,
     /// There only when this broker plays today's network.
     faithful: Option<Faithful>,
     dir: PathBuf,
@@ -247,6 +255,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         ledger: ledger.clone(),
         hub,
         limiter: settings.rate.map(Limiter::new),
+        reserve: Reserve::new(dir.clone(), settings.disk_reserved_bytes),
         faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,

@@ -500,8 +500,41 @@ fn joining_takes_an_invite() {
         let health = http(&broker, client::Request::get("/health")).await;
         let health: Value = serde_json::from_slice(&health.1).expect("json");
         assert_eq!((&health["status"], &health["db"]), (&json!("ok"), &json!("up")));
+        let ready = http(&broker, client::Request::get("/health/ready")).await;
+        assert_eq!((ready.0, ready.1.as_slice()), (200, &br#"{"status":"ready"}"#[..]));
         assert_eq!(http(&broker, client::Request::get("/ws?x=1")).await.0, 404);
         assert_eq!(http(&broker, client::Request::get("/other")).await.0, 404);
+    });
+}
+
+#[test]
+fn a_disk_below_its_reserve_takes_no_message_and_still_answers_a_retry() {
+    let broker = TestBroker::start(Settings::default());
+    let first = block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        from.post(&b.pubkey(), "id", 1).await
+    });
+    // No disk has as much.
+    let broker = broker.restart(Settings { disk_reserved_bytes: 1 << 62, ..Settings::default() });
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        let again = from.post(&b.pubkey(), "id", 1).await;
+        assert_eq!((&again["code"], &again["messageId"]), (&json!(200), &first["messageId"]));
+        let new = from.post(&b.pubkey(), "new", 1).await;
+        assert_eq!((&new["code"], &new["permanent"]), (&json!(503), &json!(false)));
+        let mut to = broker.connect(&b, As::Member, "s-b").await;
+        assert_eq!(to.take().await["messageId"], first["messageId"], "mail is still collected");
+        let ready = http(&broker, client::Request::get("/health/ready")).await;
+        let answer: Value = serde_json::from_slice(&ready.1).expect("json");
+        assert_eq!((ready.0, &answer["status"]), (503, &json!("not_ready")));
+    });
+    let broker = broker.restart(Settings::default());
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        assert_eq!(from.post(&b.pubkey(), "new", 2).await["code"], 201, "the id stayed free");
     });
 }
 

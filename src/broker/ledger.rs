@@ -49,6 +49,11 @@ impl Ledger {
         self.db.close();
     }
 
+    /// Whether the database can be written (`GET /health/ready`).
+    pub(crate) async fn is_writable(&self) -> bool {
+        self.relaxed::<_, Error>(|_| Ok(())).await.is_ok()
+    }
+
     /// Whether the database answers at all (`GET /health`).
     pub(crate) async fn is_up(&self) -> bool {
         self.db

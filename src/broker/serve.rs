@@ -1,4 +1,4 @@
-//! HTTP on the broker's port: `/ws`, `/health`, `/metrics` and `/join` (`specs/wire.md`).
+//! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join` (`specs/wire.md`).
 
 use super::ledger::Joined;
 use super::provision::{self, JoinError};
@@ -36,6 +36,7 @@ async fn route(broker: Arc<Broker>, request: Request<Incoming>, peer: Peer) -> R
     match (request.method(), path.as_str(), token) {
         (&Method::GET, "/ws", _) if !has_query => upgrade(&broker, request),
         (&Method::GET, "/health", _) => health(&broker).await,
+        (&Method::GET, "/health/ready", _) => ready(&broker).await,
         (&Method::GET, "/metrics", _) => {
             text(StatusCode::OK, &broker.counters.render(broker.hub.connections()))
         }
@@ -101,6 +102,20 @@ async fn health(broker: &Broker) -> Response<Body> {
     )
 }
 
+/// Whether a message would be taken now.
+async fn ready(broker: &Broker) -> Response<Body> {
+    let reason = if !broker.reserve.holds(broker.clock.monotonic()) {
+        "the disk is below its reserve"
+    } else if broker.ledger.is_writable().await {
+        return json_answer(StatusCode::OK, &json!({"status": "ready"}));
+    } else {
+        "the ledger cannot be written"
+    };
+    let body = json!({"status": "not_ready", "reason": reason});
+    json_answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// One line for whoever opens a link in a browser: how to join, or why nobody can.
 async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
     match provision::open_token(token) {
         Ok(invite) => {

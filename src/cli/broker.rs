@@ -30,10 +30,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         listen: listen.unwrap_or(settings.broker.listen),
         data_dir,
         public_authority: None,
-        settings: broker::Settings {
-            faithful: parsed.has("faithful"),
-            ..settings_of(&settings.broker)
-        },
+        settings: broker::Settings { faithful: parsed.has("faithful"), ..settings_of(&settings) },
         on_ready: Some(Box::new(move |bound| {
             let url = format!("ws://{bound}/ws");
             let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
@@ -122,7 +119,9 @@ pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
 }
 
 /// The broker's settings from `config.toml`.
-pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings {
+pub(super) fn settings_of(settings: &Settings) -> broker::Settings {
+    let disk_reserved_bytes = settings.disk.reserved_bytes;
+    let settings = &settings.broker;
     broker::Settings {
         lease_ms: settings.lease_ms,
         presence_lease_ms: settings.presence_lease_ms,
@@ -136,6 +135,7 @@ pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings 
         },
         undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
         connections_per_mesh_max: settings.connections_max,
+        disk_reserved_bytes,
         faithful: false,
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Refusal {
         limit: usize,
     },
     RateLimited,
+    /// The disk is below its reserve.
+    DiskFull,
     /// The sender's membership has ended.
     NotAMember,
     /// No member and no session of this mesh ever had the key.
@@ -120,8 +122,8 @@ impl From<Refusal> for NotAccepted {
 }
 
 impl Ledger {
-    /// Accepts one message. `may_send` is asked between B0 and B2, once, for a message that is new
-    /// and well-formed: the rate limit. `after` runs on the writer thread once the commit is
+    /// Accepts one message. `admit` is asked between B0 and B2, once, for a message that is new and
+    /// well-formed: the disk's reserve and the rate limit. `after` runs on the writer thread once the commit is
     /// decided: acks and pushes hang there.
     ///
     /// Waits for room in the writer's queue, then for the commit; once queued, the message is
@@ -130,10 +132,10 @@ impl Ledger {
         &self,
         sender: Sender,
         letter: Letter,
-        may_send: impl FnOnce() -> bool + Send + 'static,
+        admit: impl FnOnce() -> Result<(), Refusal> + Send + 'static,
         after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
     ) -> Result<Accepted, NotAccepted> {
-        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, may_send);
+        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, admit);
         self.db.write(Durability::Synced, job, after).await
     }
 }
@@ -163,7 +165,7 @@ fn accept(
     tx: &Tx<'_>,
     sender: &Sender,
     letter: Letter,
-    may_send: impl FnOnce() -> bool,
+    admit: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<Accepted, NotAccepted> {
     let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| *fingerprint);
     let seen = match &letter.client {
@@ -180,9 +182,7 @@ fn accept(
         Verdict::First | Verdict::Undeduplicated => {}
     }
     let target = letter.checked.clone()?;
-    if !may_send() {
-        return Err(Refusal::RateLimited.into());
-    }
+    admit()?;
     require_membership(tx, sender)?;
     store(tx, sender, letter, &target)
 }

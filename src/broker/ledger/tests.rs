@@ -58,7 +58,7 @@ impl Fixture {
     }
 
     pub(super) fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
-        block_on(self.ledger.accept(self.sender(from), letter, || true, |_| ()))
+        block_on(self.ledger.accept(self.sender(from), letter, || Ok(()), |_| ()))
     }
 
     fn queued(&self, n: usize) -> i64 {
@@ -134,13 +134,13 @@ fn a_known_id_is_answered_before_anything_else_is_looked_at() {
     recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
     let asked = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&asked);
-    let may_send = move || {
+    let admit = move || {
         seen.fetch_add(1, Ordering::Relaxed);
-        false
+        Err(Refusal::RateLimited)
     };
     let bad =
         Letter { checked: Err(Refusal::Invalid("x".into())), ..letter("a", 1, Target::Everyone) };
-    let answer = block_on(broker.ledger.accept(broker.sender(0), bad, may_send, |_| ()));
+    let answer = block_on(broker.ledger.accept(broker.sender(0), bad, admit, |_| ()));
     assert!(matches!(answer, Ok(Accepted::Duplicate(_))));
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the rate limit is not touched");
 }
@@ -160,7 +160,8 @@ fn a_refusal_in_the_transaction_leaves_the_id_free() {
         assert_eq!(refusal, expected);
     }
     let limited = letter("a", 1, Target::Key(key(1)));
-    let limited = block_on(broker.ledger.accept(broker.sender(0), limited, || false, |_| ()));
+    let refuse = || Err(Refusal::RateLimited);
+    let limited = block_on(broker.ledger.accept(broker.sender(0), limited, refuse, |_| ()));
     assert!(matches!(limited, Err(NotAccepted::Refused(Refusal::RateLimited))));
     assert_eq!(recipients(broker.send(0, letter("a", 9, Target::Key(key(1))))).len(), 1);
     assert!(broker.is_whole());
