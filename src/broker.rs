@@ -41,8 +41,9 @@ mod serve;
 #[cfg(test)]
 mod testing;
 
-pub use admin::{Admin, CheckInfo};
+pub use admin::Admin;
 pub use files::stored_port;
+pub use ledger::Check;
 pub use membership::{AuditInfo, KEY_PREFIX_MIN, MemberAct, MemberDone, MemberInfo};
 pub use provision::{
     INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MeshInfo,
@@ -210,7 +211,7 @@ struct Broker {
 
 impl Broker {
     /// Runs the orphan check and counts what it finds.
-    async fn check(&self) -> Result<ledger::Check, db::Error> {
+    async fn check(&self) -> Result<Check, db::Error> {
         let check = self.ledger.check().await?;
         self.counters.orphan_checks.add(1);
         if !check.is_whole() {

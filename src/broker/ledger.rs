@@ -6,6 +6,7 @@
 
 mod accept;
 mod audit;
+mod check;
 mod delivery;
 mod fanout;
 mod members;
@@ -18,11 +19,12 @@ mod topics;
 
 pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 pub(crate) use audit::{BY_BROKER, Entry};
+pub use check::Check;
 pub(crate) use delivery::{Mail, Mailbox};
 pub(crate) use members::{GROUPS_MAX, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
 pub(crate) use receipts::Told;
-pub(crate) use retention::{Check, Retention};
+pub(crate) use retention::Retention;
 pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
 use super::{exit, member};
-use crate::broker::{self, Admin, AuditInfo, BrokerError, CheckInfo};
+use crate::broker::{self, Admin, AuditInfo, BrokerError, Check};
 use crate::clock::iso;
 use crate::config::Settings;
 use crate::http::Shutdown;
@@ -60,19 +60,10 @@ pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let admin = Admin::open(&dir, &context.clock).await?;
         Ok(admin.check().await?)
     })?;
-    let value = json!({
-        "ok": found.is_whole(),
-        "messages": found.messages,
-        "dedupe": found.dedupe,
-        "deliveries": found.deliveries,
-        "dedupe_without_message": found.dedupe_without_message,
-        "message_without_dedupe": found.message_without_dedupe,
-        "delivery_without_message": found.delivery_without_message,
-        "delivery_without_recipient": found.delivery_without_recipient,
-        "mailbox_miscounted": found.mailbox_miscounted,
-    });
-    context.print.answer(&value, || {
-        let CheckInfo { messages, dedupe, deliveries, .. } = found;
+    let mut value = found.to_json();
+    value.insert("ok".to_owned(), found.is_whole().into());
+    context.print.answer(&serde_json::Value::from(value), || {
+        let Check { messages, dedupe, deliveries, .. } = found;
         let sizes = format!("{messages} messages, {dedupe} dedupe rows, {deliveries} deliveries");
         match found.complaints() {
             complaints if complaints.is_empty() => {

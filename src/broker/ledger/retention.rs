@@ -1,4 +1,4 @@
-//! What is forgotten, when, and the proof that the tables agree (§17.1).
+//! What is forgotten, and when (§17.1).
 
 use super::Ledger;
 use crate::db::{Error, Tx};
@@ -22,32 +22,6 @@ pub(crate) struct Expired {
     pub(crate) dedupe: usize,
 }
 
-/// What the orphan check found: sizes, and what does not agree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Check {
-    pub(crate) messages: i64,
-    pub(crate) dedupe: i64,
-    pub(crate) deliveries: i64,
-    /// Dedupe rows that claim a history which is not there.
-    pub(crate) dedupe_without_message: i64,
-    /// Messages with an id whose dedupe row is missing.
-    pub(crate) message_without_dedupe: i64,
-    /// Deliveries of a message that is not there.
-    pub(crate) delivery_without_message: i64,
-    /// Deliveries to a member that is not there, or whose membership has ended.
-    pub(crate) delivery_without_recipient: i64,
-    /// Mailboxes whose count or bytes are not what their queue holds.
-    pub(crate) mailbox_miscounted: i64,
-}
-
-impl Check {
-    /// Whether the tables agree.
-    pub(crate) fn is_whole(&self) -> bool {
-        let Self { messages, dedupe, deliveries, .. } = *self;
-        *self == Self { messages, dedupe, deliveries, ..Self::default() }
-    }
-}
-
 impl Ledger {
     /// Forgets what is past its time, in small transactions.
     pub(crate) async fn expire(&self, now: Millis, keep: Retention) -> Result<Expired, Error> {
@@ -65,55 +39,6 @@ impl Ledger {
         total.dedupe = self.synced(move |tx| forget(tx, now, before)).await?;
         Ok(total)
     }
-
-    /// Proves that dedupe rows, messages, deliveries and counts agree.
-    pub(crate) async fn check(&self) -> Result<Check, Error> {
-        self.db
-            .read(|tx| {
-                Ok(Check {
-                    messages: count(tx, "SELECT count(*) FROM message")?,
-                    dedupe: count(tx, "SELECT count(*) FROM client_message_dedupe")?,
-                    deliveries: count(tx, "SELECT count(*) FROM delivery")?,
-                    dedupe_without_message: count(
-                        tx,
-                        "SELECT count(*) FROM client_message_dedupe d WHERE d.history_available \
-                         AND NOT EXISTS (SELECT 1 FROM message m WHERE m.seq = d.history_id \
-                         AND m.id = d.broker_message_id)",
-                    )?,
-                    message_without_dedupe: count(
-                        tx,
-                        "SELECT count(*) FROM message m WHERE m.client_message_id IS NOT NULL \
-                         AND NOT EXISTS (SELECT 1 FROM client_message_dedupe d \
-                         WHERE d.mesh_id = m.mesh_id \
-                         AND d.sender_member_pubkey = m.sender_member_pubkey \
-                         AND d.client_message_id = m.client_message_id \
-                         AND d.broker_message_id = m.id)",
-                    )?,
-                    delivery_without_message: count(
-                        tx,
-                        "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-                         (SELECT 1 FROM message m WHERE m.seq = d.message_seq)",
-                    )?,
-                    delivery_without_recipient: count(
-                        tx,
-                        "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-                         (SELECT 1 FROM member m WHERE m.seq = d.recipient \
-                         AND m.revoked_at IS NULL)",
-                    )?,
-                    mailbox_miscounted: count(
-                        tx,
-                        "SELECT count(*) FROM mailbox b WHERE (b.queued, b.bytes) <> \
-                         (SELECT count(*), coalesce(sum(d.bytes), 0) FROM delivery d \
-                         WHERE d.recipient = b.member)",
-                    )?,
-                })
-            })
-            .await
-    }
-}
-
-fn count(tx: &Tx<'_>, sql: &'static str) -> Result<i64, Error> {
-    Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or_default())
 }
 
 /// Removes the oldest messages from before `before`. Their ids stay known.
