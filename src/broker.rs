@@ -7,7 +7,7 @@
 //!                                         +--> route.offer ----> the recipients' peers
 //!                     peer <-(pump)---- ledger.waiting           what waited
 //!                     peer --(client_ack)-> route, ledger        the lease ends, the row goes
-//! keeper: leases and presences that end, the nightly expiry      one timer
+//! keeper: leases and presences that end; what is forgotten      two timers, neither waits
 //! ```
 //!
 //! | file | knows |
@@ -284,12 +284,17 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
             office,
         ),
     );
-    let keeping = Box::pin(keeper::keep(Arc::clone(&broker), rings));
+    let keeping = Box::pin(zip(
+        keeper::keep(Arc::clone(&broker), rings),
+        keeper::forget(Arc::clone(&broker)),
+    ));
     Box::pin(or(
         async {
             serving.await;
         },
-        keeping,
+        async {
+            keeping.await;
+        },
     ))
     .await;
     // Nobody new comes in any more; those who are here are told, and finish what they committed.

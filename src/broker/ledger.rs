@@ -5,6 +5,7 @@
 //! connection and no clock; it is told the time.
 
 mod accept;
+mod age;
 mod audit;
 mod check;
 mod delivery;
