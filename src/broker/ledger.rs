@@ -22,7 +22,7 @@ pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 pub(crate) use audit::{BY_BROKER, Entry};
 pub use check::Check;
 pub(crate) use delivery::{Mail, Mailbox};
-pub(crate) use members::{GROUPS_MAX, Joined, Member, MemberState};
+pub(crate) use members::{GROUPS_MAX, GroupError, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
 pub(crate) use receipts::Told;
 pub(crate) use retention::Retention;

@@ -6,6 +6,7 @@
 
 use super::Ledger;
 use super::fanout::{Route, deliver_to_many, deliver_to_one, weight};
+use super::members::is_active;
 use crate::db::{Durability, Error, Param, Tx};
 use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
@@ -208,10 +209,9 @@ fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
 }
 
 fn require_membership(tx: &Tx<'_>, sender: &Sender) -> Result<(), NotAccepted> {
-    let sql = "SELECT 1 FROM member WHERE seq = ? AND revoked_at IS NULL AND banned_at IS NULL";
-    match tx.query_row(sql, &[sender.member.into()], |row| row.int(0))? {
-        Some(_) => Ok(()),
-        None => Err(Refusal::NotAMember.into()),
+    match is_active(tx, sender.member)? {
+        true => Ok(()),
+        false => Err(Refusal::NotAMember.into()),
     }
 }
 

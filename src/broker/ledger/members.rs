@@ -51,6 +51,22 @@ pub(crate) struct MemberState {
     pub(crate) profile: Option<String>,
 }
 
+/// Why a member does not get into groups.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum GroupError {
+    /// It would be in more than [`GROUPS_MAX`].
+    TooMany,
+    /// Its membership has ended or is suspended.
+    NotAMember,
+    Failed(Error),
+}
+
+impl From<Error> for GroupError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// What became of a wish to join.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
@@ -246,23 +262,25 @@ impl Ledger {
         .await
     }
 
-    /// Puts a member into groups; `replace` takes it out of all others first. `false`, and nothing
-    /// done, when it would be in more than [`GROUPS_MAX`].
+    /// Puts a member into groups; `replace` takes it out of all others first.
     pub(crate) async fn join_groups(
         &self,
         mesh: &str,
         member: i64,
         groups: Vec<Group>,
         replace: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), GroupError> {
         let mesh = mesh.to_owned();
         self.synced(move |tx| {
+            if !is_active(tx, member)? {
+                return Err(GroupError::NotAMember);
+            }
             let mut names: BTreeSet<String> = groups.iter().map(|g| g.name.clone()).collect();
             if !replace {
                 names.extend(groups_of(tx, member)?.into_iter().map(|group| group.name));
             }
             if names.len() > GROUPS_MAX {
-                return Ok(false);
+                return Err(GroupError::TooMany);
             }
             if replace {
                 tx.execute("DELETE FROM group_member WHERE member = ?", &[member.into()])?;
@@ -273,7 +291,7 @@ impl Ledger {
                 let role = group.role.as_ref().into();
                 tx.execute(sql, &[(&mesh).into(), (&group.name).into(), member.into(), role])?;
             }
-            Ok(true)
+            Ok(())
         })
         .await
     }
@@ -297,6 +315,13 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// Whether a membership holds in this transaction: whoever ends one writes first and closes
+/// connections then, so that their last requests may still come.
+pub(super) fn is_active(tx: &Tx<'_>, member: i64) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM active_member WHERE seq = ?";
+    Ok(tx.query_row(sql, &[member.into()], |row| row.int(0))?.is_some())
 }
 
 fn groups_of(tx: &Tx<'_>, member: i64) -> Result<Vec<Group>, Error> {

@@ -3,8 +3,11 @@
 use crate::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
-pub(crate) static MIGRATIONS: Migrations =
-    Migrations { name: "ledger", steps: &[STEP_1, STEP_2, RECEIPTS, RETENTION], adoption: None };
+pub(crate) static MIGRATIONS: Migrations = Migrations {
+    name: "ledger",
+    steps: &[STEP_1, STEP_2, RECEIPTS, RETENTION, ACTIVE_MEMBER],
+    adoption: None,
+};
 
 /// `delivery` is the queue: one row per recipient member, gone once acknowledged. `mailbox` counts
 /// it, kept by triggers so that no path can forget. Leases are not here: one belongs to a
@@ -173,3 +176,9 @@ CREATE TABLE trusted_time (
     at INTEGER NOT NULL,
     clock_at INTEGER NOT NULL
 ) STRICT";
+
+/// Whose membership holds now: the one place that says what that means.
+const ACTIVE_MEMBER: &str = "
+CREATE VIEW active_member AS
+    SELECT seq, id, mesh_id, pubkey, display_name, visible FROM member
+    WHERE revoked_at IS NULL AND banned_at IS NULL";

@@ -2,7 +2,7 @@
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
-use crate::broker::ledger::{BY_BROKER, Entry, Member};
+use crate::broker::ledger::{BY_BROKER, Entry, GroupError, Member};
 use crate::broker::route::{Admission, ConnectionId, Outgoing};
 use crate::broker::send::system_event;
 use crate::wire::{BrokerFrame, HelloAck, SessionHello};
@@ -51,8 +51,11 @@ impl Peer {
         if !groups.is_empty() {
             let replace = !identity.is_session;
             let (mesh, seq) = (&member.mesh_id, member.seq);
-            if !broker.ledger.join_groups(mesh, seq, groups, replace).await? {
-                tracing::debug!(member = %member.id, "a hello names too many groups");
+            match broker.ledger.join_groups(mesh, seq, groups, replace).await {
+                Err(GroupError::Failed(error)) => return Err(error.into()),
+                // Who is no member any more is about to be closed.
+                Err(error) => tracing::debug!(member = %member.id, ?error, "groups of a hello"),
+                Ok(()) => {}
             }
         }
         let groups = broker.ledger.groups(member.seq).await?;
