@@ -155,8 +155,8 @@ impl Ledger {
     ) -> Result<Joined, Error> {
         let new = NewMember::of(mesh, id, pubkey, name, now);
         self.synced(move |tx| {
-            if let Some(known) = known_member(tx, &new)? {
-                return readmit(tx, known);
+            if let Some(known) = known_key(tx, &new)? {
+                return Ok(known);
             }
             insert_member(tx, &new, role)?;
             record(tx, &Entry::by_operator(&new.mesh_id, "member_added", &new.id, new.joined_at))?;
@@ -179,8 +179,8 @@ impl Ledger {
         let new = NewMember::of(mesh, id, pubkey, name, now);
         let token = token.to_owned();
         self.synced(move |tx| {
-            if let Some(known) = known_member(tx, &new)? {
-                return readmit(tx, known);
+            if let Some(known) = known_key(tx, &new)? {
+                return Ok(known);
             }
             let role = match use_invite(tx, &token, &new.mesh_id, new.joined_at)? {
                 Ok(role) => role,
@@ -351,9 +351,17 @@ impl NewMember {
     }
 }
 
-fn known_member(tx: &Tx<'_>, new: &NewMember) -> Result<Option<String>, Error> {
+/// What becomes of a key that the mesh knows already. One of a session cannot be a member's too:
+/// what is sent to it would reach the wrong one of the two.
+fn known_key(tx: &Tx<'_>, new: &NewMember) -> Result<Option<Joined>, Error> {
+    let key = [Param::from(&new.mesh_id), Param::from(&new.pubkey)];
     let sql = "SELECT id FROM member WHERE mesh_id = ? AND pubkey = ?";
-    tx.query_row(sql, &[(&new.mesh_id).into(), (&new.pubkey).into()], |row| row.text(0))
+    if let Some(known) = tx.query_row(sql, &key, |row| row.text(0))? {
+        return readmit(tx, known).map(Some);
+    }
+    let sql = "SELECT 1 FROM session_key WHERE mesh_id = ? AND pubkey = ?";
+    let of_a_session = tx.query_row(sql, &key, |row| row.int(0))?;
+    Ok(of_a_session.map(|_| Joined::Refused(InviteProblem::SessionKey)))
 }
 
 /// A key that is known is a member again only if it still is one.

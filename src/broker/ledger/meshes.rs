@@ -42,6 +42,8 @@ pub(crate) enum InviteProblem {
     MemberRevoked,
     /// The invite is good, but this key's membership is suspended.
     MemberBanned,
+    /// The invite is good, but this key is a session's of another member.
+    SessionKey,
 }
 
 impl InviteProblem {
@@ -55,6 +57,9 @@ impl InviteProblem {
             Self::Exhausted => "invite_exhausted",
             Self::MemberRevoked => "member_revoked",
             Self::MemberBanned => "member_banned",
+            Self::SessionKey => {
+                "peer_pubkey is the session key of a member of this mesh: join with a new key"
+            }
         }
     }
 }

@@ -17,6 +17,24 @@ fn members_of_deploys(broker: &Fixture) -> Vec<String> {
 }
 
 #[test]
+fn nobody_becomes_a_member_with_the_session_key_of_another() {
+    let broker = fixture(2);
+    let (ledger, session) = (&broker.ledger, key(55));
+    let bind = || block_on(ledger.bind_session_key("m", &session, broker.members[1].seq, NOW));
+    assert_eq!(bind(), Ok(true));
+    invite(&broker);
+    let joined = block_on(ledger.join("tok", "m", "x", &session, "x", NOW)).expect("answers");
+    let added = block_on(ledger.add_member("m", "x", &session, "x", "member", NOW));
+    for refused in [joined, added.expect("answers")] {
+        let Joined::Refused(problem) = refused else { panic!("is in: {refused:?}") };
+        assert!(problem.code().contains("session key"), "{problem:?}");
+    }
+    assert_eq!(bind(), Ok(true), "the session keeps its key");
+    let other = block_on(ledger.join("tok", "m", "x", &key(56), "x", NOW)).expect("answers");
+    assert_eq!(other, Joined::New("x".into()), "and the invite its use");
+}
+
+#[test]
 fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let broker = fixture(3);
     let (ledger, member) = (&broker.ledger, &broker.members[1]);
