@@ -8,6 +8,7 @@ use async_tungstenite::tungstenite::Message;
 use claudemesh::broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
 use claudemesh::http::client;
 use claudemesh::message::SecretKey;
+use data_encoding::BASE64URL_NOPAD;
 use raw_client::{As, Client, Given, TestBroker, message};
 use serde_json::{Value, json};
 use smol::block_on;
@@ -487,11 +488,14 @@ fn joining_takes_an_invite() {
             assert_eq!(post(bad.to_owned()).await.0, 400);
         }
         assert_eq!(post("x".repeat(65_537)).await.0, 413);
-        // A token that nobody signed.
-        let mut forged = path.clone();
-        forged.truncate(forged.len() - 4);
+        let forged = format!("/join/{}", promoted(&invite.token));
         let forged = http(&broker, client::Request::post_json(forged, join(5))).await;
-        assert_eq!(forged.0, 400);
+        let answer: Value = serde_json::from_slice(&forged.1).expect("json");
+        assert_eq!((forged.0, &answer["error"]), (400, &json!("invite_bad_signature")));
+        let used_up = http(&broker, client::Request::get(path.clone())).await;
+        let words = String::from_utf8(used_up.1).expect("is UTF-8");
+        assert_eq!(used_up.0, 404);
+        assert!(words.starts_with("invite_exhausted: ask"), "{words}");
         let member = raw_client::Member {
             id: joined["memberId"].as_str().expect("an id").into(),
             key: SecretKey::from_seed([3; 32]),
@@ -505,6 +509,15 @@ fn joining_takes_an_invite() {
         assert_eq!(http(&broker, client::Request::get("/ws?x=1")).await.0, 404);
         assert_eq!(http(&broker, client::Request::get("/other")).await.0, 404);
     });
+}
+
+/// The token with another role, which its signature does not cover.
+fn promoted(token: &str) -> String {
+    let json = BASE64URL_NOPAD.decode(token.as_bytes()).expect("is base64");
+    let json = String::from_utf8(json).expect("is UTF-8");
+    let other = json.replace(r#""role":"member""#, r#""role":"admin""#);
+    assert_ne!(other, json);
+    BASE64URL_NOPAD.encode(other.as_bytes())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join` (`specs/wire.md`).
 
-use super::ledger::Joined;
+use super::ledger::{Joined, Mesh};
 use super::provision::{self, JoinError};
 use super::{Broker, peer};
 use crate::clock::BoxFuture;
@@ -117,10 +117,8 @@ async fn ready(broker: &Broker) -> Response<Body> {
 
 /// One line for whoever opens a link in a browser: how to join, or why nobody can.
 async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
-    match provision::open_token(token) {
-        Ok(invite) => {
-            let mesh = provision::check_invite(&broker.ledger, &invite).await;
-            let Ok(mesh) = mesh else { return text(StatusCode::NOT_FOUND, "not found") };
+    match invited(broker, token).await {
+        Ok(mesh) => {
             let line = format!(
                 "An invite to the claudemesh mesh {:?}. Join with: claudemesh join {}\n",
                 mesh.slug,
@@ -128,7 +126,24 @@ async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
             );
             text(StatusCode::OK, &line)
         }
-        Err(_) => text(StatusCode::NOT_FOUND, "not found"),
+        Err(JoinError::Refused(code)) => {
+            let line = format!("{code}: ask whoever sent you this link for a new one\n");
+            text(StatusCode::NOT_FOUND, &line)
+        }
+        Err(JoinError::Failed(error)) => {
+            tracing::error!(%error, "the ledger could not read an invite");
+            text(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment\n")
+        }
+    }
+}
+
+/// The mesh that an invite opens now.
+async fn invited(broker: &Broker, token: &str) -> Result<Mesh, JoinError> {
+    let mesh = provision::check_invite(&broker.ledger, &provision::open_token(token)?).await?;
+    let now = broker.clock.now();
+    match broker.ledger.invite_problem(token, &mesh.id, now).await? {
+        None => Ok(mesh),
+        Some(problem) => Err(JoinError::Refused(problem.code())),
     }
 }
 

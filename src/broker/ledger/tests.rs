@@ -2,6 +2,7 @@
 
 mod standing;
 
+use super::meshes::InviteProblem;
 use super::*;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 use smol::future::block_on;
@@ -285,8 +286,14 @@ fn an_invite_is_used_up_and_a_member_burns_none() {
     };
     assert_eq!(refused(join("late", 50, NOW.plus(1000))), "invite_expired");
     assert_eq!(join("again", 0, NOW), Joined::Already("id0".into()));
+    let problem = |at: Millis| {
+        let problem = block_on(broker.ledger.invite_problem("tok", "m", at)).expect("answers");
+        problem.map(InviteProblem::code)
+    };
+    assert_eq!((problem(NOW), problem(NOW.plus(1000))), (None, Some("invite_expired")));
     assert_eq!(join("new", 50, NOW), Joined::New("new".into()));
     assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
+    assert_eq!(problem(NOW), Some("invite_exhausted"));
 }
 
 fn topic(id: &str, name: &str) -> TopicRow {
