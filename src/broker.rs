@@ -135,6 +135,8 @@ pub struct Options {
 /// Why the broker, or a verb of its administration, failed. The text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerError {
+    /// The directory of a verb holds no ledger.
+    NoLedger(PathBuf),
     /// Another process holds the data directory's lock.
     AlreadyRunning(PathBuf),
     /// The address is taken (§17.3: exit 5).
@@ -167,6 +169,7 @@ impl fmt::Display for BrokerError {
             Self::AlreadyRunning(dir) => {
                 write!(f, "a broker is running on {}", dir.display())
             }
+            Self::NoLedger(dir) => write!(f, "there is no broker's ledger in {}", dir.display()),
             Self::AddressTaken(at) => {
                 write!(f, "{at} is taken by another program: choose another with --listen")
             }

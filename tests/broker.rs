@@ -551,6 +551,19 @@ fn a_disk_below_its_reserve_takes_no_message_and_still_answers_a_retry() {
     });
 }
 
+#[test]
+fn a_directory_without_a_ledger_is_refused_and_stays_empty() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let executor = std::sync::Arc::new(smol::Executor::new());
+    let clock = claudemesh::clock::Clock::real(executor);
+    let opened = block_on(Admin::open(dir.path(), &clock));
+    assert!(matches!(opened.err(), Some(BrokerError::NoLedger(at)) if at == dir.path()));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 0);
+    let made = block_on(Admin::open_or_create(dir.path(), &clock)).expect("makes one");
+    drop(made);
+    assert!(block_on(Admin::open(dir.path(), &clock)).is_ok());
+}
+
 async fn http(broker: &TestBroker, request: client::Request) -> (u16, Vec<u8>) {
     let (host, port) = (broker.addr.ip().to_string(), broker.addr.port());
     let socket = client::connect_tcp(&host, port, &broker.clock, SECOND).await.expect("connects");

@@ -43,8 +43,21 @@ impl Admin {
     /// Reaches the broker of `dir`, or takes its place for a moment.
     ///
     /// # Errors
-    /// When a broker holds the lock and its socket does not answer, or the ledger does not open.
+    /// When `dir` holds no ledger, when a broker holds the lock and its socket does not answer, or
+    /// when the ledger does not open.
     pub async fn open(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
+        // An empty ledger made here would be called whole, and the wrong path never noticed.
+        if !Ledger::is_in(dir) {
+            return Err(BrokerError::NoLedger(dir.to_owned()));
+        }
+        Self::open_or_create(dir, clock).await
+    }
+
+    /// The same, and makes the directory and the ledger where they are missing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for a ledger that is not there.
+    pub async fn open_or_create(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
         let socket = dir.join(SOCKET_NAME);
         let way = match client::connect_unix(&socket, clock, CONNECT_MAX).await {
             Ok(_) => Way::Running(socket),

@@ -47,6 +47,11 @@ impl Ledger {
         Ok(Self { db })
     }
 
+    /// Whether `dir` holds a ledger.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(FILE_NAME).exists()
+    }
+
     /// Finishes what is queued and closes the file. Blocks.
     pub(crate) fn close(&self) {
         self.db.close();

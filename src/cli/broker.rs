@@ -17,6 +17,10 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// What helps where there is no ledger, or none with a mesh.
+pub(super) const NO_LEDGER_HINT: &str =
+    "name its data directory with --data, or make one: claudemesh mesh create";
+
 /// `broker`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let settings = Settings::load(&context.paths.config_toml())?;
@@ -133,7 +137,9 @@ pub(super) fn settings_of(settings: &Settings) -> broker::Settings {
 
 impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
+        let is_elsewhere = matches!(error, BrokerError::NoLedger(_));
         let (exit, code) = match &error {
+            BrokerError::NoLedger(_) => (exit::FAILED, "no_ledger"),
             BrokerError::AlreadyRunning(_) => (exit::CONFLICT, "broker_already_running"),
             BrokerError::AddressTaken(_) => (exit::CONFLICT, "address_taken"),
             BrokerError::Conflict(_) => (exit::CONFLICT, "conflict"),
@@ -144,6 +150,10 @@ impl From<BrokerError> for Failure {
             BrokerError::NotRunning(_) => (exit::FAILED, "broker_not_running"),
             BrokerError::Io(_) => (exit::FAILED, "io"),
         };
-        Self::new(exit, code, error)
+        let failure = Self::new(exit, code, error);
+        if is_elsewhere {
+            return failure.hint(NO_LEDGER_HINT);
+        }
+        failure
     }
 }
