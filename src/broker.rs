@@ -7,7 +7,7 @@
 //!                                         +--> route.offer ----> the recipients' peers
 //!                     peer <-(pump)---- ledger.waiting           what waited
 //!                     peer --(client_ack)-> route, ledger        the lease ends, the row goes
-//! keeper: leases and presences that end, the nightly expiry      one timer
+//! keeper: leases and presences that end; what is forgotten      two timers, neither waits
 //! ```
 //!
 //! | file | knows |
@@ -17,6 +17,7 @@
 //! | `peer` | one WebSocket connection and what it may ask |
 //! | `faithful` | today's network instead, for tests of clients |
 //! | `send` | phase B1 and the words of every answer |
+//! | `rate`, `reserve` | how fast a member may send; whether the disk has room |
 //! | `serve` | the HTTP port: `/ws`, `/health`, `/metrics`, `/join` |
 //! | `provision`, `membership`, `admin` | meshes, invites, members; with or without a running broker |
 //!
@@ -33,14 +34,16 @@ mod membership;
 mod peer;
 mod provision;
 mod rate;
+mod reserve;
 mod route;
 mod send;
 mod serve;
 #[cfg(test)]
 mod testing;
 
-pub use admin::{Admin, CheckInfo};
+pub use admin::Admin;
 pub use files::stored_port;
+pub use ledger::Check;
 pub use membership::{AuditInfo, KEY_PREFIX_MIN, MemberAct, MemberDone, MemberInfo};
 pub use provision::{
     INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MeshInfo,
@@ -57,6 +60,7 @@ use files::Lock;
 use futures_lite::future::{or, zip};
 use ledger::Ledger;
 use rate::Limiter;
+use reserve::Reserve;
 use route::{Bounds, Hub};
 use smol::channel::{self, Receiver, Sender};
 use smol::net::TcpListener;
@@ -91,6 +95,9 @@ pub struct Settings {
     pub undelivered_days: u32,
     /// Connections of one mesh.
     pub connections_per_mesh_max: usize,
+    /// What must stay free on the disk for a message to be taken, in bytes; 0 leaves it to the disk
+    /// to say no.
+    pub disk_reserved_bytes: u64,
     /// Behaves like today's network, faults included: for tests of clients.
     pub faithful: bool,
 }
@@ -104,6 +111,7 @@ impl Default for Settings {
             dedupe_retention_days: Some(365),
             undelivered_days: 30,
             connections_per_mesh_max: 1024,
+            disk_reserved_bytes: 64 << 20,
             faithful: false,
         }
     }
@@ -129,6 +137,8 @@ pub struct Options {
 /// Why the broker, or a verb of its administration, failed. The text is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerError {
+    /// The directory of a verb holds no ledger.
+    NoLedger(PathBuf),
     /// Another process holds the data directory's lock.
     AlreadyRunning(PathBuf),
     /// The address is taken (§17.3: exit 5).
@@ -161,6 +171,7 @@ impl fmt::Display for BrokerError {
             Self::AlreadyRunning(dir) => {
                 write!(f, "a broker is running on {}", dir.display())
             }
+            Self::NoLedger(dir) => write!(f, "there is no broker's ledger in {}", dir.display()),
             Self::AddressTaken(at) => {
                 write!(f, "{at} is taken by another program: choose another with --listen")
             }
@@ -193,6 +204,7 @@ struct Broker {
     limiter: Option<Limiter>,
     /// The ledger does not do what is asked of it.
     ledger_failing: Repeated,
+    reserve: Reserve,
     /// There only when this broker plays today's network.
     faithful: Option<Faithful>,
     dir: PathBuf,
@@ -206,7 +218,7 @@ struct Broker {
 
 impl Broker {
     /// Runs the orphan check and counts what it finds.
-    async fn check(&self) -> Result<ledger::Check, db::Error> {
+    async fn check(&self) -> Result<Check, db::Error> {
         let check = self.ledger.check().await?;
         self.counters.orphan_checks.add(1);
         if !check.is_whole() {
@@ -267,6 +279,7 @@ pub async fn run(options: Options, clock: Clock, shutdown: Shutdown) -> Result<(
         hub,
         limiter: settings.rate.map(Limiter::new),
         ledger_failing: Repeated::default(),
+        reserve: Reserve::new(dir.clone(), settings.disk_reserved_bytes),
         faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
         counters,
         settings,
@@ -310,7 +323,7 @@ async fn serve(
         Ok(())
     };
     let keeping = async {
-        keeper::keep(Arc::clone(&broker), rings).await;
+        zip(keeper::keep(Arc::clone(&broker), rings), keeper::forget(Arc::clone(&broker))).await;
         Ok(())
     };
     let lost = async {

@@ -14,6 +14,7 @@ mod error;
 mod open;
 mod reader;
 mod salvage;
+mod space;
 mod tx;
 mod writer;
 
@@ -22,6 +23,7 @@ pub use condition::Integrity;
 pub use error::{Error, Kind};
 pub use open::{Check, Migrations, check};
 pub use salvage::{Judgement, Note, Rules, Saved, SavedRow, salvage};
+pub use space::Space;
 pub use tx::{Columns, Param, Tx};
 
 use condition::{Alarm, Condition};

@@ -8,6 +8,7 @@ use async_tungstenite::tungstenite::Message;
 use claudemesh::broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
 use claudemesh::http::client;
 use claudemesh::message::SecretKey;
+use data_encoding::BASE64URL_NOPAD;
 use raw_client::{As, Client, Given, TestBroker, message};
 use serde_json::{Value, json};
 use smol::block_on;
@@ -548,11 +549,14 @@ fn joining_takes_an_invite() {
             assert_eq!(post(bad.to_owned()).await.0, 400);
         }
         assert_eq!(post("x".repeat(65_537)).await.0, 413);
-        // A token that nobody signed.
-        let mut forged = path.clone();
-        forged.truncate(forged.len() - 4);
+        let forged = format!("/join/{}", promoted(&invite.token));
         let forged = http(&broker, client::Request::post_json(forged, join(5))).await;
-        assert_eq!(forged.0, 400);
+        let answer: Value = serde_json::from_slice(&forged.1).expect("json");
+        assert_eq!((forged.0, &answer["error"]), (400, &json!("invite_bad_signature")));
+        let used_up = http(&broker, client::Request::get(path.clone())).await;
+        let words = String::from_utf8(used_up.1).expect("is UTF-8");
+        assert_eq!(used_up.0, 404);
+        assert!(words.starts_with("invite_exhausted: ask"), "{words}");
         let member = raw_client::Member {
             id: joined["memberId"].as_str().expect("an id").into(),
             key: SecretKey::from_seed([3; 32]),
@@ -561,9 +565,64 @@ fn joining_takes_an_invite() {
         let health = http(&broker, client::Request::get("/health")).await;
         let health: Value = serde_json::from_slice(&health.1).expect("json");
         assert_eq!((&health["status"], &health["db"]), (&json!("ok"), &json!("up")));
+        let ready = http(&broker, client::Request::get("/health/ready")).await;
+        assert_eq!((ready.0, ready.1.as_slice()), (200, &br#"{"status":"ready"}"#[..]));
         assert_eq!(http(&broker, client::Request::get("/ws?x=1")).await.0, 404);
         assert_eq!(http(&broker, client::Request::get("/other")).await.0, 404);
     });
+}
+
+/// The token with another role, which its signature does not cover.
+fn promoted(token: &str) -> String {
+    let json = BASE64URL_NOPAD.decode(token.as_bytes()).expect("is base64");
+    let json = String::from_utf8(json).expect("is UTF-8");
+    let other = json.replace(r#""role":"member""#, r#""role":"admin""#);
+    assert_ne!(other, json);
+    BASE64URL_NOPAD.encode(other.as_bytes())
+}
+
+#[test]
+fn a_disk_below_its_reserve_takes_no_message_and_still_answers_a_retry() {
+    let broker = TestBroker::start(Settings::default());
+    let first = block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        from.post(&b.pubkey(), "id", 1).await
+    });
+    // No disk has as much.
+    let broker = broker.restart(Settings { disk_reserved_bytes: 1 << 62, ..Settings::default() });
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        let again = from.post(&b.pubkey(), "id", 1).await;
+        assert_eq!((&again["code"], &again["messageId"]), (&json!(200), &first["messageId"]));
+        let new = from.post(&b.pubkey(), "new", 1).await;
+        assert_eq!((&new["code"], &new["permanent"]), (&json!(503), &json!(false)));
+        let mut to = broker.connect(&b, As::Member, "s-b").await;
+        assert_eq!(to.take().await["messageId"], first["messageId"], "mail is still collected");
+        let ready = http(&broker, client::Request::get("/health/ready")).await;
+        let answer: Value = serde_json::from_slice(&ready.1).expect("json");
+        assert_eq!((ready.0, &answer["status"]), (503, &json!("not_ready")));
+    });
+    let broker = broker.restart(Settings::default());
+    block_on(async {
+        let (a, b) = (broker.member(1).await, broker.member(2).await);
+        let mut from = broker.connect(&a, As::Member, "s").await;
+        assert_eq!(from.post(&b.pubkey(), "new", 2).await["code"], 201, "the id stayed free");
+    });
+}
+
+#[test]
+fn a_directory_without_a_ledger_is_refused_and_stays_empty() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let executor = std::sync::Arc::new(smol::Executor::new());
+    let clock = claudemesh::clock::Clock::real(executor);
+    let opened = block_on(Admin::open(dir.path(), &clock));
+    assert!(matches!(opened.err(), Some(BrokerError::NoLedger(at)) if at == dir.path()));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 0);
+    let made = block_on(Admin::open_or_create(dir.path(), &clock)).expect("makes one");
+    drop(made);
+    assert!(block_on(Admin::open(dir.path(), &clock)).is_ok());
 }
 
 async fn http(broker: &TestBroker, request: client::Request) -> (u16, Vec<u8>) {

@@ -11,7 +11,6 @@ use super::provision::{self, InviteInfo, InviteWish, MeshInfo};
 use super::{BrokerError, Lock, authority_of, stored_port};
 use crate::clock::Clock;
 use crate::http::client;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -25,64 +24,6 @@ pub(super) const AUDIT_MAX: u32 = 200;
 const PORT_DEFAULT: u16 = 7900;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-
-/// What the orphan check found (§17.1): sizes, and what does not agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-pub struct CheckInfo {
-    /// Messages that are kept.
-    pub messages: i64,
-    /// Ids that are remembered.
-    pub dedupe: i64,
-    /// Messages that wait for somebody, once per recipient.
-    pub deliveries: i64,
-    /// Dedupe rows that claim a history which is not there.
-    pub dedupe_without_message: i64,
-    /// Messages with an id whose dedupe row is missing.
-    pub message_without_dedupe: i64,
-    /// Deliveries of a message that is not there.
-    pub delivery_without_message: i64,
-    /// Deliveries to a member that is not there, or whose membership has ended.
-    pub delivery_without_recipient: i64,
-    /// Members whose count of waiting messages, or of their bytes, is wrong.
-    pub mailbox_miscounted: i64,
-}
-
-impl CheckInfo {
-    /// Whether the tables agree.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.complaints().is_empty()
-    }
-
-    /// What does not agree, one sentence each.
-    #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
-        let found = [
-            (self.dedupe_without_message, "ids claim a message that is not there"),
-            (self.message_without_dedupe, "messages have an id that is not remembered"),
-            (self.delivery_without_message, "deliveries are of a message that is not there"),
-            (self.delivery_without_recipient, "deliveries are to a member that is not there"),
-            (self.mailbox_miscounted, "members have a wrong count or size of waiting messages"),
-        ];
-        let found = found.into_iter().filter(|(count, _)| *count != 0);
-        found.map(|(count, what)| format!("{count} {what}")).collect()
-    }
-}
-
-impl From<Check> for CheckInfo {
-    fn from(check: Check) -> Self {
-        Self {
-            messages: check.messages,
-            dedupe: check.dedupe,
-            deliveries: check.deliveries,
-            dedupe_without_message: check.dedupe_without_message,
-            message_without_dedupe: check.message_without_dedupe,
-            delivery_without_message: check.delivery_without_message,
-            delivery_without_recipient: check.delivery_without_recipient,
-            mailbox_miscounted: check.mailbox_miscounted,
-        }
-    }
-}
 
 /// Somebody who may administer the broker of one data directory.
 pub struct Admin {
@@ -102,8 +43,21 @@ impl Admin {
     /// Reaches the broker of `dir`, or takes its place for a moment.
     ///
     /// # Errors
-    /// When a broker holds the lock and its socket does not answer, or the ledger does not open.
+    /// When `dir` holds no ledger, when a broker holds the lock and its socket does not answer, or
+    /// when the ledger does not open.
     pub async fn open(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
+        // An empty ledger made here would be called whole, and the wrong path never noticed.
+        if !Ledger::is_in(dir) {
+            return Err(BrokerError::NoLedger(dir.to_owned()));
+        }
+        Self::open_or_create(dir, clock).await
+    }
+
+    /// The same, and makes the directory and the ledger where they are missing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for a ledger that is not there.
+    pub async fn open_or_create(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
         let socket = dir.join(SOCKET_NAME);
         let way = match client::connect_unix(&socket, clock, CONNECT_MAX).await {
             Ok(_) => Way::Running(socket),
@@ -263,10 +217,10 @@ impl Admin {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn check(&self) -> Result<CheckInfo, BrokerError> {
+    pub async fn check(&self) -> Result<Check, BrokerError> {
         match &self.way {
             Way::Running(socket) => self.get(socket, "/check").await,
-            Way::Alone(ledger, _) => Ok(ledger.check().await?.into()),
+            Way::Alone(ledger, _) => Ok(ledger.check().await?),
         }
     }
 

@@ -1,40 +1,88 @@
-//! What happens by itself: leases that end, presences that fade, and the nightly expiry (§17.1).
-//! One task, one timer, armed to the next deadline; while nothing is leased it sleeps till night.
+//! What happens by itself: leases that end and presences that fade, with one timer armed to the next
+//! deadline; and beside it what is forgotten (§17.1), so that no lease waits for a night's work.
 
 use super::Broker;
 use super::ledger::Retention;
 use super::route::Identity;
 use super::send::system_event;
-use futures_lite::future::or;
+use crate::db;
+use futures_lite::future::{or, zip};
 use serde_json::json;
 use smol::channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// From the start to the first expiry: late enough not to slow the start.
-const FIRST_EXPIRY_AFTER: Duration = Duration::from_secs(5 * 60);
+/// From the start to the first work on the tables: late enough not to slow the start.
+const FIRST_AFTER: Duration = Duration::from_secs(5 * 60);
 /// Between expiries.
 const EXPIRY_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between looks for messages that everybody has.
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+/// From a failure to the next try: a disk that is full for a moment must not cost a night.
+const RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// Keeps the broker in order until it is dropped. `rings` says when there is a new first deadline.
+/// Ends leases and presences until it is dropped. `rings` says when there is a new first deadline.
 pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
     let clock = &broker.clock;
-    let mut expiry_at = clock.monotonic() + FIRST_EXPIRY_AFTER;
     loop {
-        let next = broker.hub.next_deadline().map_or(expiry_at, |at| at.min(expiry_at));
+        let due = async {
+            match broker.hub.next_deadline() {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let rung = async {
             // The hub lives as long as this task, so the channel stays open.
             let _ = rings.recv().await;
         };
-        or(clock.sleep_until(next), rung).await;
+        or(due, rung).await;
         let now = clock.monotonic();
         broker.hub.expire_leases(now);
         announce_departures(&broker, broker.hub.exorcise(now)).await;
-        if now >= expiry_at {
-            expiry_at = now + EXPIRY_EVERY;
-            expire(&broker).await;
+    }
+}
+
+/// Work on the ledger that comes round.
+#[derive(Clone, Copy)]
+enum Chore {
+    Expire,
+    Sweep,
+}
+
+impl Chore {
+    const fn every(self) -> Duration {
+        match self {
+            Self::Expire => EXPIRY_EVERY,
+            Self::Sweep => SWEEP_EVERY,
         }
+    }
+
+    async fn run(self, broker: &Broker) -> Result<(), db::Error> {
+        match self {
+            Self::Expire => expire(broker).await,
+            Self::Sweep => sweep(broker).await,
+        }
+    }
+}
+
+/// Forgets what nobody needs any more, until it is dropped.
+pub(crate) async fn forget(broker: Arc<Broker>) {
+    zip(repeat(&broker, Chore::Expire), repeat(&broker, Chore::Sweep)).await;
+}
+
+/// Does a chore again and again; one that failed is tried again soon.
+async fn repeat(broker: &Broker, chore: Chore) {
+    let mut pause = FIRST_AFTER;
+    loop {
+        broker.clock.sleep(pause).await;
+        pause = match chore.run(broker).await {
+            Ok(()) => chore.every(),
+            Err(error) => {
+                tracing::error!(%error, "the ledger could not be made smaller; next try in minutes");
+                RETRY_AFTER
+            }
+        };
     }
 }
 
@@ -65,26 +113,31 @@ pub(crate) fn announce_left(broker: &Broker, left: Vec<Identity>) {
 }
 
 /// Forgets what is past its time, and proves that the rest agrees. A session key that is connected
-/// is in use, however long ago it said hello.
-pub(crate) async fn expire(broker: &Broker) {
+/// is in use, however long ago it said hello: expiring without noting that would forget it.
+///
+/// # Errors
+/// The ledger's; what was forgotten before stays so.
+pub(crate) async fn expire(broker: &Broker) -> Result<(), db::Error> {
     let days = u64::from(broker.settings.undelivered_days);
     let keep = Retention { message_ms: days * MS_PER_DAY };
     let now = broker.clock.now();
-    if let Err(error) = broker.ledger.touch_session_keys(broker.hub.session_keys(), now).await {
-        // Expiring without it would forget keys that are in use.
-        tracing::error!(%error, "the nightly expiry was put off");
-        return;
+    broker.ledger.touch_session_keys(broker.hub.session_keys(), now).await?;
+    let expired = broker.ledger.expire(now, keep).await?;
+    tracing::info!(
+        messages = expired.messages,
+        undelivered = expired.undelivered,
+        dedupe = expired.dedupe,
+        session_keys = expired.session_keys,
+        "expired what was past its time"
+    );
+    broker.check().await.map(drop)
+}
+
+/// Lets go of the messages that everybody has.
+async fn sweep(broker: &Broker) -> Result<(), db::Error> {
+    let messages = broker.ledger.sweep(broker.clock.now()).await?;
+    if messages > 0 {
+        tracing::info!(messages, "let go of what everybody has");
     }
-    match broker.ledger.expire(now, keep).await {
-        Ok(expired) => tracing::info!(
-            messages = expired.messages,
-            undelivered = expired.undelivered,
-            dedupe = expired.dedupe,
-            "expired what was past its time"
-        ),
-        Err(error) => tracing::error!(%error, "the nightly expiry failed"),
-    }
-    if let Err(error) = broker.check().await {
-        tracing::error!(%error, "the orphan check failed");
-    }
+    Ok(())
 }

@@ -5,7 +5,9 @@
 //! connection and no clock; it is told the time.
 
 mod accept;
+mod age;
 mod audit;
+mod check;
 mod delivery;
 mod fanout;
 mod members;
@@ -18,11 +20,12 @@ mod topics;
 
 pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
 pub(crate) use audit::{BY_BROKER, Entry};
+pub use check::Check;
 pub(crate) use delivery::{Mail, Mailbox};
-pub(crate) use members::{GROUPS_MAX, Joined, Member, MemberState};
+pub(crate) use members::{GROUPS_MAX, GroupError, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
 pub(crate) use receipts::Told;
-pub(crate) use retention::{Check, Retention};
+pub(crate) use retention::Retention;
 pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 
 use crate::db::{Db, Driver, Durability, Error, Tx};
@@ -44,6 +47,11 @@ impl Ledger {
         Ok(Self { db })
     }
 
+    /// Whether `dir` holds a ledger.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(FILE_NAME).exists()
+    }
+
     /// Finishes what is queued and closes the file. Blocks.
     pub(crate) fn close(&self) {
         self.db.close();
@@ -52,6 +60,11 @@ impl Ledger {
     /// Completes when a thread of the ledger panicked: nothing works any more then.
     pub(crate) async fn lost(&self) {
         self.db.lost().await;
+    }
+
+    /// Whether the database can be written (`GET /health/ready`).
+    pub(crate) async fn is_writable(&self) -> bool {
+        self.relaxed::<_, Error>(|_| Ok(())).await.is_ok()
     }
 
     /// Whether the database answers at all (`GET /health`).

@@ -36,7 +36,7 @@ pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, fra
         reply(&lines, refused(refusal), correlation, client_id);
         return;
     }
-    let may_send = rate_limit(broker, &sender, letter.client.as_ref().map(|(id, _)| id.clone()));
+    let admit = admission(broker, &sender, letter.client.as_ref().map(|(id, _)| id.clone()));
     let after = {
         let (broker, sender) = (Arc::clone(broker), sender.clone());
         move |outcome: &Result<Accepted, NotAccepted>| {
@@ -47,7 +47,7 @@ pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, fra
         }
     };
     // The answer went out in `after`; awaiting only bounds what this connection has in flight.
-    let _ = broker.ledger.accept(sender, letter, may_send, after).await;
+    let _ = broker.ledger.accept(sender, letter, admit, after).await;
 }
 
 fn letter(broker: &Broker, frame: Send) -> Letter {
@@ -142,15 +142,23 @@ fn is_base64(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=-_".contains(&byte))
 }
 
-fn rate_limit(
+/// What is asked of a message that is new: room on the disk first, because a message that nobody
+/// can store should cost no token.
+fn admission(
     broker: &Arc<Broker>,
     sender: &Sender,
     id: Option<String>,
-) -> impl FnOnce() -> bool + std::marker::Send + use<> {
+) -> impl FnOnce() -> Result<(), Refusal> + std::marker::Send + use<> {
     let (broker, member) = (Arc::clone(broker), sender.member);
     move || {
-        let Some(limiter) = &broker.limiter else { return true };
-        limiter.take(member, id.as_deref(), broker.clock.monotonic())
+        let now = broker.clock.monotonic();
+        if !broker.reserve.holds(now) {
+            return Err(Refusal::DiskFull);
+        }
+        match &broker.limiter {
+            Some(limiter) if !limiter.take(member, id.as_deref(), now) => Err(Refusal::RateLimited),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -270,8 +278,7 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
         }
         Err(NotAccepted::Failed(error)) => {
             broker.ledger_failed(error);
-            let words = "the broker cannot store messages just now; try again".to_owned();
-            Ack { error: Some(words), code: Some(503), permanent: Some(false), ..Ack::default() }
+            passing()
         }
     }
 }
@@ -279,7 +286,10 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
 /// Whether a refusal came after the rate limit was asked.
 fn is_b2(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::Invalid(_) | Refusal::TooLarge { .. } | Refusal::RateLimited => false,
+        Refusal::Invalid(_)
+        | Refusal::TooLarge { .. }
+        | Refusal::RateLimited
+        | Refusal::DiskFull => false,
         Refusal::NotAMember
         | Refusal::UnknownRecipient
         | Refusal::BannedRecipient
@@ -299,6 +309,7 @@ fn refused(refusal: &Refusal) -> Ack {
             (413, true, format!("payload too large: {bytes} bytes > MAX_MESSAGE_BYTES={limit}"))
         }
         Refusal::RateLimited => (429, false, "rate limit: slow down".to_owned()),
+        Refusal::DiskFull => return passing(),
         Refusal::NotAMember => (403, true, "not a member: the membership has ended".to_owned()),
         Refusal::UnknownRecipient => {
             let words = "unknown recipient: targetSpec must be a member's or a session's 64-hex key, @group, #topic or *";
@@ -317,6 +328,12 @@ fn refused(refusal: &Refusal) -> Ack {
         }
     };
     Ack { error: Some(words), code: Some(code), permanent: Some(is_permanent), ..Ack::default() }
+}
+
+/// Nothing can be stored just now, and that may pass.
+fn passing() -> Ack {
+    let words = "the broker cannot store messages just now; try again".to_owned();
+    Ack { error: Some(words), code: Some(503), permanent: Some(false), ..Ack::default() }
 }
 
 /// An ack for a `send` that could not even be read.

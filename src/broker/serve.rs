@@ -1,6 +1,6 @@
-//! HTTP on the broker's port: `/ws`, `/health`, `/metrics` and `/join` (`specs/wire.md`).
+//! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join` (`specs/wire.md`).
 
-use super::ledger::Joined;
+use super::ledger::{Joined, Mesh};
 use super::provision::{self, JoinError};
 use super::{Broker, peer};
 use crate::clock::BoxFuture;
@@ -36,6 +36,7 @@ async fn route(broker: Arc<Broker>, request: Request<Incoming>, peer: Peer) -> R
     match (request.method(), path.as_str(), token) {
         (&Method::GET, "/ws", _) if !has_query => upgrade(&broker, request),
         (&Method::GET, "/health", _) => health(&broker).await,
+        (&Method::GET, "/health/ready", _) => ready(&broker).await,
         (&Method::GET, "/metrics", _) => {
             text(StatusCode::OK, &broker.counters.render(broker.hub.connections()))
         }
@@ -101,11 +102,23 @@ async fn health(broker: &Broker) -> Response<Body> {
     )
 }
 
+/// Whether a message would be taken now.
+async fn ready(broker: &Broker) -> Response<Body> {
+    let reason = if !broker.reserve.holds(broker.clock.monotonic()) {
+        "the disk is below its reserve"
+    } else if broker.ledger.is_writable().await {
+        return json_answer(StatusCode::OK, &json!({"status": "ready"}));
+    } else {
+        "the ledger cannot be written"
+    };
+    let body = json!({"status": "not_ready", "reason": reason});
+    json_answer(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// One line for whoever opens a link in a browser: how to join, or why nobody can.
 async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
-    match provision::open_token(token) {
-        Ok(invite) => {
-            let mesh = provision::check_invite(&broker.ledger, &invite).await;
-            let Ok(mesh) = mesh else { return text(StatusCode::NOT_FOUND, "not found") };
+    match invited(broker, token).await {
+        Ok(mesh) => {
             let line = format!(
                 "An invite to the claudemesh mesh {:?}. Join with: claudemesh join {}\n",
                 mesh.slug,
@@ -113,7 +126,24 @@ async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
             );
             text(StatusCode::OK, &line)
         }
-        Err(_) => text(StatusCode::NOT_FOUND, "not found"),
+        Err(JoinError::Refused(code)) => {
+            let line = format!("{code}: ask whoever sent you this link for a new one\n");
+            text(StatusCode::NOT_FOUND, &line)
+        }
+        Err(JoinError::Failed(error)) => {
+            tracing::error!(%error, "the ledger could not read an invite");
+            text(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment\n")
+        }
+    }
+}
+
+/// The mesh that an invite opens now.
+async fn invited(broker: &Broker, token: &str) -> Result<Mesh, JoinError> {
+    let mesh = provision::check_invite(&broker.ledger, &provision::open_token(token)?).await?;
+    let now = broker.clock.now();
+    match broker.ledger.invite_problem(token, &mesh.id, now).await? {
+        None => Ok(mesh),
+        Some(problem) => Err(JoinError::Refused(problem.code())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A broker without its port, for tests of its parts: a real ledger and a real hub.
 
-use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Settings};
+use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Reserve, Settings};
 use crate::broker::ledger::{Member, Mesh};
 use crate::clock::Clock;
 use crate::http::Slots;
@@ -33,6 +33,7 @@ impl TestBroker {
             hub: Hub::new(bounds, Arc::clone(&counters)).0,
             limiter: settings.rate.map(Limiter::new),
             ledger_failing: Repeated::default(),
+            reserve: Reserve::new(dir.path().to_owned(), settings.disk_reserved_bytes),
             faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
             counters,
             settings,

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
 use super::{exit, member};
-use crate::broker::{self, Admin, AuditInfo, BrokerError, CheckInfo};
+use crate::broker::{self, Admin, AuditInfo, BrokerError, Check};
 use crate::clock::iso;
 use crate::config::Settings;
 use crate::http::Shutdown;
@@ -16,6 +16,10 @@ use futures_lite::{StreamExt, future};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// What helps where there is no ledger, or none with a mesh.
+pub(super) const NO_LEDGER_HINT: &str =
+    "name its data directory with --data, or make one: claudemesh mesh create";
 
 /// `broker`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -30,10 +34,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         listen: listen.unwrap_or(settings.broker.listen),
         data_dir,
         public_authority: None,
-        settings: broker::Settings {
-            faithful: parsed.has("faithful"),
-            ..settings_of(&settings.broker)
-        },
+        settings: broker::Settings { faithful: parsed.has("faithful"), ..settings_of(&settings) },
         on_ready: Some(Box::new(move |bound| {
             let url = format!("ws://{bound}/ws");
             let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
@@ -63,19 +64,10 @@ pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let admin = Admin::open(&dir, &context.clock).await?;
         Ok(admin.check().await?)
     })?;
-    let value = json!({
-        "ok": found.is_whole(),
-        "messages": found.messages,
-        "dedupe": found.dedupe,
-        "deliveries": found.deliveries,
-        "dedupe_without_message": found.dedupe_without_message,
-        "message_without_dedupe": found.message_without_dedupe,
-        "delivery_without_message": found.delivery_without_message,
-        "delivery_without_recipient": found.delivery_without_recipient,
-        "mailbox_miscounted": found.mailbox_miscounted,
-    });
-    context.print.answer(&value, || {
-        let CheckInfo { messages, dedupe, deliveries, .. } = found;
+    let mut value = found.to_json();
+    value.insert("ok".to_owned(), found.is_whole().into());
+    context.print.answer(&serde_json::Value::from(value), || {
+        let Check { messages, dedupe, deliveries, .. } = found;
         let sizes = format!("{messages} messages, {dedupe} dedupe rows, {deliveries} deliveries");
         match found.complaints() {
             complaints if complaints.is_empty() => {
@@ -122,7 +114,9 @@ pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
 }
 
 /// The broker's settings from `config.toml`.
-pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings {
+pub(super) fn settings_of(settings: &Settings) -> broker::Settings {
+    let disk_reserved_bytes = settings.disk.reserved_bytes;
+    let settings = &settings.broker;
     broker::Settings {
         lease_ms: settings.lease_ms,
         presence_lease_ms: settings.presence_lease_ms,
@@ -136,13 +130,16 @@ pub(super) fn settings_of(settings: &crate::config::Broker) -> broker::Settings 
         },
         undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
         connections_per_mesh_max: settings.connections_max,
+        disk_reserved_bytes,
         faithful: false,
     }
 }
 
 impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
+        let is_elsewhere = matches!(error, BrokerError::NoLedger(_));
         let (exit, code) = match &error {
+            BrokerError::NoLedger(_) => (exit::FAILED, "no_ledger"),
             BrokerError::AlreadyRunning(_) => (exit::CONFLICT, "broker_already_running"),
             BrokerError::AddressTaken(_) => (exit::CONFLICT, "address_taken"),
             BrokerError::Conflict(_) => (exit::CONFLICT, "conflict"),
@@ -153,6 +150,10 @@ impl From<BrokerError> for Failure {
             BrokerError::NotRunning(_) => (exit::FAILED, "broker_not_running"),
             BrokerError::Io(_) => (exit::FAILED, "io"),
         };
-        Self::new(exit, code, error)
+        let failure = Self::new(exit, code, error);
+        if is_elsewhere {
+            return failure.hint(NO_LEDGER_HINT);
+        }
+        failure
     }
 }

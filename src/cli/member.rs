@@ -124,7 +124,7 @@ pub(super) async fn open(
     let meshes = admin.meshes().await?;
     match &meshes[..] {
         [] => Err(Failure::failed(format!("the broker of {} has no mesh", dir.display()))
-            .hint("name its data directory with --data, or make one: claudemesh mesh create")),
+            .hint(super::broker::NO_LEDGER_HINT)),
         [one] => Ok((admin, one.slug.clone())),
         several => {
             let slugs: Vec<_> = several.iter().map(|mesh| mesh.slug.as_str()).collect();

@@ -113,7 +113,7 @@ pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
             .hint("choose another, or invite people to that one"));
     }
     let joined = context.block_on(async {
-        let admin = Admin::open(&dir, &context.clock).await?;
+        let admin = Admin::open_or_create(&dir, &context.clock).await?;
         admin.create_mesh(slug).await.map_err(|error| match error {
             BrokerError::Conflict(_) => Failure::from(error)
                 .hint(format!("join it with the link of `claudemesh mesh invite {slug}`")),

@@ -74,7 +74,7 @@ fn options(
     let local_broker = parsed.has("local").then(|| LocalBroker {
         listen,
         default_listen: settings.broker.listen,
-        settings: broker::settings_of(&settings.broker),
+        settings: broker::settings_of(&settings),
         member_name: settings.daemon.display_name.clone().unwrap_or_else(Context::default_name),
     });
     let options = daemon::Options {

@@ -6,7 +6,7 @@
 
 use crate::api::size;
 use crate::clock::Clock;
-use crate::db::{Error, Kind};
+use crate::db::{Error, Kind, Space};
 use claudemesh_fsm::quota::Level;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,15 +30,6 @@ pub struct Limits {
 impl Limits {
     /// No bounds.
     pub const NONE: Self = Self { outbox_bytes_max: u64::MAX, disk_reserved_bytes: 0 };
-}
-
-/// A file system's room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// What we may still use.
-    pub free_bytes: u64,
-    /// Its size.
-    pub total_bytes: u64,
 }
 
 /// How things stand.
@@ -101,7 +92,7 @@ impl Quota {
     #[must_use]
     pub fn new(dir: &Path, limits: Limits, clock: Clock, on_change: OnChange) -> Self {
         let dir = dir.to_path_buf();
-        Self::asking(Box::new(move || space_of(&dir)), limits, clock, on_change)
+        Self::asking(Box::new(move || Space::of(&dir)), limits, clock, on_change)
     }
 
     fn asking(ask_space: AskSpace, limits: Limits, clock: Clock, on_change: OnChange) -> Self {
@@ -325,15 +316,6 @@ fn disk_words(space: Space, reserved: u64) -> String {
 fn percent(part: u64, whole: u64) -> u64 {
     let percent = u128::from(part) * 100 / u128::from(whole.max(1));
     u64::try_from(percent).unwrap_or(u64::MAX)
-}
-
-/// What the file system of `dir` says; `None` if it does not.
-fn space_of(dir: &Path) -> Option<Space> {
-    let stat = rustix::fs::statvfs(dir).ok()?;
-    Some(Space {
-        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::Ledger;
 use super::fanout::{Route, deliver_to_many, deliver_to_one, weight};
+use super::members::is_active;
 use crate::db::{Durability, Error, Param, Tx};
 use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
@@ -85,6 +86,8 @@ pub(crate) enum Refusal {
         limit: usize,
     },
     RateLimited,
+    /// The disk is below its reserve.
+    DiskFull,
     /// The sender's membership has ended.
     NotAMember,
     /// No member and no session of this mesh ever had the key.
@@ -120,8 +123,8 @@ impl From<Refusal> for NotAccepted {
 }
 
 impl Ledger {
-    /// Accepts one message. `may_send` is asked between B0 and B2, once, for a message that is new
-    /// and well-formed: the rate limit. `after` runs on the writer thread once the commit is
+    /// Accepts one message. `admit` is asked between B0 and B2, once, for a message that is new and
+    /// well-formed: the disk's reserve and the rate limit. `after` runs on the writer thread once the commit is
     /// decided: acks and pushes hang there.
     ///
     /// Waits for room in the writer's queue, then for the commit; once queued, the message is
@@ -130,10 +133,10 @@ impl Ledger {
         &self,
         sender: Sender,
         letter: Letter,
-        may_send: impl FnOnce() -> bool + Send + 'static,
+        admit: impl FnOnce() -> Result<(), Refusal> + Send + 'static,
         after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
     ) -> Result<Accepted, NotAccepted> {
-        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, may_send);
+        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, admit);
         self.db.write(Durability::Synced, job, after).await
     }
 }
@@ -163,7 +166,7 @@ fn accept(
     tx: &Tx<'_>,
     sender: &Sender,
     letter: Letter,
-    may_send: impl FnOnce() -> bool,
+    admit: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<Accepted, NotAccepted> {
     let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| *fingerprint);
     let seen = match &letter.client {
@@ -180,9 +183,7 @@ fn accept(
         Verdict::First | Verdict::Undeduplicated => {}
     }
     let target = letter.checked.clone()?;
-    if !may_send() {
-        return Err(Refusal::RateLimited.into());
-    }
+    admit()?;
     require_membership(tx, sender)?;
     store(tx, sender, letter, &target)
 }
@@ -208,10 +209,9 @@ fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
 }
 
 fn require_membership(tx: &Tx<'_>, sender: &Sender) -> Result<(), NotAccepted> {
-    let sql = "SELECT 1 FROM member WHERE seq = ? AND revoked_at IS NULL AND banned_at IS NULL";
-    match tx.query_row(sql, &[sender.member.into()], |row| row.int(0))? {
-        Some(_) => Ok(()),
-        None => Err(Refusal::NotAMember.into()),
+    match is_active(tx, sender.member)? {
+        true => Ok(()),
+        false => Err(Refusal::NotAMember.into()),
     }
 }
 

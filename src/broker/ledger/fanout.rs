@@ -45,8 +45,8 @@ pub(super) fn deliver_to_one(
 }
 
 /// One statement for all recipients of one kind. A member whose queue is full is left out: one
-/// that is gone for good must not silence a topic for everybody else. Hidden members are left out of `*` and `@group`,
-/// as on today's network; a topic they joined reaches them.
+/// that is gone for good must not silence a topic for everybody else. Hidden members are left out of
+/// `*` and `@group`, as on today's network; a topic they joined reaches them.
 pub(super) fn deliver_to_many(
     tx: &Tx<'_>,
     sender: &Sender,
@@ -69,26 +69,23 @@ pub(super) fn deliver_to_many(
     let (sql, key, group) = match route {
         Route::Topic { id, .. } => {
             let sql = fan_out!(
-                "SELECT t.member FROM topic_member t JOIN member m ON m.seq = t.member \
-                 WHERE t.topic_id = ?1 AND m.revoked_at IS NULL AND m.banned_at IS NULL"
+                "SELECT t.member FROM topic_member t JOIN active_member m ON m.seq = t.member \
+                 WHERE t.topic_id = ?1"
             );
             (sql, id, "")
         }
         // `@eng` reaches members of `eng/core`: everything between `eng/` and `eng0`.
         Route::Group(name) => (
             fan_out!(
-                "SELECT g.member FROM group_member g JOIN member m ON m.seq = g.member \
-                 WHERE m.visible AND m.revoked_at IS NULL AND m.banned_at IS NULL AND g.mesh_id = ?1 AND \
+                "SELECT g.member FROM group_member g JOIN active_member m ON m.seq = g.member \
+                 WHERE m.visible AND g.mesh_id = ?1 AND \
                  (g.name = ?7 OR (g.name > ?7 || '/' AND g.name < ?7 || '0'))"
             ),
             &sender.mesh_id,
             name.as_str(),
         ),
         Route::Everyone | Route::Member(..) => (
-            fan_out!(
-                "SELECT seq FROM member WHERE mesh_id = ?1 AND visible AND revoked_at IS NULL \
-                 AND banned_at IS NULL"
-            ),
+            fan_out!("SELECT seq FROM active_member WHERE mesh_id = ?1 AND visible"),
             &sender.mesh_id,
             "",
         ),

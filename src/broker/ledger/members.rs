@@ -51,6 +51,22 @@ pub(crate) struct MemberState {
     pub(crate) profile: Option<String>,
 }
 
+/// Why a member does not get into groups.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum GroupError {
+    /// It would be in more than [`GROUPS_MAX`].
+    TooMany,
+    /// Its membership has ended or is suspended.
+    NotAMember,
+    Failed(Error),
+}
+
+impl From<Error> for GroupError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// What became of a wish to join.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
@@ -139,8 +155,8 @@ impl Ledger {
     ) -> Result<Joined, Error> {
         let new = NewMember::of(mesh, id, pubkey, name, now);
         self.synced(move |tx| {
-            if let Some(known) = known_member(tx, &new)? {
-                return readmit(tx, known);
+            if let Some(known) = known_key(tx, &new)? {
+                return Ok(known);
             }
             insert_member(tx, &new, role)?;
             record(tx, &Entry::by_operator(&new.mesh_id, "member_added", &new.id, new.joined_at))?;
@@ -163,8 +179,8 @@ impl Ledger {
         let new = NewMember::of(mesh, id, pubkey, name, now);
         let token = token.to_owned();
         self.synced(move |tx| {
-            if let Some(known) = known_member(tx, &new)? {
-                return readmit(tx, known);
+            if let Some(known) = known_key(tx, &new)? {
+                return Ok(known);
             }
             let role = match use_invite(tx, &token, &new.mesh_id, new.joined_at)? {
                 Ok(role) => role,
@@ -264,23 +280,25 @@ impl Ledger {
         .await
     }
 
-    /// Puts a member into groups; `replace` takes it out of all others first. `false`, and nothing
-    /// done, when it would be in more than [`GROUPS_MAX`].
+    /// Puts a member into groups; `replace` takes it out of all others first.
     pub(crate) async fn join_groups(
         &self,
         mesh: &str,
         member: i64,
         groups: Vec<Group>,
         replace: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), GroupError> {
         let mesh = mesh.to_owned();
         self.synced(move |tx| {
+            if !is_active(tx, member)? {
+                return Err(GroupError::NotAMember);
+            }
             let mut names: BTreeSet<String> = groups.iter().map(|g| g.name.clone()).collect();
             if !replace {
                 names.extend(groups_of(tx, member)?.into_iter().map(|group| group.name));
             }
             if names.len() > GROUPS_MAX {
-                return Ok(false);
+                return Err(GroupError::TooMany);
             }
             if replace {
                 tx.execute("DELETE FROM group_member WHERE member = ?", &[member.into()])?;
@@ -291,7 +309,7 @@ impl Ledger {
                 let role = group.role.as_ref().into();
                 tx.execute(sql, &[(&mesh).into(), (&group.name).into(), member.into(), role])?;
             }
-            Ok(true)
+            Ok(())
         })
         .await
     }
@@ -315,6 +333,13 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// Whether a membership holds in this transaction: whoever ends one writes first and closes
+/// connections then, so that their last requests may still come.
+pub(super) fn is_active(tx: &Tx<'_>, member: i64) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM active_member WHERE seq = ?";
+    Ok(tx.query_row(sql, &[member.into()], |row| row.int(0))?.is_some())
 }
 
 fn groups_of(tx: &Tx<'_>, member: i64) -> Result<Vec<Group>, Error> {
@@ -344,9 +369,17 @@ impl NewMember {
     }
 }
 
-fn known_member(tx: &Tx<'_>, new: &NewMember) -> Result<Option<String>, Error> {
+/// What becomes of a key that the mesh knows already. One of a session cannot be a member's too:
+/// what is sent to it would reach the wrong one of the two.
+fn known_key(tx: &Tx<'_>, new: &NewMember) -> Result<Option<Joined>, Error> {
+    let key = [Param::from(&new.mesh_id), Param::from(&new.pubkey)];
     let sql = "SELECT id FROM member WHERE mesh_id = ? AND pubkey = ?";
-    tx.query_row(sql, &[(&new.mesh_id).into(), (&new.pubkey).into()], |row| row.text(0))
+    if let Some(known) = tx.query_row(sql, &key, |row| row.text(0))? {
+        return readmit(tx, known).map(Some);
+    }
+    let sql = "SELECT 1 FROM session_key WHERE mesh_id = ? AND pubkey = ?";
+    let of_a_session = tx.query_row(sql, &key, |row| row.int(0))?;
+    Ok(of_a_session.map(|_| Joined::Refused(InviteProblem::SessionKey)))
 }
 
 /// A key that is known is a member again only if it still is one.

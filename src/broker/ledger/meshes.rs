@@ -42,6 +42,8 @@ pub(crate) enum InviteProblem {
     MemberRevoked,
     /// The invite is good, but this key's membership is suspended.
     MemberBanned,
+    /// The invite is good, but this key is a session's of another member.
+    SessionKey,
 }
 
 impl InviteProblem {
@@ -55,6 +57,9 @@ impl InviteProblem {
             Self::Exhausted => "invite_exhausted",
             Self::MemberRevoked => "member_revoked",
             Self::MemberBanned => "member_banned",
+            Self::SessionKey => {
+                "peer_pubkey is the session key of a member of this mesh: join with a new key"
+            }
         }
     }
 }
@@ -133,6 +138,17 @@ impl Ledger {
         .await
     }
 
+    /// Why nobody can join with an invite now; `None` if somebody can.
+    pub(crate) async fn invite_problem(
+        &self,
+        token: &str,
+        mesh_id: &str,
+        now: Millis,
+    ) -> Result<Option<InviteProblem>, Error> {
+        let (token, mesh_id) = (token.to_owned(), mesh_id.to_owned());
+        self.db.read(move |tx| Ok(open_invite(tx, &token, &mesh_id, now)?.err())).await
+    }
+
     /// Stores an invite; `false` if there is one with the same token already.
     pub(crate) async fn insert_invite(&self, invite: Invite) -> Result<bool, Error> {
         self.synced(move |tx| {
@@ -174,37 +190,35 @@ pub(super) fn use_invite(
     mesh_id: &str,
     now: Millis,
 ) -> Result<Result<String, InviteProblem>, Error> {
-    struct Found {
-        mesh_id: String,
-        role: String,
-        expires_at: i64,
-        left: i64,
-        revoked: bool,
+    let opened = open_invite(tx, token, mesh_id, now)?;
+    if opened.is_ok() {
+        tx.execute("UPDATE invite SET used = used + 1 WHERE token = ?", &[token.into()])?;
     }
-    let sql = "SELECT mesh_id, role, expires_at, uses_max - used, revoked_at IS NOT NULL \
-               FROM invite WHERE token = ?";
-    let found = tx.query_row(sql, &[token.into()], |row| {
-        Ok(Found {
-            mesh_id: row.text(0)?,
-            role: row.text(1)?,
-            expires_at: row.int(2)?,
-            left: row.int(3)?,
-            revoked: row.int(4)? != 0,
-        })
+    Ok(opened)
+}
+
+/// The role an invite grants, or why it opens nothing.
+fn open_invite(
+    tx: &Tx<'_>,
+    token: &str,
+    mesh_id: &str,
+    now: Millis,
+) -> Result<Result<String, InviteProblem>, Error> {
+    let sql = "SELECT role, mesh_id <> ?2, revoked_at IS NOT NULL, expires_at <= ?3, \
+               used >= uses_max FROM invite WHERE token = ?1";
+    let found = tx.query_row(sql, &[token.into(), mesh_id.into(), now.0.into()], |row| {
+        let problems = [
+            (row.int(1)?, InviteProblem::MeshMismatch),
+            (row.int(2)?, InviteProblem::Revoked),
+            (row.int(3)?, InviteProblem::Expired),
+            (row.int(4)?, InviteProblem::Exhausted),
+        ];
+        let first = problems.into_iter().find(|(holds, _)| *holds != 0);
+        Ok((row.text(0)?, first.map(|(_, problem)| problem)))
     })?;
-    let problem = match &found {
-        None => Some(InviteProblem::NotFound),
-        Some(invite) if invite.mesh_id != mesh_id => Some(InviteProblem::MeshMismatch),
-        Some(invite) if invite.revoked => Some(InviteProblem::Revoked),
-        Some(invite) if invite.expires_at <= now.0 => Some(InviteProblem::Expired),
-        Some(invite) if invite.left <= 0 => Some(InviteProblem::Exhausted),
-        Some(_) => None,
-    };
-    match (problem, found) {
-        (None, Some(invite)) => {
-            tx.execute("UPDATE invite SET used = used + 1 WHERE token = ?", &[token.into()])?;
-            Ok(Ok(invite.role))
-        }
-        (problem, _) => Ok(Err(problem.unwrap_or(InviteProblem::NotFound))),
-    }
+    Ok(match found {
+        None => Err(InviteProblem::NotFound),
+        Some((_, Some(problem))) => Err(problem),
+        Some((role, None)) => Ok(role),
+    })
 }

@@ -1,16 +1,23 @@
-//! What is forgotten, when, and the proof that the tables agree (§17.1).
+//! What is forgotten, and when (§17.1). Small transactions, each found by an index, so that no send
+//! waits long behind one.
 
 use super::Ledger;
-use crate::db::{Error, Tx};
+use super::age::trusted;
+use crate::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
-/// Messages pruned in one transaction, so that no send waits long behind it.
-const PRUNED_AT_ONCE: i64 = 500;
+/// Rows that go in one transaction.
+const AT_ONCE: i64 = 200;
+/// Deliveries after which a transaction takes no further message: a message may wait for thousands.
+const DELIVERIES_AT_ONCE: usize = 2000;
+/// How long a message stays that everybody has, in milliseconds: a sender that lost the answer asks
+/// again within seconds, and learns then that the history is there.
+const DELIVERED_KEPT_MS: u64 = 60 * 60 * 1000;
 
 /// How long things are kept, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
-    /// Messages, delivered or not, and session keys nobody uses.
+    /// Messages that wait, topics' messages, and session keys nobody uses.
     pub(crate) message_ms: u64,
 }
 
@@ -20,39 +27,14 @@ pub(crate) struct Expired {
     pub(crate) messages: usize,
     pub(crate) undelivered: usize,
     pub(crate) dedupe: usize,
-}
-
-/// What the orphan check found: sizes, and what does not agree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Check {
-    pub(crate) messages: i64,
-    pub(crate) dedupe: i64,
-    pub(crate) deliveries: i64,
-    /// Dedupe rows that claim a history which is not there.
-    pub(crate) dedupe_without_message: i64,
-    /// Messages with an id whose dedupe row is missing.
-    pub(crate) message_without_dedupe: i64,
-    /// Deliveries of a message that is not there.
-    pub(crate) delivery_without_message: i64,
-    /// Deliveries to a member that is not there, or whose membership has ended.
-    pub(crate) delivery_without_recipient: i64,
-    /// Mailboxes whose count or bytes are not what their queue holds.
-    pub(crate) mailbox_miscounted: i64,
-}
-
-impl Check {
-    /// Whether the tables agree.
-    pub(crate) fn is_whole(&self) -> bool {
-        let Self { messages, dedupe, deliveries, .. } = *self;
-        *self == Self { messages, dedupe, deliveries, ..Self::default() }
-    }
+    pub(crate) session_keys: usize,
 }
 
 impl Ledger {
-    /// Forgets what is past its time, in small transactions.
+    /// Forgets what is past its time, by the ledger's own time.
     pub(crate) async fn expire(&self, now: Millis, keep: Retention) -> Result<Expired, Error> {
-        let before =
-            Millis(now.0.saturating_sub(i64::try_from(keep.message_ms).unwrap_or(i64::MAX)));
+        let now = self.trusted(now).await?;
+        let before = earlier(now, keep.message_ms);
         let mut total = Expired::default();
         loop {
             let part = self.synced(move |tx| prune(tx, before)).await?;
@@ -62,99 +44,104 @@ impl Ledger {
                 break;
             }
         }
-        total.dedupe = self.synced(move |tx| forget(tx, now, before)).await?;
+        total.dedupe = self.repeat(FORGET_IDS, now).await?;
+        total.session_keys = self.repeat(FORGET_SESSION_KEYS, before).await?;
         Ok(total)
     }
 
-    /// Proves that dedupe rows, messages, deliveries and counts agree.
-    pub(crate) async fn check(&self) -> Result<Check, Error> {
-        self.db
-            .read(|tx| {
-                Ok(Check {
-                    messages: count(tx, "SELECT count(*) FROM message")?,
-                    dedupe: count(tx, "SELECT count(*) FROM client_message_dedupe")?,
-                    deliveries: count(tx, "SELECT count(*) FROM delivery")?,
-                    dedupe_without_message: count(
-                        tx,
-                        "SELECT count(*) FROM client_message_dedupe d WHERE d.history_available \
-                         AND NOT EXISTS (SELECT 1 FROM message m WHERE m.seq = d.history_id \
-                         AND m.id = d.broker_message_id)",
-                    )?,
-                    message_without_dedupe: count(
-                        tx,
-                        "SELECT count(*) FROM message m WHERE m.client_message_id IS NOT NULL \
-                         AND NOT EXISTS (SELECT 1 FROM client_message_dedupe d \
-                         WHERE d.mesh_id = m.mesh_id \
-                         AND d.sender_member_pubkey = m.sender_member_pubkey \
-                         AND d.client_message_id = m.client_message_id \
-                         AND d.broker_message_id = m.id)",
-                    )?,
-                    delivery_without_message: count(
-                        tx,
-                        "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-                         (SELECT 1 FROM message m WHERE m.seq = d.message_seq)",
-                    )?,
-                    delivery_without_recipient: count(
-                        tx,
-                        "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-                         (SELECT 1 FROM member m WHERE m.seq = d.recipient \
-                         AND m.revoked_at IS NULL)",
-                    )?,
-                    mailbox_miscounted: count(
-                        tx,
-                        "SELECT count(*) FROM mailbox b WHERE (b.queued, b.bytes) <> \
-                         (SELECT count(*), coalesce(sum(d.bytes), 0) FROM delivery d \
-                         WHERE d.recipient = b.member)",
-                    )?,
-                })
-            })
-            .await
+    /// Removes the messages that nobody waits for any more and that are no topic's past. Yields how
+    /// many went.
+    pub(crate) async fn sweep(&self, now: Millis) -> Result<usize, Error> {
+        let before = earlier(self.trusted(now).await?, DELIVERED_KEPT_MS);
+        let (mut after, mut swept) = ((i64::MIN, 0), 0);
+        loop {
+            let found = self.db.read(move |tx| delivered(tx, after, before)).await?;
+            let Some(last) = found.last().copied() else { return Ok(swept) };
+            after = last;
+            swept += found.len();
+            self.synced(move |tx| found.iter().try_for_each(|(_, seq)| discard(tx, *seq, 0)))
+                .await?;
+        }
+    }
+
+    async fn trusted(&self, now: Millis) -> Result<Millis, Error> {
+        self.synced(move |tx| trusted(tx, now)).await
+    }
+
+    /// Runs a statement about what is older than `before` until it finds nothing more.
+    async fn repeat(&self, sql: &'static str, before: Millis) -> Result<usize, Error> {
+        let mut total = 0;
+        loop {
+            let params = [Param::from(before.0), AT_ONCE.into()];
+            match self.synced(move |tx| tx.execute(sql, &params)).await? {
+                0 => return Ok(total),
+                some => total += some,
+            }
+        }
     }
 }
 
-fn count(tx: &Tx<'_>, sql: &'static str) -> Result<i64, Error> {
-    Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or_default())
+fn earlier(now: Millis, by_ms: u64) -> Millis {
+    Millis(now.0.saturating_sub(i64::try_from(by_ms).unwrap_or(i64::MAX)))
 }
+
+const FORGET_IDS: &str = "DELETE FROM client_message_dedupe \
+    WHERE (mesh_id, sender_member_pubkey, client_message_id) IN \
+    (SELECT mesh_id, sender_member_pubkey, client_message_id FROM client_message_dedupe \
+     WHERE history_available = 0 AND expires_at < ? LIMIT ?)";
+
+const FORGET_SESSION_KEYS: &str = "DELETE FROM session_key WHERE (mesh_id, pubkey) IN \
+    (SELECT mesh_id, pubkey FROM session_key WHERE last_seen_at < ? LIMIT ?)";
+
+/// The oldest by the time in the row, and not by number: one that a clock ahead of its time wrote
+/// must not hold up those after it.
+const PAST_THEIR_TIME: &str =
+    "SELECT seq FROM message WHERE created_at < ? ORDER BY created_at LIMIT ?";
 
 /// Removes the oldest messages from before `before`. Their ids stay known.
 fn prune(tx: &Tx<'_>, before: Millis) -> Result<Expired, Error> {
-    // Messages are numbered in the order of their time, so the first ones are the oldest.
-    let sql = "SELECT seq, mesh_id, sender_member_pubkey, client_message_id, created_at \
-               FROM message ORDER BY seq LIMIT ?";
-    let oldest = tx.query(sql, &[PRUNED_AT_ONCE.into()], |row| {
-        Ok((row.int(0)?, row.text(1)?, row.text(2)?, row.text_or_null(3)?, row.int(4)?))
-    })?;
+    let oldest = tx.query(PAST_THEIR_TIME, &[before.0.into(), AT_ONCE.into()], |row| row.int(0))?;
     let mut expired = Expired::default();
-    for (seq, mesh, sender, client_id, created_at) in oldest {
-        if created_at >= before.0 {
+    for seq in oldest {
+        if expired.undelivered >= DELIVERIES_AT_ONCE {
             break;
         }
-        let undelivered = undeliver(tx, &mesh, seq)?;
-        if let Some(id) = &client_id {
-            let sql = "UPDATE client_message_dedupe SET history_available = 0, \
-                       expired = expired + ? WHERE mesh_id = ? \
-                       AND sender_member_pubkey = ? AND client_message_id = ?";
-            let count = i64::try_from(undelivered).unwrap_or(i64::MAX);
-            tx.execute(sql, &[count.into(), (&mesh).into(), (&sender).into(), id.into()])?;
-        }
+        let undelivered = tx.execute(UNDELIVER, &[seq.into()])?;
+        discard(tx, seq, undelivered)?;
         expired.undelivered += undelivered;
-        tx.execute("DELETE FROM message WHERE seq = ?", &[seq.into()])?;
         expired.messages += 1;
     }
     Ok(expired)
 }
 
-/// Takes a message out of every queue of its mesh: the key of `delivery` begins with the member.
-fn undeliver(tx: &Tx<'_>, mesh: &str, seq: i64) -> Result<usize, Error> {
-    let sql = "DELETE FROM delivery WHERE message_seq = ?1 \
-               AND recipient IN (SELECT seq FROM member WHERE mesh_id = ?2) RETURNING recipient";
-    Ok(tx.query(sql, &[seq.into(), mesh.into()], |row| row.int(0))?.len())
+const UNDELIVER: &str = "DELETE FROM delivery WHERE message_seq = ?";
+
+/// Messages up to `before` that are in nobody's queue and no topic's past, after a place in the
+/// order of time.
+fn delivered(tx: &Tx<'_>, after: (i64, i64), before: Millis) -> Result<Vec<(i64, i64)>, Error> {
+    let params = [after.0.into(), after.1.into(), before.0.into(), AT_ONCE.into()];
+    tx.query(DELIVERED, &params, |row| Ok((row.int(0)?, row.int(1)?)))
 }
 
-fn forget(tx: &Tx<'_>, now: Millis, before: Millis) -> Result<usize, Error> {
-    let sql = "DELETE FROM session_key WHERE last_seen_at < ?";
-    tx.execute(sql, &[before.0.into()])?;
-    let sql = "DELETE FROM client_message_dedupe WHERE expires_at < ? AND NOT history_available \
-               RETURNING 1";
-    Ok(tx.query(sql, &[now.0.into()], |row| row.int(0))?.len())
+const DELIVERED: &str = "SELECT created_at, seq FROM message m \
+    WHERE (created_at, seq) > (?1, ?2) AND created_at <= ?3 AND topic_id IS NULL \
+    AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.message_seq = m.seq) \
+    ORDER BY created_at, seq LIMIT ?4";
+
+/// Removes a message that is in nobody's queue; its id stays known, and that `undelivered` of its
+/// recipients never got it.
+fn discard(tx: &Tx<'_>, seq: i64, undelivered: usize) -> Result<(), Error> {
+    let sql = "DELETE FROM message WHERE seq = ? \
+               RETURNING mesh_id, sender_member_pubkey, client_message_id";
+    let gone = tx.query_row(sql, &[seq.into()], |row| {
+        Ok((row.text(0)?, row.text(1)?, row.text_or_null(2)?))
+    })?;
+    let Some((mesh, sender, Some(id))) = gone else { return Ok(()) };
+    let sql = "UPDATE client_message_dedupe SET history_available = 0, expired = expired + ? \
+               WHERE mesh_id = ? AND sender_member_pubkey = ? AND client_message_id = ?";
+    let count = i64::try_from(undelivered).unwrap_or(i64::MAX);
+    tx.execute(sql, &[count.into(), (&mesh).into(), (&sender).into(), (&id).into()]).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,11 @@
 use crate::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
-pub(crate) static MIGRATIONS: Migrations =
-    Migrations { name: "ledger", steps: &[STEP_1, STEP_2, RECEIPTS], adoption: None };
+pub(crate) static MIGRATIONS: Migrations = Migrations {
+    name: "ledger",
+    steps: &[STEP_1, STEP_2, RECEIPTS, RETENTION, ACTIVE_MEMBER],
+    adoption: None,
+};
 
 /// `delivery` is the queue: one row per recipient member, gone once acknowledged. `mailbox` counts
 /// it, kept by triggers so that no path can forget. Leases are not here: one belongs to a
@@ -159,3 +162,23 @@ const RECEIPTS: &str = "
 ALTER TABLE client_message_dedupe ADD COLUMN recipients INTEGER;
 ALTER TABLE client_message_dedupe ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE client_message_dedupe ADD COLUMN expired INTEGER NOT NULL DEFAULT 0";
+
+/// What expiry finds its rows by, so that no night reads a whole table; and the ledger's own time,
+/// which expiry goes by. What may be forgotten of the ids is an index of its own: a new id is not
+/// in it, and costs nothing more.
+const RETENTION: &str = "
+CREATE INDEX message_by_time ON message (created_at, topic_id);
+CREATE INDEX delivery_by_message ON delivery (message_seq);
+CREATE INDEX dedupe_forgettable ON client_message_dedupe (expires_at) WHERE history_available = 0;
+CREATE INDEX session_key_by_time ON session_key (last_seen_at);
+CREATE TABLE trusted_time (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    at INTEGER NOT NULL,
+    clock_at INTEGER NOT NULL
+) STRICT";
+
+/// Whose membership holds now: the one place that says what that means.
+const ACTIVE_MEMBER: &str = "
+CREATE VIEW active_member AS
+    SELECT seq, id, mesh_id, pubkey, display_name, visible FROM member
+    WHERE revoked_at IS NULL AND banned_at IS NULL";

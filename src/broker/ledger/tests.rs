@@ -2,26 +2,27 @@
 
 mod standing;
 
+use super::meshes::InviteProblem;
 use super::*;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 use smol::future::block_on;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const NOW: Millis = Millis(1_750_000_000_000);
+pub(super) const NOW: Millis = Millis(1_750_000_000_000);
 
-struct Fixture {
+pub(super) struct Fixture {
     _dir: tempfile::TempDir,
-    ledger: Ledger,
-    members: Vec<Member>,
+    pub(super) ledger: Ledger,
+    pub(super) members: Vec<Member>,
 }
 
-fn key(n: usize) -> String {
+pub(super) fn key(n: usize) -> String {
     format!("{n:064x}")
 }
 
 /// A mesh `m` with members 0 to `count` - 1.
-fn fixture(count: usize) -> Fixture {
+pub(super) fn fixture(count: usize) -> Fixture {
     let dir = tempfile::tempdir().expect("a temp dir");
     let ledger = Ledger::open(dir.path()).expect("opens");
     let members = block_on(async {
@@ -57,15 +58,15 @@ impl Fixture {
         }
     }
 
-    fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
-        block_on(self.ledger.accept(self.sender(from), letter, || true, |_| ()))
+    pub(super) fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
+        block_on(self.ledger.accept(self.sender(from), letter, || Ok(()), |_| ()))
     }
 
     fn queued(&self, n: usize) -> i64 {
         block_on(self.ledger.queued(self.members[n].seq)).expect("counts")
     }
 
-    fn waiting(&self, n: usize) -> Vec<Mail> {
+    pub(super) fn waiting(&self, n: usize) -> Vec<Mail> {
         let mailbox = Mailbox {
             member: self.members[n].seq,
             routing_key: self.members[n].pubkey.clone(),
@@ -79,7 +80,7 @@ impl Fixture {
     }
 }
 
-fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
+pub(super) fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
     Letter {
         id: format!("b-{id}"),
         client: Some((id.into(), Fingerprint::new([fingerprint; 32]))),
@@ -96,7 +97,7 @@ fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
     }
 }
 
-fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
+pub(super) fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
     match accepted {
         Ok(Accepted::First { recipients, .. }) => recipients.into_iter().map(|(m, _)| m).collect(),
         other => panic!("is not the first: {other:?}"),
@@ -134,13 +135,13 @@ fn a_known_id_is_answered_before_anything_else_is_looked_at() {
     recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
     let asked = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&asked);
-    let may_send = move || {
+    let admit = move || {
         seen.fetch_add(1, Ordering::Relaxed);
-        false
+        Err(Refusal::RateLimited)
     };
     let bad =
         Letter { checked: Err(Refusal::Invalid("x".into())), ..letter("a", 1, Target::Everyone) };
-    let answer = block_on(broker.ledger.accept(broker.sender(0), bad, may_send, |_| ()));
+    let answer = block_on(broker.ledger.accept(broker.sender(0), bad, admit, |_| ()));
     assert!(matches!(answer, Ok(Accepted::Duplicate(_))));
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the rate limit is not touched");
 }
@@ -160,7 +161,8 @@ fn a_refusal_in_the_transaction_leaves_the_id_free() {
         assert_eq!(refusal, expected);
     }
     let limited = letter("a", 1, Target::Key(key(1)));
-    let limited = block_on(broker.ledger.accept(broker.sender(0), limited, || false, |_| ()));
+    let refuse = || Err(Refusal::RateLimited);
+    let limited = block_on(broker.ledger.accept(broker.sender(0), limited, refuse, |_| ()));
     assert!(matches!(limited, Err(NotAccepted::Refused(Refusal::RateLimited))));
     assert_eq!(recipients(broker.send(0, letter("a", 9, Target::Key(key(1))))).len(), 1);
     assert!(broker.is_whole());
@@ -176,14 +178,7 @@ fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
         for (n, name) in [(0, "eng"), (1, "eng/core"), (2, "engine"), (3, "eng")] {
             ledger.join_groups("m", seq(n), group(name), false).await.expect("joins");
         }
-        let topic = TopicRow {
-            id: "t1".into(),
-            name: "deploys".into(),
-            description: None,
-            visibility: "private".into(),
-            member_count: 0,
-            created_at: NOW,
-        };
+        let topic = TopicRow { visibility: "private".into(), ..topic("t1", "deploys") };
         assert!(ledger.create_topic("m", seq(0), topic.clone()).await.expect("creates").1);
         assert!(!ledger.create_topic("m", seq(0), topic).await.expect("finds").1);
     });
@@ -250,7 +245,7 @@ fn a_message_past_its_time_goes_and_its_id_stays() {
     let kept = Letter { dedupe_expires_at: None, ..letter("kept", 1, Target::Key(key(1))) };
     recipients(broker.send(0, kept));
     let expired = block_on(broker.ledger.expire(later, keep)).expect("expires");
-    assert_eq!((expired.messages, expired.undelivered, expired.dedupe), (1, 1, 1));
+    assert_eq!((expired.messages, expired.undelivered, expired.dedupe), (2, 2, 1));
     assert!(broker.is_whole());
 }
 
@@ -281,6 +276,45 @@ fn a_revoked_member_neither_sends_nor_receives() {
 #[test]
 fn an_invite_is_used_up_and_a_member_burns_none() {
     let broker = fixture(1);
+    invite(&broker);
+    let join = |id: &str, n: usize, at: Millis| {
+        block_on(broker.ledger.join("tok", "m", id, &key(n), "x", at)).expect("answers")
+    };
+    let refused = |joined: Joined| match joined {
+        Joined::Refused(problem) => problem.code(),
+        other => panic!("joined: {other:?}"),
+    };
+    assert_eq!(refused(join("late", 50, NOW.plus(1000))), "invite_expired");
+    assert_eq!(join("again", 0, NOW), Joined::Already("id0".into()));
+    let problem = |at: Millis| {
+        let problem = block_on(broker.ledger.invite_problem("tok", "m", at)).expect("answers");
+        problem.map(InviteProblem::code)
+    };
+    assert_eq!((problem(NOW), problem(NOW.plus(1000))), (None, Some("invite_expired")));
+    assert_eq!(join("new", 50, NOW), Joined::New("new".into()));
+    assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
+    assert_eq!(problem(NOW), Some("invite_exhausted"));
+}
+
+fn topic(id: &str, name: &str) -> TopicRow {
+    TopicRow {
+        id: id.into(),
+        name: name.into(),
+        description: None,
+        visibility: "public".into(),
+        member_count: 0,
+        created_at: NOW,
+    }
+}
+
+/// A public topic `deploys`, led by the first member.
+pub(super) fn create_topic(broker: &Fixture) {
+    let lead = broker.members[0].seq;
+    block_on(broker.ledger.create_topic("m", lead, topic("t1", "deploys"))).expect("creates");
+}
+
+/// An invite `tok` of one use, good for a second.
+fn invite(broker: &Fixture) {
     let invite = Invite {
         token: "tok".into(),
         mesh_id: "m".into(),
@@ -289,21 +323,10 @@ fn an_invite_is_used_up_and_a_member_burns_none() {
         uses_max: 1,
         created_at: NOW,
     };
-    let join = |id: &str, n: usize, at: Millis| {
-        block_on(broker.ledger.join("tok", "m", id, &key(n), "x", at)).expect("answers")
-    };
-    block_on(broker.ledger.insert_invite(invite)).expect("inserts");
-    let refused = |joined: Joined| match joined {
-        Joined::Refused(problem) => problem.code(),
-        other => panic!("joined: {other:?}"),
-    };
-    assert_eq!(refused(join("late", 50, NOW.plus(1000))), "invite_expired");
-    assert_eq!(join("again", 0, NOW), Joined::Already("id0".into()));
-    assert_eq!(join("new", 50, NOW), Joined::New("new".into()));
-    assert_eq!(refused(join("third", 51, NOW)), "invite_exhausted");
+    assert_eq!(block_on(broker.ledger.insert_invite(invite)), Ok(true));
 }
 
-fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32) {
+pub(super) fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32) {
     let pubkey = broker.members[from].pubkey.clone();
     let ids = vec!["unknown".to_owned(), id.to_owned()];
     let found = block_on(broker.ledger.receipts("m", &pubkey, ids)).expect("reads");

@@ -1,7 +1,8 @@
 //! Topics, who is in them, and their past (`specs/wire.md`).
 
 use super::Ledger;
-use crate::db::{Error, Param, Tx};
+use super::members::is_active;
+use crate::db::{Columns, Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// The longest page of a topic's history.
@@ -56,6 +57,8 @@ pub(crate) enum TopicError {
     Forbidden,
     /// The mesh has as many topics as it may.
     TooMany,
+    /// Whoever asks is no member now.
+    NotAMember,
     Failed(Error),
 }
 
@@ -73,6 +76,21 @@ pub(crate) struct TopicKey {
     pub(crate) topic: String,
 }
 
+/// A statement about topics of mesh `?1`, as member `?2` sees them: the columns `read_topic`
+/// expects, and a condition.
+macro_rules! select_topic {
+    ($condition:literal) => {
+        concat!(
+            "SELECT t.id, t.name, t.description, t.visibility, t.created_at, \
+             (SELECT count(*) FROM topic_member c JOIN active_member a ON a.seq = c.member \
+              WHERE c.topic_id = t.id), \
+             EXISTS (SELECT 1 FROM topic_member i WHERE i.topic_id = t.id AND i.member = ?2) \
+             AS is_in FROM topic t WHERE t.mesh_id = ?1 AND ",
+            $condition
+        )
+    };
+}
+
 impl Ledger {
     /// Creates a topic and puts its creator in as lead, or finds it. Says whether it is new.
     pub(crate) async fn create_topic(
@@ -83,6 +101,7 @@ impl Ledger {
     ) -> Result<(TopicRow, bool), TopicError> {
         let mesh = mesh.to_owned();
         self.synced(move |tx| {
+            require_membership(tx, member)?;
             let key = TopicKey { mesh_id: mesh, member, topic: new.name.clone() };
             if find(tx, &key)?.is_some() {
                 return Ok((visible(tx, &key)?, false));
@@ -114,21 +133,9 @@ impl Ledger {
         let mesh = mesh.to_owned();
         self.db
             .read(move |tx| {
-                let sql = "SELECT t.id, t.name, t.description, t.visibility, t.created_at, \
-                           (SELECT count(*) FROM topic_member c WHERE c.topic_id = t.id) \
-                           FROM topic t WHERE t.mesh_id = ?1 AND (t.visibility = 'public' OR \
-                           EXISTS (SELECT 1 FROM topic_member m \
-                                   WHERE m.topic_id = t.id AND m.member = ?2)) ORDER BY t.name";
-                tx.query(sql, &[(&mesh).into(), member.into()], |row| {
-                    Ok(TopicRow {
-                        id: row.text(0)?,
-                        name: row.text(1)?,
-                        description: row.text_or_null(2)?,
-                        visibility: row.text(3)?,
-                        created_at: Millis(row.int(4)?),
-                        member_count: row.int(5)?,
-                    })
-                })
+                let sql = select_topic!("(t.visibility = 'public' OR is_in) ORDER BY t.name");
+                let found = tx.query(sql, &[(&mesh).into(), member.into()], read_topic)?;
+                Ok(found.into_iter().map(|(topic, _)| topic).collect())
             })
             .await
     }
@@ -142,6 +149,7 @@ impl Ledger {
     /// Puts a member into a public topic; joining again changes nothing.
     pub(crate) async fn join_topic(&self, key: TopicKey, now: Millis) -> Result<(), TopicError> {
         self.synced(move |tx| {
+            require_membership(tx, key.member)?;
             let topic = visible(tx, &key)?;
             Ok(insert_member(tx, &topic.id, key.member, "member", now)?)
         })
@@ -168,7 +176,7 @@ impl Ledger {
             .read(move |tx| {
                 let topic = visible(tx, &key)?;
                 let sql = "SELECT m.id, m.pubkey, m.display_name, t.role, t.joined_at \
-                           FROM topic_member t JOIN member m ON m.seq = t.member \
+                           FROM topic_member t JOIN active_member m ON m.seq = t.member \
                            WHERE t.topic_id = ? ORDER BY t.joined_at, m.seq LIMIT ?";
                 let members = tx.query(sql, &[(&topic.id).into(), LISTED_MAX.into()], |row| {
                     Ok(TopicMember {
@@ -234,23 +242,25 @@ fn insert_member(
 
 /// The topic, and whether the asking member is in it.
 fn find(tx: &Tx<'_>, key: &TopicKey) -> Result<Option<(TopicRow, bool)>, Error> {
-    let sql = "SELECT t.id, t.name, t.description, t.visibility, t.created_at, \
-               (SELECT count(*) FROM topic_member c WHERE c.topic_id = t.id), \
-               EXISTS (SELECT 1 FROM topic_member m WHERE m.topic_id = t.id AND m.member = ?3) \
-               FROM topic t WHERE t.mesh_id = ?1 AND (t.id = ?2 OR t.name = ?2) \
-               ORDER BY t.id = ?2 DESC";
-    let params = [Param::from(&key.mesh_id), (&key.topic).into(), key.member.into()];
-    tx.query_row(sql, &params, |row| {
-        let topic = TopicRow {
-            id: row.text(0)?,
-            name: row.text(1)?,
-            description: row.text_or_null(2)?,
-            visibility: row.text(3)?,
-            created_at: Millis(row.int(4)?),
-            member_count: row.int(5)?,
-        };
-        Ok((topic, row.int(6)? != 0))
-    })
+    let sql = select_topic!("(t.id = ?3 OR t.name = ?3) ORDER BY t.id = ?3 DESC");
+    let params = [Param::from(&key.mesh_id), key.member.into(), (&key.topic).into()];
+    tx.query_row(sql, &params, read_topic)
+}
+
+fn read_topic(row: &Columns<'_, '_>) -> Result<(TopicRow, bool), Error> {
+    let topic = TopicRow {
+        id: row.text(0)?,
+        name: row.text(1)?,
+        description: row.text_or_null(2)?,
+        visibility: row.text(3)?,
+        created_at: Millis(row.int(4)?),
+        member_count: row.int(5)?,
+    };
+    Ok((topic, row.int(6)? != 0))
+}
+
+fn require_membership(tx: &Tx<'_>, member: i64) -> Result<(), TopicError> {
+    if is_active(tx, member)? { Ok(()) } else { Err(TopicError::NotAMember) }
 }
 
 /// The topic, if the asking member may know it.

@@ -257,7 +257,7 @@ fn a_session_that_stays_connected_keeps_its_key_through_the_nightly_expiry() {
         let (peer, _outgoing) = peer(broker);
         peer.welcome(greeted).await.expect("comes in");
         broker.clock.sleep(Duration::from_millis(5)).await;
-        keeper::expire(broker).await;
+        keeper::expire(broker).await.expect("expires");
         let other = test_other(broker).await;
         let taken = |key: String| {
             let broker = Arc::clone(broker);
@@ -312,7 +312,7 @@ fn mail_past_its_days_goes_and_a_retry_learns_that_its_history_is_gone() {
         let first = told(broker, &from, &to.pubkey, "a").await;
         assert_eq!(first["code"], 201);
         broker.clock.sleep(Duration::from_millis(5)).await;
-        keeper::expire(broker).await;
+        keeper::expire(broker).await.expect("expires");
         assert_eq!(broker.ledger.queued(to.seq).await, Ok(0), "nobody came for it in time");
         let again = told(broker, &from, &to.pubkey, "a").await;
         assert_eq!((&again["code"], &again["history_available"]), (&200.into(), &false.into()));

@@ -5,7 +5,9 @@ use super::Peer;
 use super::features::{self, OFFLINE_ROSTER};
 use super::hello::{clean, clean_groups};
 use super::roster;
-use crate::broker::ledger::{GROUPS_MAX, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow};
+use crate::broker::ledger::{
+    GROUPS_MAX, GroupError, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow,
+};
 use crate::broker::route::{ConnectionId, Identity};
 use crate::clock::iso;
 use crate::db;
@@ -101,10 +103,7 @@ async fn answer(
                 return Err(("invalid_name", "a group needs a name".to_owned()));
             }
             let joined = ledger.join_groups(&who.mesh_id, who.member, groups, false).await;
-            match joined.map_err(failed)? {
-                true => Ok(None),
-                false => Err(("limit", format!("a member may be in at most {GROUPS_MAX} groups"))),
-            }
+            joined.map(|()| None).map_err(group_failed)
         }
         ClientFrame::LeaveGroup { name } => {
             let name = clean(name.trim_start_matches('@'));
@@ -265,8 +264,21 @@ fn topic_failed(error: TopicError) -> Failure {
         TopicError::NotFound => ("topic_not_found", "no such topic".to_owned()),
         TopicError::Forbidden => ("forbidden", "the topic is not public".to_owned()),
         TopicError::TooMany => ("limit", format!("a mesh has at most {TOPICS_MAX} topics")),
+        TopicError::NotAMember => not_a_member(),
         TopicError::Failed(error) => failed(error),
     }
+}
+
+fn group_failed(error: GroupError) -> Failure {
+    match error {
+        GroupError::TooMany => ("limit", format!("a member may be in at most {GROUPS_MAX} groups")),
+        GroupError::NotAMember => not_a_member(),
+        GroupError::Failed(error) => failed(error),
+    }
+}
+
+fn not_a_member() -> Failure {
+    ("unauthorized", "not a member: the membership has ended".to_owned())
 }
 
 fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {

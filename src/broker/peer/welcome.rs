@@ -2,7 +2,7 @@
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
-use crate::broker::ledger::{BY_BROKER, Entry, Member};
+use crate::broker::ledger::{BY_BROKER, Entry, GroupError, Member};
 use crate::broker::route::{Admission, ConnectionId, Outgoing};
 use crate::broker::send::system_event;
 use crate::db;
@@ -100,10 +100,18 @@ impl Peer {
             true => groups == joined,
             false => groups.iter().all(|group| joined.contains(group)),
         };
-        if !is_so && !ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await? {
-            tracing::debug!(member = %member.id, "a hello names too many groups");
+        if is_so {
+            return Ok(());
         }
-        Ok(())
+        match ledger.join_groups(&member.mesh_id, member.seq, groups, replace).await {
+            Err(GroupError::Failed(error)) => Err(error),
+            // Too many groups; or who is no member any more, and is about to be closed.
+            Err(error) => {
+                tracing::debug!(member = %member.id, ?error, "the groups of a hello");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Our clock, which today's network does not tell.

@@ -7,17 +7,31 @@ fn deploys(broker: &Fixture, member: usize) -> TopicKey {
     TopicKey { mesh_id: "m".into(), member, topic: "deploys".into() }
 }
 
-fn create_topic(broker: &Fixture) {
-    let new = TopicRow {
-        id: "t1".into(),
-        name: "deploys".into(),
-        description: None,
-        visibility: "public".into(),
-        member_count: 0,
-        created_at: NOW,
-    };
-    let lead = broker.members[0].seq;
-    block_on(broker.ledger.create_topic("m", lead, new)).expect("creates");
+fn members_of_deploys(broker: &Fixture) -> Vec<String> {
+    let members = block_on(broker.ledger.topic_members(deploys(broker, 0))).expect("reads");
+    let listed = block_on(broker.ledger.topics("m", broker.members[0].seq)).expect("reads");
+    let ids: Vec<_> = members.1.into_iter().map(|member| member.member_id).collect();
+    let count = i64::try_from(ids.len()).expect("fits");
+    assert_eq!((members.0.member_count, listed[0].member_count), (count, count));
+    ids
+}
+
+#[test]
+fn nobody_becomes_a_member_with_the_session_key_of_another() {
+    let broker = fixture(2);
+    let (ledger, session) = (&broker.ledger, key(55));
+    let bind = || block_on(ledger.bind_session_key("m", &session, broker.members[1].seq, NOW));
+    assert_eq!(bind(), Ok(true));
+    invite(&broker);
+    let joined = block_on(ledger.join("tok", "m", "x", &session, "x", NOW)).expect("answers");
+    let added = block_on(ledger.add_member("m", "x", &session, "x", "member", NOW));
+    for refused in [joined, added.expect("answers")] {
+        let Joined::Refused(problem) = refused else { panic!("is in: {refused:?}") };
+        assert!(problem.code().contains("session key"), "{problem:?}");
+    }
+    assert_eq!(bind(), Ok(true), "the session keeps its key");
+    let other = block_on(ledger.join("tok", "m", "x", &key(56), "x", NOW)).expect("answers");
+    assert_eq!(other, Joined::New("x".into()), "and the invite its use");
 }
 
 #[test]
@@ -40,10 +54,12 @@ fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let join = block_on(ledger.join("tok", "m", "x", &key(1), "x", NOW)).expect("answers");
     assert!(matches!(join, Joined::Refused(problem) if problem.code() == "member_banned"));
     assert_eq!(broker.queued(1), 1, "what waited still waits");
+    assert_eq!(members_of_deploys(&broker), ["id0"], "nor is it shown");
     let unban = || block_on(ledger.unban_member(member, NOW));
     assert_eq!((unban(), unban()), (Ok(true), Ok(false)));
     let again = recipients(broker.send(0, letter("direct", 1, Target::Key(key(1)))));
     assert_eq!((again, broker.queued(1)), (vec![member.seq], 2), "the id had stayed free");
+    assert_eq!(members_of_deploys(&broker), ["id0", "id1"]);
     assert!(broker.is_whole());
     let acts = block_on(ledger.audit("m", 2)).expect("reads");
     let acts: Vec<_> = acts.iter().map(|row| (row.act.as_str(), row.subject.as_str())).collect();
@@ -73,10 +89,17 @@ fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
     assert_eq!(block_on(ledger.revoke_member(member, NOW)), Ok(true));
     // Its connection may have sent these before it was closed.
     let session = key(55);
-    block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
+    let join = block_on(ledger.join_topic(deploys(&broker, 1), NOW));
+    assert!(matches!(join, Err(TopicError::NotAMember)), "{join:?}");
+    let group = crate::wire::hello::Group { name: "eng".into(), role: None };
+    let join = block_on(ledger.join_groups("m", member.seq, vec![group], false));
+    assert_eq!(join, Err(GroupError::NotAMember));
+    let new = topic("t2", "own");
+    let created = block_on(ledger.create_topic("m", member.seq, new));
+    assert!(matches!(created, Err(TopicError::NotAMember)), "{created:?}");
     block_on(ledger.bind_session_key("m", &session, member.seq, NOW)).expect("binds");
-    let topic = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
-    assert_eq!(topic, [0_i64; 0]);
+    let reached = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    assert_eq!(reached, [0_i64; 0]);
     for target in [key(1), session] {
         let direct = broker.send(0, letter("direct", 1, Target::Key(target)));
         assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
@@ -114,22 +137,14 @@ fn a_member_cannot_grow_beyond_so_many_groups_and_a_mesh_not_beyond_so_many_topi
         (from..from + count).map(group).collect()
     };
     let join = |groups, replace| block_on(ledger.join_groups("m", member, groups, replace));
-    assert_eq!(join(groups(0, GROUPS_MAX), false), Ok(true));
-    assert_eq!(join(groups(5, 1), false), Ok(true), "it is in that one already");
-    assert_eq!(join(groups(GROUPS_MAX, 1), false), Ok(false));
-    assert_eq!(join(groups(100, GROUPS_MAX + 1), true), Ok(false));
+    assert_eq!(join(groups(0, GROUPS_MAX), false), Ok(()));
+    assert_eq!(join(groups(5, 1), false), Ok(()), "it is in that one already");
+    assert_eq!(join(groups(GROUPS_MAX, 1), false), Err(GroupError::TooMany));
+    assert_eq!(join(groups(100, GROUPS_MAX + 1), true), Err(GroupError::TooMany));
     assert_eq!(block_on(ledger.groups(member)).expect("reads").len(), GROUPS_MAX);
-    assert_eq!(join(groups(100, 1), true), Ok(true));
+    assert_eq!(join(groups(100, 1), true), Ok(()));
     let create = |n: i64| {
-        let new = TopicRow {
-            id: format!("t{n}"),
-            name: format!("n{n}"),
-            description: None,
-            visibility: "public".into(),
-            member_count: 0,
-            created_at: NOW,
-        };
-        block_on(ledger.create_topic("m", member, new))
+        block_on(ledger.create_topic("m", member, topic(&format!("t{n}"), &format!("n{n}"))))
     };
     let fill = |tx: &Tx<'_>| {
         for n in 1..TOPICS_MAX {

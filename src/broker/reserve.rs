@@ -1,0 +1,64 @@
+//! What must stay free on the ledger's disk (§1.2, §17.1): below it nothing new is taken, so that
+//! acknowledgements, bans and the nightly expiry can still be written.
+//!
+//! Nothing polls: the file system is asked when a message comes, at most once a second.
+
+use crate::db::Space;
+use claudemesh_fsm::quota::Level;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The least time between two questions to the file system.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The bound, and how things stood when the file system was last asked.
+pub(crate) struct Reserve {
+    dir: PathBuf,
+    reserved_bytes: u64,
+    last: Mutex<Look>,
+}
+
+#[derive(Default)]
+struct Look {
+    at: Option<Duration>,
+    level: Level,
+}
+
+impl Reserve {
+    /// Keeps `reserved_bytes` free where `dir` is; 0 leaves it to the disk to say no.
+    pub(crate) fn new(dir: PathBuf, reserved_bytes: u64) -> Self {
+        Self { dir, reserved_bytes, last: Mutex::default() }
+    }
+
+    /// Whether the disk has its reserve, and with it room for more.
+    pub(crate) fn holds(&self, now: Duration) -> bool {
+        if self.reserved_bytes == 0 {
+            return true;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |at: Duration| now.saturating_sub(at) < ASK_PAUSE;
+        if !last.at.is_some_and(is_recent) {
+            last.at = Some(now);
+            self.look(&mut last.level);
+        }
+        last.level != Level::Refusing
+    }
+
+    fn look(&self, level: &mut Level) {
+        // A file system that does not say is left to say no by itself.
+        let Some(Space { free_bytes, .. }) = Space::of(&self.dir) else { return };
+        let before = std::mem::replace(level, level.of_reserve(free_bytes, self.reserved_bytes));
+        let (now, reserved_bytes) = (*level, self.reserved_bytes);
+        match (before == Level::Refusing, now == Level::Refusing) {
+            (false, true) => tracing::warn!(
+                free_bytes,
+                reserved_bytes,
+                "the disk is below its reserve (disk.reserved_bytes): no message is taken until \
+                 some space is free"
+            ),
+            (true, false) => tracing::info!(free_bytes, "the disk has its reserve again"),
+            _ => {}
+        }
+    }
+}
