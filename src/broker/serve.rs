@@ -1,4 +1,5 @@
-//! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join` (`specs/wire.md`).
+//! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join`
+//! (`specs/wire.md`).
 
 use super::ledger::{Joined, Mesh};
 use super::provision::{self, JoinError};

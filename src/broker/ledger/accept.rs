@@ -124,8 +124,8 @@ impl From<Refusal> for NotAccepted {
 
 impl Ledger {
     /// Accepts one message. `admit` is asked between B0 and B2, once, for a message that is new and
-    /// well-formed: the disk's reserve and the rate limit. `after` runs on the writer thread once the commit is
-    /// decided: acks and pushes hang there.
+    /// well-formed: the disk's reserve and the rate limit. `after` runs on the writer thread once the
+    /// commit is decided: acks and pushes hang there.
     ///
     /// Waits for room in the writer's queue, then for the commit; once queued, the message is
     /// accepted whether or not anybody still waits.

@@ -9,8 +9,8 @@ use claudemesh_fsm::id::Millis;
 pub(crate) const BY_OPERATOR: &str = "operator";
 /// The broker itself, by a rule of the mesh (§15.6).
 pub(crate) const BY_BROKER: &str = "broker";
-/// Acts of whatever kind after which a verdict of the broker itself goes: what a member can cause must
-/// have an end.
+/// Acts of whatever kind after which a verdict of the broker itself goes: what a member can cause
+/// must have an end.
 const VERDICTS_MAX: i64 = 10_000;
 
 /// One act.
