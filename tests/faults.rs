@@ -49,14 +49,15 @@ impl Faulty {
         self.alice.get("/v1/health").json()["meshes"][0].clone()
     }
 
-    /// The reason the link gives, once it gives one with `words` in it.
-    fn wait_for_reason(&self, words: &str) {
-        eventually(&format!("a reason with `{words}`, last {}", self.link()), || {
+    /// The link, once it gives a reason with `words` in it.
+    fn wait_for_reason(&self, words: &str) -> Value {
+        let link = eventually(&format!("a reason with `{words}`, last {}", self.link()), || {
             let link = self.link();
-            link["reason"].as_str().is_some_and(|reason| reason.contains(words)).then_some(())
+            link["reason"].as_str().is_some_and(|reason| reason.contains(words)).then_some(link)
         });
         let status = self.mesh.alice.cli(&["daemon", "status"]);
         assert!(status.status.success(), "{status:?}");
+        link
     }
 
     fn send(&self, id: &str) {
@@ -334,8 +335,7 @@ fn a_broker_that_closes_with_every_code_there_is() {
     for (number, (code, reason)) in CLOSES.into_iter().enumerate() {
         turn.store(number, Ordering::SeqCst);
         assert!(faulty.mesh.alice.cli(&["daemon", "reload"]).status.success());
-        faulty.wait_for_reason(&format!("{code} {reason}"));
-        let remedy = faulty.link()["remedy"].clone();
+        let remedy = faulty.wait_for_reason(&format!("{code} {reason}"))["remedy"].clone();
         assert_eq!(remedy.is_null(), [1000, 1001, 1011].contains(&code) && number != 0, "{remedy}");
     }
     assert_eq!(faulty.alice.get("/v1/health").json()["meshes"][1]["link"], "open");
