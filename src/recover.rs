@@ -21,10 +21,14 @@ use claudemesh_fsm::quota::Level;
 use claudemesh_fsm::retry::BACKOFF_BASE_MS;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many waiting rows of a mesh become due before the daemon answers; the others follow while it
 /// serves.
 const HASTENED_AT_START_MAX: usize = 4096;
+
+/// When a check that could not be made is tried again: as often as upkeep comes by.
+const CHECKED_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The daemon's stores, ready for use. Cheap to clone.
 #[derive(Clone)]
@@ -77,12 +81,20 @@ pub async fn open(
 }
 
 /// Checks the files that were too large to be checked at start, each in a thread of its own (§4.11).
+/// A check that could not be made is made again.
 pub fn check_in_background(stores: &Stores, clock: &Clock) {
     for db in [stores.outbox.db().clone(), stores.inbox.db().clone()] {
         if db.integrity() == Integrity::Unchecked {
             let beside = clock.clone();
             let check = async move {
-                let _ = beside.unblock(move || db.check_whole()).await;
+                loop {
+                    let checked = db.clone();
+                    let _ = beside.unblock(move || checked.check_whole()).await;
+                    if db.integrity() != Integrity::Unchecked {
+                        return;
+                    }
+                    beside.sleep(CHECKED_AGAIN_AFTER).await;
+                }
             };
             clock.spawn(check).detach();
         }
