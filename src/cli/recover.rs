@@ -6,7 +6,9 @@ use super::exit;
 use super::failure::Failure;
 use super::print::inline;
 use crate::daemon::DaemonError;
-use crate::daemon::repair::{self, Examined, Found, Note, Repair, Saved, first_finding};
+use crate::daemon::repair::{
+    self, Examined, Found, Note, Repair, Saved, Unfinished, first_finding,
+};
 use serde_json::{Value, json};
 
 /// Rows listed on the screen per table and kind; `--json` lists all of them.
@@ -29,23 +31,29 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     }
     let examined = match repair::run(&context.paths, repair, &context.clock) {
         Ok(examined) => examined,
-        Err(DaemonError::AlreadyRunning(pid)) => {
+        Err(Unfinished { error: DaemonError::AlreadyRunning(pid), .. }) => {
             let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             let text = format!("a daemon runs{who} and has the databases open");
             let failure = Failure::new(exit::CONFLICT, "daemon_running", text);
             return Err(failure.hint(format!("stop it: {}", context.command("daemon down"))));
         }
-        Err(error) => return Err(Failure::new(error.exit_code(), "failed", error)),
+        Err(Unfinished { examined, error }) => {
+            if !examined.is_empty() {
+                let value = json!({ "ok": false, "stores": stores_in_json(&examined) });
+                context.print.answer(&value, || stores_in_words(&examined))?;
+            }
+            return Err(Failure::new(error.exit_code(), "failed", error));
+        }
     };
     let is_damaged = examined
         .iter()
         .any(|store| matches!(store.found, Found::Damaged(_)) && store.aside.is_none());
     let value = json!({
         "ok": !is_damaged,
-        "stores": examined.iter().map(in_json).collect::<Vec<_>>(),
+        "stores": stores_in_json(&examined),
     });
     context.print.answer(&value, || {
-        let mut text = examined.iter().map(in_words).collect::<Vec<_>>().join("\n");
+        let mut text = stores_in_words(&examined);
         if is_damaged {
             text += &format!("\n{}", hints(context));
         } else if repair != Repair::Check {
@@ -68,6 +76,14 @@ pub(super) fn hints(context: &Context) -> String {
         format!("{command}   {about}")
     };
     choices.map(line).join("\n       ")
+}
+
+fn stores_in_json(stores: &[Examined]) -> Vec<Value> {
+    stores.iter().map(in_json).collect()
+}
+
+fn stores_in_words(stores: &[Examined]) -> String {
+    stores.iter().map(in_words).collect::<Vec<_>>().join("\n")
 }
 
 fn in_json(store: &Examined) -> Value {

@@ -45,12 +45,27 @@ pub enum Found {
     Damaged(String),
 }
 
+/// A repair that did not come to its end.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The databases before the one that it ended at: what became of them stands.
+    pub examined: Vec<Examined>,
+    /// Why it ended.
+    pub error: DaemonError,
+}
+
+impl From<DaemonError> for Unfinished {
+    fn from(error: DaemonError) -> Self {
+        Self { examined: Vec::new(), error }
+    }
+}
+
 /// Examines both databases and repairs the damaged ones. Blocks.
 ///
 /// # Errors
 /// [`DaemonError::AlreadyRunning`] while a daemon runs; otherwise when a file cannot be read or
 /// written.
-pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>, DaemonError> {
+pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>, Unfinished> {
     let files = [
         (Store::Outbox, "outbox.db", paths.outbox_db()),
         (Store::Inbox, "inbox.db", paths.inbox_db()),
@@ -60,7 +75,7 @@ pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>
         return Ok(files.into_iter().map(missing).collect());
     }
     let lock = Lock::take(paths)?;
-    let examine = |(store, name, path): (Store, _, PathBuf)| {
+    let examine = |(store, name, path): (Store, _, PathBuf)| -> Result<Examined, DaemonError> {
         let left_alone = Companions::of(&path);
         let mut examined = Examined::of(name, look(&path, repair, clock)?);
         left_alone.remove_new();
@@ -77,9 +92,22 @@ pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>
         }
         Ok(examined)
     };
-    let examined = files.into_iter().map(examine).collect();
+    let examined = each(files.into_iter().map(examine));
     lock.give_way();
     examined
+}
+
+fn each(
+    all: impl Iterator<Item = Result<Examined, DaemonError>>,
+) -> Result<Vec<Examined>, Unfinished> {
+    let mut examined = Vec::new();
+    for one in all {
+        match one {
+            Ok(one) => examined.push(one),
+            Err(error) => return Err(Unfinished { examined, error }),
+        }
+    }
+    Ok(examined)
 }
 
 impl Examined {
@@ -150,5 +178,19 @@ pub fn first_finding(findings: &str) -> String {
     match lines.count() {
         0 => first,
         more => format!("{first} (and {more} more)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_the_first_store_is_told_when_the_second_fails() {
+        let first = Examined::of("outbox.db", Found::Whole);
+        let failed = DaemonError::Failed("no room".to_owned());
+        let all = [Ok(first.clone()), Err(failed)];
+        let unfinished = each(all.into_iter()).expect_err("fails");
+        assert_eq!((unfinished.examined, unfinished.error.exit_code()), (vec![first], 1));
     }
 }
