@@ -21,7 +21,7 @@ use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
 use crate::wire::{self, parcel};
 use ages::Ages;
-use awaited::{Addressee, Awaited};
+use awaited::Awaited;
 use claudemesh_fsm::id::{ClientMessageId, Millis};
 use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
 use claudemesh_fsm::refusal::{Passing, Refusal};
@@ -270,7 +270,8 @@ impl Drain {
                     }
                     Refusal::Passing(why) => {
                         let due = self.due_after(why, attempts);
-                        let absent = addressee(&row).filter(|_| why == Passing::RecipientOffline);
+                        let absent =
+                            awaited::addressee(&row).filter(|_| why == Passing::RecipientOffline);
                         self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
                         // Only now: a row that is inflight cannot be made due.
                         if let Some(absent) = absent {
@@ -326,36 +327,6 @@ impl Drain {
         }
     }
 
-    /// Rows that wait for a recipient who is there now need not wait for the cap (§4.6).
-    async fn hasten_who_comes(&self) {
-        loop {
-            // Listening before looking: what changes meanwhile is looked at, too.
-            let (changed, missed) = (self.mesh.roster_changed(), self.awaited.missed());
-            let here = self.mesh.with_roster(|roster| self.awaited.take_reachable(roster));
-            match self.hasten(&here).await {
-                Ok(()) => changed.or(missed).await,
-                Err(error) => {
-                    self.awaited.put_back(here);
-                    self.note_store_failed(&error);
-                    self.clock.sleep(STORE_RETRY).await;
-                }
-            }
-        }
-    }
-
-    async fn hasten(&self, addressees: &[Addressee]) -> Result<(), StoreError> {
-        if addressees.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<_> = addressees.iter().map(|(pinned, _)| &*pinned.routing_key).collect();
-        let hastened =
-            self.outbox.hasten_recipients(self.mesh.slug(), &keys, self.clock.now()).await?;
-        if hastened > 0 {
-            self.mesh.wake_drain();
-        }
-        Ok(())
-    }
-
     fn back_off(&self, attempts: u32) -> Millis {
         let cap_ms = self.limits.backoff_cap_ms;
         self.clock.now().plus(retry::backoff_ms(attempts, cap_ms, self.clock.jitter()))
@@ -403,9 +374,4 @@ impl Drain {
             }
         }
     }
-}
-
-fn addressee(row: &Row<Inflight>) -> Option<Addressee> {
-    let envelope = row.envelope();
-    Some((envelope.recipient.clone()?, envelope.destination.clone()))
 }

@@ -393,15 +393,3 @@ fn a_followed_message_is_marked_as_seen_once_it_is_shown() {
     let unread: Vec<_> = unread["items"].as_array().expect("items").iter().collect();
     assert!(unread.iter().all(|message| message["body"] == "three"), "{unread:?}");
 }
-
-#[test]
-fn the_name_of_the_first_local_start_stays_without_being_given_again() {
-    let home = Home::new();
-    let up = ["daemon", "up", "--local", "--listen", "127.0.0.1:0", "--no-tcp"];
-    let first = home.run(&[&up[..], &["--name", "alice"]].concat());
-    assert_eq!(first.code, Some(0), "{first:?}");
-    assert_eq!(home.run(&["daemon", "down"]).code, Some(0));
-    assert_eq!(home.run(&up).code, Some(0));
-    let peers = home.run(&["peers", "--json"]).json();
-    assert_eq!(peers["peers"][0]["displayName"], "alice", "{peers}");
-}

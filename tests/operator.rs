@@ -181,3 +181,16 @@ fn an_inbox_beyond_its_size_loses_its_oldest_at_start_and_they_do_not_reappear()
     });
     assert!(inbox.len() <= left.len() + 1, "nothing came back");
 }
+
+#[test]
+fn the_name_of_the_first_local_start_stays_without_being_given_again() {
+    let home = Home::new();
+    let up = ["daemon", "up", "--local", "--listen", "127.0.0.1:0", "--no-tcp"];
+    let names = [&["--name", "alice"][..], &[]].map(|name| {
+        home.json(&[&up[..], name].concat());
+        let peers = home.json(&["peers"]);
+        home.json(&["daemon", "down"]);
+        peers["peers"][0]["displayName"].clone()
+    });
+    assert_eq!(names, ["alice", "alice"]);
+}

@@ -8,11 +8,12 @@
 
 #[path = "support/chance.rs"]
 mod chance;
+#[path = "salvage/inbox.rs"]
+mod inbox;
 
 use chance::{Chance, seed};
 use claudemesh::db::Driver;
 use claudemesh::message::fingerprint;
-use claudemesh::store::inbox::Inbox;
 use claudemesh::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh::store::salvage::{Check, Saved, Store, check};
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority, Recipient};
@@ -357,22 +358,4 @@ fn the_receipt_of_a_message_that_is_lost_is_not_the_next_ones() {
     outbox.close();
     let connection = sqlite::open(&to).expect("opens");
     assert_eq!(number(&connection, "SELECT count(*) FROM receipt"), ROWS as i64 - 3);
-}
-
-#[test]
-fn no_place_in_the_inbox_is_given_twice() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("inbox.db");
-    Inbox::open(&path, Driver::Threaded).expect("opens").close();
-    let connection = sqlite::open(&path).expect("opens");
-    // A message that was cleared, and a damaged page with how far the places were given.
-    let harm = "INSERT INTO seen VALUES ('demo', 'broker-1', 'alice', 'm', 1, 7); \
-                DELETE FROM sqlite_sequence;";
-    connection.execute(harm).expect("harms");
-    drop(connection);
-    let to = dir.path().join("saved.db");
-    Store::Inbox.salvage(&path, &to).expect("salvages");
-    let inbox = Inbox::open(&to, Driver::Threaded).expect("opens");
-    assert_eq!(block_on(inbox.newest_seq()).expect("reads"), 7);
-    inbox.close();
 }

@@ -151,7 +151,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "ipc",
         &[
-            "accept", "api", "clock", "config", "db", "events", "http", "meshes", "message",
+            "accept", "api", "clock", "config", "db", "events", "http", "log", "meshes", "message",
             "roster", "store", "wire",
         ],
     ),

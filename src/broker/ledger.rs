@@ -15,6 +15,7 @@ mod meshes;
 mod receipts;
 mod retention;
 mod schema;
+mod session_keys;
 mod standing;
 mod topics;
 

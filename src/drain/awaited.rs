@@ -1,9 +1,13 @@
 //! Whom the drain waits for: recipients of whom the broker said that they are not there (§4.6).
 
+use super::{Drain, STORE_RETRY};
 use crate::roster::{self, Roster};
+use crate::store::Error as StoreError;
 use claudemesh_fsm::envelope::{Destination, Recipient};
 use claudemesh_fsm::id::Millis;
+use claudemesh_fsm::outbox::{Inflight, Row};
 use event_listener::{Event, EventListener};
+use futures_lite::FutureExt;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -58,6 +62,44 @@ impl Awaited {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Addressee, Option<Millis>>> {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whom a row is for, if it is sealed to somebody.
+pub(super) fn addressee(row: &Row<Inflight>) -> Option<Addressee> {
+    let envelope = row.envelope();
+    Some((envelope.recipient.clone()?, envelope.destination.clone()))
+}
+
+impl Drain {
+    /// Rows that wait for a recipient who is there now need not wait for the cap (§4.6).
+    pub(super) async fn hasten_who_comes(&self) {
+        loop {
+            // Listening before looking: what changes meanwhile is looked at, too.
+            let (changed, missed) = (self.mesh.roster_changed(), self.awaited.missed());
+            let here = self.mesh.with_roster(|roster| self.awaited.take_reachable(roster));
+            match self.hasten(&here).await {
+                Ok(()) => changed.or(missed).await,
+                Err(error) => {
+                    self.awaited.put_back(here);
+                    self.note_store_failed(&error);
+                    self.clock.sleep(STORE_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn hasten(&self, addressees: &[Addressee]) -> Result<(), StoreError> {
+        if addressees.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = addressees.iter().map(|(pinned, _)| &*pinned.routing_key).collect();
+        let hastened =
+            self.outbox.hasten_recipients(self.mesh.slug(), &keys, self.clock.now()).await?;
+        if hastened > 0 {
+            self.mesh.wake_drain();
+        }
+        Ok(())
     }
 }
 

@@ -1,26 +1,28 @@
 //! When to ask the broker who is there: once at a time, once more if something changed meanwhile,
-//! however often it did, and never twice within a moment: a list may be large, and who comes and
-//! goes is for others to decide.
+//! however often it did, and only so often: a list may be large, and who comes and goes is for
+//! others to decide.
 
 use crate::wire::{ClientFrame, Correlated};
 use std::time::Duration;
 
-/// The least time between two requests.
+/// The least time between two requests, in the long run.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How far a few requests may run ahead of that: who has just come is to be known at once.
+const AHEAD_MAX: Duration = Duration::from_secs(4);
 
 /// What is known of the roster's freshness.
 pub(super) struct RosterAsk {
     /// The request under way, and when it counts as lost.
     asked: Option<(String, Duration)>,
-    /// Before this, nothing is asked.
-    not_before: Duration,
+    /// When the next request would be, if all came after their pause.
+    due_at: Duration,
     stale: bool,
     answer_max: Duration,
 }
 
 impl RosterAsk {
     pub(super) fn new(answer_max: Duration) -> Self {
-        Self { asked: None, not_before: Duration::ZERO, stale: false, answer_max }
+        Self { asked: None, due_at: Duration::ZERO, stale: false, answer_max }
     }
 
     /// Somebody came or went.
@@ -45,12 +47,12 @@ impl RosterAsk {
         if self.asked.as_ref().is_some_and(|(_, lost_at)| *lost_at <= now) {
             self.asked = None;
         }
-        if !self.stale || self.asked.is_some() || now < self.not_before {
+        if !self.stale || self.asked.is_some() || now < self.not_before() {
             return None;
         }
         let id = mint();
         self.stale = false;
-        self.not_before = now.saturating_add(PAUSE);
+        self.due_at = self.due_at.max(now).saturating_add(PAUSE);
         self.asked = Some((id.clone(), now.saturating_add(self.answer_max)));
         Some(ClientFrame::ListPeers(Correlated { request_id: Some(id) }))
     }
@@ -59,7 +61,11 @@ impl RosterAsk {
     /// or the pause is over.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let lost_at = self.asked.as_ref().map(|(_, lost_at)| *lost_at);
-        self.stale.then(|| lost_at.unwrap_or_default().max(self.not_before))
+        self.stale.then(|| lost_at.unwrap_or_default().max(self.not_before()))
+    }
+
+    const fn not_before(&self) -> Duration {
+        self.due_at.saturating_sub(AHEAD_MAX)
     }
 }
 
@@ -90,24 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_follow_each_other_fast_are_not_followed_as_fast() {
-        let at = |roster: &mut RosterAsk, ms| {
-            roster.request(Duration::from_millis(ms), || "r".into()).is_some()
-        };
+    fn changes_that_follow_each_other_fast_are_not_followed_as_fast_for_long() {
         let mut roster = RosterAsk::new(Duration::from_secs(15));
-        roster.changed();
-        assert!(at(&mut roster, 5000), "the first is asked for at once");
-        for ms in [5001, 5500, 5999] {
+        let mut changed_at = |ms| {
             roster.answered(Some("r"));
             roster.changed();
-            assert!(!at(&mut roster, ms));
-            assert_eq!(roster.deadline(), Some(Duration::from_secs(6)));
-        }
-        assert!(at(&mut roster, 6000));
+            roster.request(Duration::from_millis(ms), || "r".into()).is_some()
+        };
+        let many = (0..10_000).filter(|ms| changed_at(60_000 + ms)).count();
+        // Five at once, and one a second after that.
+        assert_eq!(many, 5 + 9);
+        assert!(changed_at(70_000) && !changed_at(70_001));
+        let after_a_quiet_time = (0..100).filter(|ms| changed_at(80_000 + ms)).count();
+        assert_eq!(after_a_quiet_time, 5);
+        assert_eq!(roster.deadline(), Some(Duration::from_secs(81)));
         roster.answered(Some("r"));
-        assert_eq!(roster.deadline(), None);
-        roster.changed();
-        assert!(at(&mut roster, 60_000), "after a quiet time it is asked for at once");
+        assert!(roster.request(Duration::from_secs(81), || "r".into()).is_some());
+        assert_eq!(roster.deadline(), None, "nothing changed since");
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Source {
             table.keys.iter().map(|key| format!("{} {order}", quoted(key))).collect();
         let sql = format!(
             "SELECT {} FROM {} NOT INDEXED ORDER BY {}",
-            columns(table),
+            self.known_columns(table),
             quoted(&table.name),
             keys.join(", ")
         );
@@ -128,6 +128,21 @@ impl Source {
                 Err(error) => return Ok(Err(error.into())),
             }
         }
+    }
+
+    /// As [`columns`]; in place of one that an older schema did not have, what it would have become.
+    fn known_columns(&self, table: &Shape) -> String {
+        let is_known = |name: &str| {
+            let sql = format!("SELECT {} FROM {}", quoted(name), quoted(&table.name));
+            self.connection.prepare(sql).is_ok()
+        };
+        let expression = |name: &String| {
+            if is_known(name) { quoted(name) } else { table.default_of(name).to_owned() }
+        };
+        let named = table.columns.iter().enumerate();
+        let named: Vec<String> =
+            named.map(|(place, name)| format!("{} AS c{place}", expression(name))).collect();
+        named.join(", ")
     }
 
     /// How far the numbers of each table got that never uses one twice.

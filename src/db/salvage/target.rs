@@ -16,11 +16,21 @@ const SEQUENCE_MAX: i64 = 1 << 53;
 pub(super) struct Shape {
     pub(super) name: String,
     pub(super) columns: Vec<String>,
+    /// What each column has where nothing is said, as SQL.
+    defaults: Vec<Option<String>>,
     /// The columns of its primary key, in order.
     pub(super) keys: Vec<String>,
     /// Whether its rows have numbers.
     pub(super) has_numbers: bool,
     pub(super) indexes: Vec<Index>,
+}
+
+impl Shape {
+    /// What a row has in this column where it was written before there was one, as SQL.
+    pub(super) fn default_of(&self, column: &str) -> &str {
+        let place = self.columns.iter().position(|name| name == column);
+        place.and_then(|place| self.defaults[place].as_deref()).unwrap_or("NULL")
+    }
 }
 
 /// One of its indexes.
@@ -65,12 +75,14 @@ impl Target {
 
     fn shape(&self, name: String, has_numbers: bool) -> Result<Shape, Error> {
         let table = quoted(&name);
-        let columns: Vec<(String, i64)> = self
-            .rows(&format!("PRAGMA table_info({table})"), |row| Ok((row.read(1)?, row.read(5)?)))?;
+        let columns: Vec<(String, i64, Option<String>)> = self
+            .rows(&format!("PRAGMA table_info({table})"), |row| {
+                Ok((row.read(1)?, row.read(5)?, row.read(4)?))
+            })?;
         let mut keys: Vec<(i64, String)> = columns
             .iter()
-            .filter(|(_, key)| *key > 0)
-            .map(|(name, key)| (*key, name.clone()))
+            .filter(|(_, key, _)| *key > 0)
+            .map(|(name, key, _)| (*key, name.clone()))
             .collect();
         keys.sort();
         let listed: Vec<(String, i64)> = self
@@ -85,7 +97,8 @@ impl Target {
         }
         Ok(Shape {
             name,
-            columns: columns.into_iter().map(|(name, _)| name).collect(),
+            defaults: columns.iter().map(|(_, _, default)| default.clone()).collect(),
+            columns: columns.into_iter().map(|(name, _, _)| name).collect(),
             keys: keys.into_iter().map(|(_, name)| name).collect(),
             has_numbers,
             indexes,

@@ -118,9 +118,12 @@ macro_rules! guarded {
 }
 
 /// A waiting row that cannot be restored is dead: no typestate has it, so this is no guarded step.
+/// One that lost whom it is sealed to is unaddressed, so that no requeue can send it in the clear.
 fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
     let sql = concat!(
-        "UPDATE outbox SET status = 'dead', last_error = ?, may_have_been_sent = ",
+        "UPDATE outbox SET status = 'dead', last_error = ?, destination_ref = CASE \
+         WHEN destination_kind = 'dm' AND recipient IS NULL THEN '' ELSE destination_ref END, \
+         may_have_been_sent = ",
         may_have_been_sent!(),
         " WHERE id = ? AND status = 'pending' \
          RETURNING mesh, client_message_id, broker_message_id, last_error, ",

@@ -178,6 +178,7 @@ fn a_row_that_makes_no_sense_any_more_is_dead_and_the_others_are_sent() {
     assert_eq!((broken.status, broken.attempts), (Status::Dead, 0));
     let why = broken.last_error.expect("words");
     assert!(why.contains("was not sent"), "{why}");
+    assert_eq!(bench.requeue("broken", "again"), RequeueOutcome::Unaddressed);
     let depth = bench.outbox.depths()[MESH];
     let [dead, inflight, pending] = [Status::Dead, Status::Inflight, Status::Pending];
     assert_eq!((depth.of(dead), depth.of(inflight), depth.of(pending)), (1, 1, 0));
