@@ -76,7 +76,7 @@ impl Faithful {
         let ack = Ack { id: correlation, ..ack };
         lines.send(Outgoing::Frame(to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
         if is_taken && let Err(error) = self.fan_out(broker, id, &sender, frame, message_id).await {
-            tracing::warn!(%error, "the ledger could not serve a fan-out");
+            broker.ledger_failed(&error);
         }
     }
 

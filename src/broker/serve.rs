@@ -132,7 +132,7 @@ async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
             text(StatusCode::NOT_FOUND, &line)
         }
         Err(JoinError::Failed(error)) => {
-            tracing::error!(%error, "the ledger could not read an invite");
+            broker.ledger_failed(&error);
             text(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment\n")
         }
     }
@@ -191,7 +191,7 @@ async fn join(
         }
         Err(JoinError::Refused(code)) => refuse(StatusCode::BAD_REQUEST, code),
         Err(JoinError::Failed(error)) => {
-            tracing::error!(%error, "the ledger could not add a member");
+            broker.ledger_failed(&error);
             refuse(StatusCode::SERVICE_UNAVAILABLE, "member_insert_failed")
         }
     }

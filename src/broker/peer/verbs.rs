@@ -23,8 +23,12 @@ use serde_json::{Map, Value, json};
 const PROFILE_BYTES_MAX: usize = 4 * 1024;
 /// Ciphertext after which a page of history ends, in bytes; the last message may exceed it.
 const HISTORY_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Everything a verb may fail with: the code of its `error` frame, and a sentence.
-type Failure = (&'static str, String);
+/// Everything a verb may fail with.
+enum Failure {
+    /// The code of its `error` frame, and a sentence.
+    Refused(&'static str, String),
+    Ledger(db::Error),
+}
 
 /// Answers one request of an authenticated client.
 pub(crate) async fn handle(peer: &Peer, id: ConnectionId, frame: ClientFrame, text: &str) {
@@ -34,7 +38,12 @@ pub(crate) async fn handle(peer: &Peer, id: ConnectionId, frame: ClientFrame, te
     match answer {
         Ok(Some(frame)) => peer.tell(&frame),
         Ok(None) => {}
-        Err((code, message)) => peer.error(code, &message, request_id),
+        Err(Failure::Refused(code, message)) => peer.error(code, &message, request_id),
+        Err(Failure::Ledger(error)) => {
+            peer.broker.ledger_failed(&error);
+            let message = "the broker's ledger does not answer; try again";
+            peer.error("unavailable", message, request_id);
+        }
     }
 }
 
@@ -55,24 +64,27 @@ async fn answer(
             if features::asks_for(&request, RECEIPTS) {
                 peer.broker.hub.set_wants_receipts(id);
             }
-            let mesh = ledger.mesh(&who.mesh_id).await.map_err(failed)?;
+            let mesh = ledger.mesh(&who.mesh_id).await.map_err(Failure::Ledger)?;
             let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
             let response = features::response(&peer.broker, policy.unwrap_or_default(), &request);
             Ok(Some(BrokerFrame::FeatureNegotiationResponse(response)))
         }
         ClientFrame::ReceiptsRequest(ReceiptsRequest { ids, .. }) => {
             let (mesh, sender) = (&who.mesh_id, &who.member_pubkey);
-            let receipts = ledger.receipts(mesh, sender, ids).await.map_err(failed)?;
+            let receipts = ledger.receipts(mesh, sender, ids).await.map_err(Failure::Ledger)?;
             Ok(Some(BrokerFrame::Receipts(Receipts { receipts, request_id })))
         }
         ClientFrame::ListPeers(_) => {
-            let peers = roster::of(peer, id, who).await.map_err(failed)?;
+            let peers = roster::of(peer, id, who).await.map_err(Failure::Ledger)?;
             Ok(Some(BrokerFrame::PeersList(PeersList { peers, request_id })))
         }
         ClientFrame::SetStatus { status } => {
             let status = Some(status).filter(|s| ["idle", "working", "dnd"].contains(&s.as_str()));
             let Some(status) = status else {
-                return Err(("invalid_argument", "status must be idle, working or dnd".to_owned()));
+                return Err(Failure::Refused(
+                    "invalid_argument",
+                    "status must be idle, working or dnd".to_owned(),
+                ));
             };
             set(peer, who, MemberState { status: Some(status), ..MemberState::default() }).await?;
             Ok(None)
@@ -91,7 +103,10 @@ async fn answer(
         ClientFrame::SetProfile(profile) => {
             let profile = crate::wire::to_text(&profile);
             if profile.len() > PROFILE_BYTES_MAX {
-                return Err(("invalid_argument", "profile must be at most 4 KiB".to_owned()));
+                return Err(Failure::Refused(
+                    "invalid_argument",
+                    "profile must be at most 4 KiB".to_owned(),
+                ));
             }
             let state = MemberState { profile: Some(profile), ..MemberState::default() };
             set(peer, who, state).await?;
@@ -100,7 +115,7 @@ async fn answer(
         ClientFrame::JoinGroup { name, role } => {
             let groups = clean_groups(vec![Group { name, role }]);
             if groups.is_empty() {
-                return Err(("invalid_name", "a group needs a name".to_owned()));
+                return Err(Failure::Refused("invalid_name", "a group needs a name".to_owned()));
             }
             let joined = ledger.join_groups(&who.mesh_id, who.member, groups, false).await;
             joined.map(|()| None).map_err(group_failed)
@@ -108,7 +123,7 @@ async fn answer(
         ClientFrame::LeaveGroup { name } => {
             let name = clean(name.trim_start_matches('@'));
             let left = ledger.leave_group(&who.mesh_id, who.member, &name).await;
-            left.map(|()| None).map_err(failed)
+            left.map(|()| None).map_err(Failure::Ledger)
         }
         other => topics(peer, who, other, request_id).await,
     }
@@ -135,7 +150,7 @@ async fn topics(
             Ok(Some(BrokerFrame::TopicCreated(TopicCreated { topic, created, request_id })))
         }
         ClientFrame::TopicList(_) => {
-            let topics = ledger.topics(&who.mesh_id, who.member).await.map_err(failed)?;
+            let topics = ledger.topics(&who.mesh_id, who.member).await.map_err(Failure::Ledger)?;
             let topics = topics.into_iter().map(shown_topic).collect();
             let response = TopicListResponse { topics, request_id };
             Ok(Some(BrokerFrame::TopicListResponse(response)))
@@ -199,11 +214,14 @@ async fn topics(
 fn new_topic(peer: &Peer, request: TopicCreate) -> Result<TopicRow, Failure> {
     let name = clean(request.name.trim().trim_start_matches('#'));
     if name.is_empty() {
-        return Err(("invalid_name", "a topic needs a name".to_owned()));
+        return Err(Failure::Refused("invalid_name", "a topic needs a name".to_owned()));
     }
     let visibility = request.visibility.unwrap_or_else(|| "public".to_owned());
     if !["public", "private", "dm"].contains(&visibility.as_str()) {
-        return Err(("invalid_argument", "visibility must be public, private or dm".to_owned()));
+        return Err(Failure::Refused(
+            "invalid_argument",
+            "visibility must be public, private or dm".to_owned(),
+        ));
     }
     Ok(TopicRow {
         id: peer.clock().mint_id(),
@@ -251,34 +269,35 @@ fn done(request_id: Option<String>) -> BrokerFrame {
 }
 
 async fn set(peer: &Peer, who: &Identity, state: MemberState) -> Result<(), Failure> {
-    peer.broker.ledger.set_state(who.member, state).await.map_err(failed)
-}
-
-fn failed(error: db::Error) -> Failure {
-    tracing::warn!(%error, "the ledger could not serve a request");
-    ("unavailable", "the broker's ledger does not answer; try again".to_owned())
+    peer.broker.ledger.set_state(who.member, state).await.map_err(Failure::Ledger)
 }
 
 fn topic_failed(error: TopicError) -> Failure {
     match error {
-        TopicError::NotFound => ("topic_not_found", "no such topic".to_owned()),
-        TopicError::Forbidden => ("forbidden", "the topic is not public".to_owned()),
-        TopicError::TooMany => ("limit", format!("a mesh has at most {TOPICS_MAX} topics")),
+        TopicError::NotFound => Failure::Refused("topic_not_found", "no such topic".to_owned()),
+        TopicError::Forbidden => {
+            Failure::Refused("forbidden", "the topic is not public".to_owned())
+        }
+        TopicError::TooMany => {
+            Failure::Refused("limit", format!("a mesh has at most {TOPICS_MAX} topics"))
+        }
         TopicError::NotAMember => not_a_member(),
-        TopicError::Failed(error) => failed(error),
+        TopicError::Failed(error) => Failure::Ledger(error),
     }
 }
 
 fn group_failed(error: GroupError) -> Failure {
     match error {
-        GroupError::TooMany => ("limit", format!("a member may be in at most {GROUPS_MAX} groups")),
+        GroupError::TooMany => {
+            Failure::Refused("limit", format!("a member may be in at most {GROUPS_MAX} groups"))
+        }
         GroupError::NotAMember => not_a_member(),
-        GroupError::Failed(error) => failed(error),
+        GroupError::Failed(error) => Failure::Ledger(error),
     }
 }
 
 fn not_a_member() -> Failure {
-    ("unauthorized", "not a member: the membership has ended".to_owned())
+    Failure::Refused("unauthorized", "not a member: the membership has ended".to_owned())
 }
 
 fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {

@@ -124,7 +124,7 @@ impl Peer {
         if let Some(faithful) = &self.broker.faithful
             && let Err(error) = faithful.drain(&self.broker, id).await
         {
-            tracing::warn!(%error, "the ledger could not serve a drain");
+            self.broker.ledger_failed(&error);
         }
     }
 
