@@ -236,7 +236,7 @@ impl Broker {
         }
     }
 
-    /// The ledger stored something.
+    /// The ledger stored a message: what is smaller may fit a disk that is full.
     fn ledger_works(&self) {
         if let Some(failures) = self.ledger_failing.ended() {
             tracing::info!(failures, "the ledger works again");

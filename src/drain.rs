@@ -244,7 +244,7 @@ impl Drain {
 
     /// One attempt, from its frame to its answer on disk.
     async fn attempt(&self, row: Row<Inflight>, courier: &Arc<dyn Courier>) {
-        let roster_as_of = self.mesh.with_roster(|roster| roster.as_of);
+        let tried_under = self.mesh.with_roster(|roster| roster.version);
         let delivery = match self.pack(&row, courier.as_ref()) {
             Ok(message) => courier.deliver(message).await,
             Err(words) => Delivery::Refused { code: None, permanent: Some(true), words },
@@ -275,8 +275,7 @@ impl Drain {
                         self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
                         // Only now: a row that is inflight cannot be made due.
                         if let Some(absent) = absent {
-                            self.mesh
-                                .with_roster(|now| self.awaited.add(absent, roster_as_of, now));
+                            self.mesh.with_roster(|now| self.awaited.add(absent, tried_under, now));
                         }
                     }
                 }

@@ -263,8 +263,9 @@ impl LinkObserver for Mesh {
 
     fn roster(&self, peers: Vec<Peer>) {
         let as_of = Some(self.shared.clock.now());
-        let roster = Roster { peers, as_of, is_live: true };
-        *self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner) = roster;
+        let mut roster = self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        *roster = Roster { peers, as_of, is_live: true, version: roster.version + 1 };
+        drop(roster);
         self.shared.roster_changed.notify(usize::MAX);
     }
 

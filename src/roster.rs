@@ -22,6 +22,8 @@ pub struct Roster {
     pub as_of: Option<Millis>,
     /// Whether it was fetched over the link that is open now.
     pub is_live: bool,
+    /// Told apart from the others of this life, whatever the clock said.
+    pub version: u64,
 }
 
 /// One member who answers to a name.
@@ -171,7 +173,7 @@ mod tests {
     }
 
     fn roster(peers: Vec<Peer>) -> Roster {
-        Roster { peers, as_of: Some(Millis(1)), is_live: true }
+        Roster { peers, as_of: Some(Millis(1)), is_live: true, version: 1 }
     }
 
     fn found(resolution: Resolution) -> (char, char) {

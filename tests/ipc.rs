@@ -708,6 +708,17 @@ fn a_listener_that_comes_back_gets_what_it_missed_once_and_in_order() {
     // Another database's id says nothing about this one, so all of it follows.
     assert_eq!(third.next_of("message").id.as_deref().map(place), Some(1));
 
+    // A message that was deleted takes nothing from the id that its listener has.
+    let newest = bob.inbox()[0].clone();
+    let path = format!("/v1/inbox/{}", newest["id"].as_str().expect("an id"));
+    let delete = rig::get(&path).replacen("GET", "DELETE", 1);
+    assert_eq!(bob.try_request(&delete).expect("answers").status(), 200);
+    let last = format!("Last-Event-ID: {epoch}-{}", stored.len() + 2);
+    let mut after = Stream::open(bob.socket(), &[&last]);
+    assert_eq!(after.next_block(), ": connected");
+    send(21);
+    assert_eq!(after.next_event().json()["body"], "21");
+
     // Nor does one that is ahead of this one, as after an older copy was put back.
     let ahead = format!("Last-Event-ID: {epoch}-500");
     let mut fourth = Stream::open(bob.socket(), &[&ahead]);

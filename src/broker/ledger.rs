@@ -63,6 +63,11 @@ impl Ledger {
         self.db.lost().await;
     }
 
+    /// What the file has room for without growing, in bytes.
+    pub(crate) async fn reusable_bytes(&self) -> u64 {
+        self.db.read::<_, Error, _>(|tx| Ok(reusable_bytes(tx))).await.unwrap_or(0)
+    }
+
     /// Whether the database can be written (`GET /health/ready`).
     pub(crate) async fn is_writable(&self) -> bool {
         self.relaxed::<_, Error>(|_| Ok(())).await.is_ok()
@@ -99,6 +104,14 @@ impl Ledger {
     {
         self.db.write(Durability::Relaxed, job, |_| ()).await
     }
+}
+
+/// What the file has room for without growing, in bytes: it does not become smaller, and what was
+/// freed in it is used again first.
+pub(crate) fn reusable_bytes(tx: &Tx<'_>) -> u64 {
+    let one = |sql| tx.query_row(sql, &[], |row| row.int(0)).ok().flatten();
+    let bytes = one("PRAGMA freelist_count").zip(one("PRAGMA page_size"));
+    bytes.and_then(|(pages, size)| u64::try_from(pages * size).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -31,8 +31,9 @@ impl Reserve {
         Self { dir, reserved_bytes, last: Mutex::default() }
     }
 
-    /// Whether the disk has its reserve, and with it room for more.
-    pub(crate) fn holds(&self, now: Duration) -> bool {
+    /// Whether there is room for more: the disk has its reserve, or the ledger, which does not become
+    /// smaller, has as much in `reusable_bytes` of its own.
+    pub(crate) fn holds(&self, now: Duration, reusable_bytes: u64) -> bool {
         if self.reserved_bytes == 0 {
             return true;
         }
@@ -40,14 +41,15 @@ impl Reserve {
         let is_recent = |at: Duration| now.saturating_sub(at) < ASK_PAUSE;
         if !last.at.is_some_and(is_recent) {
             last.at = Some(now);
-            self.look(&mut last.level);
+            self.look(&mut last.level, reusable_bytes);
         }
         last.level != Level::Refusing
     }
 
-    fn look(&self, level: &mut Level) {
+    fn look(&self, level: &mut Level, reusable_bytes: u64) {
         // A file system that does not say is left to say no by itself.
         let Some(Space { free_bytes, .. }) = Space::of(&self.dir) else { return };
+        let free_bytes = free_bytes.saturating_add(reusable_bytes);
         let before = std::mem::replace(level, level.of_reserve(free_bytes, self.reserved_bytes));
         let (now, reserved_bytes) = (*level, self.reserved_bytes);
         match (before == Level::Refusing, now == Level::Refusing) {
@@ -60,5 +62,19 @@ impl Reserve {
             (true, false) => tracing::info!(free_bytes, "the disk has its reserve again"),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_ledger_has_room_for_itself_counts_as_free() {
+        // No disk has as much.
+        let reserve = Reserve::new(std::env::temp_dir(), 1 << 62);
+        assert!(!reserve.holds(Duration::ZERO, 0));
+        assert!(!reserve.holds(Duration::from_millis(999), 1 << 63), "asked a moment ago");
+        assert!(reserve.holds(ASK_PAUSE, 1 << 63));
     }
 }

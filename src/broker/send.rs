@@ -1,9 +1,10 @@
 //! One `send` of a client: phase B1, and the words of every answer (§4.5b, §17.1, §17.2).
 
 use super::Broker;
-use super::ledger::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
+use super::ledger::{Accepted, Letter, NotAccepted, Refusal, Sender, Target, reusable_bytes};
 use super::route::{Lines, Outgoing, Parcel};
 use crate::clock::iso;
+use crate::db::Tx;
 use crate::wire::{self, Ack, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, Push, Send, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_fsm::dedupe::{CONFLICT, ERROR};
@@ -148,11 +149,11 @@ fn admission(
     broker: &Arc<Broker>,
     sender: &Sender,
     id: Option<String>,
-) -> impl FnOnce() -> Result<(), Refusal> + std::marker::Send + use<> {
+) -> impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + std::marker::Send + use<> {
     let (broker, member) = (Arc::clone(broker), sender.member);
-    move || {
+    move |tx| {
         let now = broker.clock.monotonic();
-        if !broker.reserve.holds(now) {
+        if !broker.reserve.holds(now, reusable_bytes(tx)) {
             return Err(Refusal::DiskFull);
         }
         match &broker.limiter {

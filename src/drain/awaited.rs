@@ -4,7 +4,6 @@ use super::{Drain, STORE_RETRY};
 use crate::roster::{self, Roster};
 use crate::store::Error as StoreError;
 use claudemesh_fsm::envelope::{Destination, Recipient};
-use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::{Inflight, Row};
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
@@ -14,21 +13,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// A recipient, and what the caller wrote for it.
 pub(super) type Addressee = (Recipient, Destination);
 
+/// No roster has this version.
+const NO_VERSION: u64 = u64::MAX;
+
 /// The recipients that rows of one mesh wait for. Rows of an earlier life are not among them: a
 /// start makes every row due (§4.11).
 #[derive(Default)]
 pub(super) struct Awaited {
-    /// Each with the time of the roster that was known when it was last tried.
-    absent: Mutex<BTreeMap<Addressee, Option<Millis>>>,
+    absent: Mutex<BTreeMap<Addressee, Standing>>,
     missed: Event,
+}
+
+/// What is known of somebody who was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Rows wait. They were tried when the roster of this version was known: only another one says
+    /// anything about it.
+    Absent { tried_under: u64 },
+    /// The roster of this version listed it, and its rows were made due.
+    Hastened { by: u64 },
+    /// A send was refused all the same. As long as rosters go on to list it, they say nothing.
+    Contradicted,
 }
 
 impl Awaited {
     /// A row waits for `addressee`, and is stored as waiting. It was tried when the roster of
-    /// `tried_under` was known: only a newer one says anything about it.
-    pub(super) fn add(&self, addressee: Addressee, tried_under: Option<Millis>, roster: &Roster) {
-        self.lock().insert(addressee, tried_under);
-        if roster.as_of != tried_under {
+    /// version `tried_under` was known.
+    pub(super) fn add(&self, addressee: Addressee, tried_under: u64, roster: &Roster) {
+        let mut absent = self.lock();
+        let standing = absent.entry(addressee).or_insert(Standing::Absent { tried_under });
+        *standing = match standing {
+            Standing::Hastened { by } if tried_under >= *by => Standing::Contradicted,
+            Standing::Contradicted => Standing::Contradicted,
+            Standing::Absent { .. } | Standing::Hastened { .. } => Standing::Absent { tried_under },
+        };
+        if roster.version != tried_under {
             self.missed.notify(usize::MAX);
         }
     }
@@ -38,7 +57,8 @@ impl Awaited {
         self.missed.listen()
     }
 
-    /// Takes out who can be reached, by a roster that is newer than the last try.
+    /// Who can be reached, by a roster that is newer than the last try: their rows are to be made
+    /// due.
     pub(super) fn take_reachable(&self, roster: &Roster) -> Vec<Addressee> {
         let online = roster.peers.iter().filter(|peer| roster::is_online(peer));
         let here: HashSet<&str> =
@@ -47,20 +67,32 @@ impl Awaited {
             [&recipient.routing_key, &recipient.member_key].iter().any(|key| here.contains(&***key))
                 && here.contains(&*roster::routing_key(roster, recipient, destination))
         };
-        self.lock()
-            .extract_if(.., |addressee, tried_under| {
-                roster.as_of != *tried_under && is_reachable(addressee)
-            })
-            .map(|(addressee, _)| addressee)
-            .collect()
+        let mut reachable = Vec::new();
+        self.lock().retain(|addressee, standing| {
+            match (*standing, is_reachable(addressee)) {
+                (Standing::Absent { tried_under }, true) if tried_under != roster.version => {
+                    reachable.push(addressee.clone());
+                    *standing = Standing::Hastened { by: roster.version };
+                }
+                // Nothing waits any more, as far as is known.
+                (Standing::Hastened { .. }, false) => return false,
+                (Standing::Contradicted, false) => {
+                    *standing = Standing::Absent { tried_under: roster.version };
+                }
+                _ => {}
+            }
+            true
+        });
+        reachable
     }
 
-    /// Puts back whom nothing could be done for.
+    /// Nothing could be done for them: they are looked at again.
     pub(super) fn put_back(&self, addressees: Vec<Addressee>) {
-        self.lock().extend(addressees.into_iter().map(|addressee| (addressee, None)));
+        let again = Standing::Absent { tried_under: NO_VERSION };
+        self.lock().extend(addressees.into_iter().map(|addressee| (addressee, again)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Addressee, Option<Millis>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Addressee, Standing>> {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,12 +145,12 @@ mod tests {
         (Recipient { routing_key: key.clone(), member_key: key }, Destination::Member(name.into()))
     }
 
-    fn roster(as_of: i64, keys: &[char]) -> Roster {
+    fn roster(version: u64, keys: &[char]) -> Roster {
         let peers = keys.iter().map(|key| {
             let key = key.to_string().repeat(64);
             Peer { pubkey: key.clone(), member_pubkey: key, ..Peer::default() }
         });
-        Roster { peers: peers.collect(), as_of: Some(Millis(as_of)), is_live: true }
+        Roster { peers: peers.collect(), version, is_live: true, ..Roster::default() }
     }
 
     #[test]
@@ -126,7 +158,7 @@ mod tests {
         let awaited = Awaited::default();
         let before = roster(1, &[]);
         for (key, name) in [('b', "bob"), ('c', "carol")] {
-            awaited.add(addressee(key, name), before.as_of, &before);
+            awaited.add(addressee(key, name), before.version, &before);
         }
         assert_eq!(awaited.take_reachable(&roster(2, &['d'])), []);
         assert_eq!(awaited.take_reachable(&roster(3, &['d', 'b'])), [addressee('b', "bob")]);
@@ -138,7 +170,7 @@ mod tests {
     fn a_roster_that_was_known_at_the_try_does_not_contradict_it() {
         let awaited = Awaited::default();
         let stale = roster(1, &['b']);
-        awaited.add(addressee('b', "bob"), stale.as_of, &stale);
+        awaited.add(addressee('b', "bob"), stale.version, &stale);
         assert_eq!(awaited.take_reachable(&stale), []);
         assert_eq!(awaited.take_reachable(&roster(2, &['b'])).len(), 1);
     }
@@ -148,8 +180,24 @@ mod tests {
         let awaited = Awaited::default();
         let missed = awaited.missed();
         let now = roster(2, &['b']);
-        awaited.add(addressee('b', "bob"), Some(Millis(1)), &now);
+        awaited.add(addressee('b', "bob"), 1, &now);
         smol::block_on(missed);
         assert_eq!(awaited.take_reachable(&now).len(), 1);
+    }
+    #[test]
+    fn a_roster_that_lists_who_is_refused_makes_rows_due_once() {
+        let awaited = Awaited::default();
+        awaited.add(addressee('b', "bob"), 1, &roster(1, &['b']));
+        assert_eq!(awaited.take_reachable(&roster(2, &['b'])).len(), 1);
+        // The answer to a send from before that roster: it says nothing against it.
+        awaited.add(addressee('b', "bob"), 1, &roster(2, &['b']));
+        assert_eq!(awaited.take_reachable(&roster(2, &['b'])).len(), 1);
+        // Refused again: others come and go, and the broker goes on to list bob.
+        awaited.add(addressee('b', "bob"), 2, &roster(2, &['b']));
+        assert_eq!(awaited.take_reachable(&roster(3, &['b', 'c'])), []);
+        assert_eq!(awaited.take_reachable(&roster(4, &['b'])), []);
+        // He was away, and has come.
+        assert_eq!(awaited.take_reachable(&roster(5, &[])), []);
+        assert_eq!(awaited.take_reachable(&roster(6, &['b'])).len(), 1);
     }
 }

@@ -21,7 +21,7 @@ pub fn load(paths: &Paths) -> BTreeMap<String, Roster> {
 fn parse(value: Value) -> Option<Roster> {
     let as_of = Millis(value.get("as_of")?.as_i64()?);
     let list: PeersList = serde_json::from_value(value).ok()?;
-    Some(Roster { peers: list.peers, as_of: Some(as_of), is_live: false })
+    Some(Roster { peers: list.peers, as_of: Some(as_of), is_live: false, version: 0 })
 }
 
 /// Writes the rosters that were ever fetched.

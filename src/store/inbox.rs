@@ -181,13 +181,12 @@ impl Inbox {
         self.db.read(move |tx| list_in(tx, &query)).await
     }
 
-    /// The place of the newest message; 0 if there is none.
+    /// The newest place that was ever given to a message, also one that has left; 0 if none was.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn newest_seq(&self) -> Result<i64, Error> {
-        let sql = "SELECT max(seq) FROM inbox";
-        self.db.read(move |tx| Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0))).await
+        self.db.read(newest_seq).await
     }
 
     /// Messages after a place, oldest first: what a listener missed.
@@ -288,6 +287,12 @@ fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
     )?;
     let seq = seq.ok_or_else(|| Error::corrupt("an insert returned no row"))?;
     Ok(Stored::New { seq })
+}
+
+/// Not the place of the newest message that is there: the inbox may have been cleared.
+fn newest_seq(tx: &Tx<'_>) -> Result<i64, Error> {
+    let sql = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'inbox'";
+    Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0))
 }
 
 /// SQL: a page of messages; `$narrower` is one more condition, written out so that an index of just

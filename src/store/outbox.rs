@@ -270,6 +270,7 @@ impl Outbox {
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| claim_due_in(tx, &mesh, now, expired_before, limit);
         let after = move |result: &Result<UnsettledClaim, Error>| {
+            result.iter().for_each(UnsettledClaim::log_buried);
             result.iter().flat_map(UnsettledClaim::moves).for_each(|moved| outbox.announce(moved));
         };
         Ok(self.db.write(Durability::Relaxed, job, after).await?.settle())

@@ -86,8 +86,9 @@ static INBOX_RULES: Rules = Rules {
              client_message_id, received_at, seq FROM inbox; \
              INSERT INTO sqlite_sequence (name, seq) SELECT 'inbox', 0 \
              WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'inbox'); \
-             UPDATE sqlite_sequence SET seq = max(seq, (SELECT max(inbox_seq) FROM seen)) \
-             WHERE name = 'inbox' AND EXISTS (SELECT 1 FROM seen)",
+             UPDATE sqlite_sequence SET seq = max(seq, (SELECT coalesce(max(inbox_seq), 0) FROM seen \
+             WHERE typeof(inbox_seq) = 'integer' AND inbox_seq < 9007199254740992)) \
+             WHERE name = 'inbox'",
 };
 
 fn judge_outbox(table: &str, row: &mut SavedRow) -> Judgement {

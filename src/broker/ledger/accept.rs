@@ -133,7 +133,7 @@ impl Ledger {
         &self,
         sender: Sender,
         letter: Letter,
-        admit: impl FnOnce() -> Result<(), Refusal> + Send + 'static,
+        admit: impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + Send + 'static,
         after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
     ) -> Result<Accepted, NotAccepted> {
         let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, admit);
@@ -166,7 +166,7 @@ fn accept(
     tx: &Tx<'_>,
     sender: &Sender,
     letter: Letter,
-    admit: impl FnOnce() -> Result<(), Refusal>,
+    admit: impl FnOnce(&Tx<'_>) -> Result<(), Refusal>,
 ) -> Result<Accepted, NotAccepted> {
     let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| *fingerprint);
     let seen = match &letter.client {
@@ -183,7 +183,7 @@ fn accept(
         Verdict::First | Verdict::Undeduplicated => {}
     }
     let target = letter.checked.clone()?;
-    admit()?;
+    admit(tx)?;
     require_membership(tx, sender)?;
     store(tx, sender, letter, &target)
 }

@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     pub(super) fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
-        block_on(self.ledger.accept(self.sender(from), letter, || Ok(()), |_| ()))
+        block_on(self.ledger.accept(self.sender(from), letter, |_| Ok(()), |_| ()))
     }
 
     fn queued(&self, n: usize) -> i64 {
@@ -135,7 +135,7 @@ fn a_known_id_is_answered_before_anything_else_is_looked_at() {
     recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
     let asked = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&asked);
-    let admit = move || {
+    let admit = move |_: &Tx<'_>| {
         seen.fetch_add(1, Ordering::Relaxed);
         Err(Refusal::RateLimited)
     };
@@ -161,7 +161,7 @@ fn a_refusal_in_the_transaction_leaves_the_id_free() {
         assert_eq!(refusal, expected);
     }
     let limited = letter("a", 1, Target::Key(key(1)));
-    let refuse = || Err(Refusal::RateLimited);
+    let refuse = |_: &Tx<'_>| Err(Refusal::RateLimited);
     let limited = block_on(broker.ledger.accept(broker.sender(0), limited, refuse, |_| ()));
     assert!(matches!(limited, Err(NotAccepted::Refused(Refusal::RateLimited))));
     assert_eq!(recipients(broker.send(0, letter("a", 9, Target::Key(key(1))))).len(), 1);

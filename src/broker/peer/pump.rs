@@ -24,7 +24,6 @@ impl Peer {
             if !acks.is_empty() {
                 match ledger.acknowledge(identity.member, acks.clone()).await {
                     Ok(told) => {
-                        self.broker.ledger_works();
                         hub.settle_acks(id, identity.member, &acks);
                         hub.tell_receipts(told);
                     }

@@ -4,7 +4,7 @@
 //! What a message is known by stays in `seen` for as long as its broker may send it again, and then
 //! goes too: nothing that left reappears.
 
-use super::Inbox;
+use super::{Inbox, newest_seq};
 use crate::db::{Durability, Error, Tx};
 use crate::store::{age, step};
 use claudemesh_fsm::id::Millis;
@@ -75,9 +75,7 @@ impl Inbox {
     /// When the commit fails.
     pub async fn witness(&self, now: Millis, bounds: Bounds) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
-            // Not the newest that is still there: the inbox may have been cleared.
-            let sql = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'inbox'";
-            let newest = tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0);
+            let newest = newest_seq(tx)?;
             age::witness(tx, now, newest, bounds.kept_ms.saturating_add(SEEN_OUTLIVES_MS))
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<(), Error>| ()).await

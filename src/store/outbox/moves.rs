@@ -30,6 +30,13 @@ pub(super) struct UnsettledClaim {
 }
 
 impl UnsettledClaim {
+    /// Once its commit stands: each row is given up once.
+    pub(super) fn log_buried(&self) {
+        for Moved { mesh, client_message_id: id, last_error, .. } in &self.buried {
+            tracing::error!(mesh, %id, ?last_error, "a waiting row makes no sense any more");
+        }
+    }
+
     /// What listeners are told.
     pub(super) fn moves(&self) -> impl Iterator<Item = &Moved> {
         let claimed = self.claims.iter().filter_map(|(_, applied)| applied.moved.as_ref());
@@ -130,7 +137,6 @@ fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
         weight_of_row!()
     );
     let last_error = format!("this row makes no sense any more and was not sent: {why}");
-    tracing::error!(id, why, "a waiting row makes no sense any more: it is dead, and not sent");
     tx.query_row(sql, &[last_error.as_str().into(), id.into()], |row| {
         read_moved(row, Status::Pending, Status::Dead)
     })
