@@ -14,7 +14,7 @@ use claudemesh::drain::{Drain, Limits};
 use claudemesh::events::{Bus, Kind};
 use claudemesh::http::{Shutdown, Trigger};
 use claudemesh::meshes::{Mesh, Meshes};
-use claudemesh::message::{SecretKey, fingerprint};
+use claudemesh::message::{SecretKey, fingerprint_of};
 use claudemesh::paths::Paths;
 use claudemesh::receipts::Receipts;
 use claudemesh::receive::Receive;
@@ -177,15 +177,7 @@ impl Daemon {
                 new_client_message_id: ClientMessageId::trusted(new_id.clone()),
                 patch: patched.as_ref().map(|payload| Patch {
                     payload: payload.clone().into_bytes(),
-                    fingerprint: |envelope| {
-                        fingerprint(
-                            &envelope.destination,
-                            envelope.reply_to_id.as_deref(),
-                            envelope.priority,
-                            envelope.meta.as_deref(),
-                            &envelope.payload,
-                        )
-                    },
+                    fingerprint: fingerprint_of,
                 }),
                 weigh: Box::new(|_, _| Ok(())),
                 aborted_by: "operator".into(),
