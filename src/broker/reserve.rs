@@ -33,7 +33,7 @@ impl Reserve {
 
     /// Whether there is room for more: the disk has its reserve, or the ledger, which does not become
     /// smaller, has as much in `reusable_bytes` of its own.
-    pub(crate) fn holds(&self, now: Duration, reusable_bytes: u64) -> bool {
+    pub(crate) fn holds(&self, now: Duration, reusable_bytes: impl FnOnce() -> u64) -> bool {
         if self.reserved_bytes == 0 {
             return true;
         }
@@ -41,7 +41,7 @@ impl Reserve {
         let is_recent = |at: Duration| now.saturating_sub(at) < ASK_PAUSE;
         if !last.at.is_some_and(is_recent) {
             last.at = Some(now);
-            self.look(&mut last.level, reusable_bytes);
+            self.look(&mut last.level, reusable_bytes());
         }
         last.level != Level::Refusing
     }
@@ -73,8 +73,8 @@ mod tests {
     fn what_the_ledger_has_room_for_itself_counts_as_free() {
         // No disk has as much.
         let reserve = Reserve::new(std::env::temp_dir(), 1 << 62);
-        assert!(!reserve.holds(Duration::ZERO, 0));
-        assert!(!reserve.holds(Duration::from_millis(999), 1 << 63), "asked a moment ago");
-        assert!(reserve.holds(ASK_PAUSE, 1 << 63));
+        assert!(!reserve.holds(Duration::ZERO, || 0));
+        assert!(!reserve.holds(Duration::from_millis(999), || 1 << 63), "asked a moment ago");
+        assert!(reserve.holds(ASK_PAUSE, || 1 << 63));
     }
 }

@@ -153,7 +153,7 @@ fn admission(
     let (broker, member) = (Arc::clone(broker), sender.member);
     move |tx| {
         let now = broker.clock.monotonic();
-        if !broker.reserve.holds(now, reusable_bytes(tx)) {
+        if !broker.reserve.holds(now, || reusable_bytes(tx)) {
             return Err(Refusal::DiskFull);
         }
         match &broker.limiter {

@@ -106,7 +106,7 @@ async fn health(broker: &Broker) -> Response<Body> {
 /// Whether a message would be taken now.
 async fn ready(broker: &Broker) -> Response<Body> {
     let reusable = broker.ledger.reusable_bytes().await;
-    let reason = if !broker.reserve.holds(broker.clock.monotonic(), reusable) {
+    let reason = if !broker.reserve.holds(broker.clock.monotonic(), || reusable) {
         "the disk is below its reserve"
     } else if broker.ledger.is_writable().await {
         return json_answer(StatusCode::OK, &json!({"status": "ready"}));
