@@ -21,7 +21,7 @@ mod writer;
 pub use adopt::Adoption;
 pub use condition::Integrity;
 pub use error::{Error, Kind};
-pub use open::{Check, Migrations, check};
+pub use open::{Check, Migrations, check_thoroughly};
 pub use salvage::{Judgement, Note, Rules, Saved, SavedRow, salvage};
 pub use space::Space;
 pub use tx::{Columns, Param, Tx};
@@ -147,7 +147,7 @@ impl Db {
     pub fn check_whole(&self) {
         let condition = &self.shared.condition;
         condition.checked(Integrity::Checking);
-        match check(self.path()) {
+        match open::check(self.path()) {
             Ok(Check::Whole) => condition.checked(Integrity::Whole),
             Ok(Check::Damaged(findings)) => condition.found(&Error::damaged(findings)),
             Err(error) if error.is_damage() => condition.found(&error),

@@ -6,7 +6,7 @@
 
 use super::schema;
 pub use crate::db::{Check, Note, Saved};
-use crate::db::{Error, Judgement, Rules, SavedRow, check as check_file};
+use crate::db::{Error, Judgement, Rules, SavedRow, check_thoroughly};
 use crate::message::{fingerprint_of, legacy};
 use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
 use claudemesh_fsm::id::ClientMessageId;
@@ -56,12 +56,12 @@ impl Store {
     }
 }
 
-/// Checks a whole file without changing it.
+/// Checks a whole file and its indices without changing it.
 ///
 /// # Errors
 /// When it cannot be read at all, for another reason than damage.
 pub fn check(path: &Path) -> Result<Check, Error> {
-    match check_file(path) {
+    match check_thoroughly(path) {
         Err(error) if error.kind() == super::Kind::Corrupt => Ok(Check::Damaged(error.to_string())),
         checked => checked,
     }

@@ -76,7 +76,9 @@ pub(super) fn claim_due_in(
         Ok((unsettled, apply(tx, guard)?))
     };
     let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
-    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
+    // What expired is still due until it is stored.
+    let taken_until = if expired.is_empty() { now } else { Millis(i64::MIN) };
+    let next_due_at = if more { None } else { query::next_due_at(tx, mesh, taken_until)? };
     Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
 }
 

@@ -121,6 +121,21 @@ fn open(dir: &tempfile::TempDir) -> Outbox {
     Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens")
 }
 
+/// Changes a closed outbox so that `outbox_due` does not learn of it.
+fn unindexed(path: &Path, change: &str) {
+    let run = |sql: &str| sqlite::open(path).expect("opens").execute(sql).expect("runs");
+    let schema = |from: &str, to: &str| {
+        run(&format!(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema \
+             SET sql = replace(sql, 'status = ''{from}''', 'status = ''{to}''') \
+             WHERE name = 'outbox_due'"
+        ));
+    };
+    schema("pending", "nothing");
+    run(change);
+    schema("nothing", "pending");
+}
+
 fn ack(id: &str) -> Ack {
     Ack {
         broker_message_id: BrokerMessageId::trusted(format!("broker-{id}")),
