@@ -63,6 +63,24 @@ pub async fn open(
     let quota = Quota::new(&paths.daemon_dir, limits, clock.clone(), on_change(clock, bus));
     let on_moved = on_moved(clock, bus, meshes);
     let outbox = Outbox::open_within(&paths.outbox_db(), driver.clone(), on_moved, quota.clone())?;
+    let made_true = make_true(&outbox, clock, meshes, boot_id).await;
+    match made_true.and_then(|()| open_inbox(&paths.inbox_db(), driver, clock)) {
+        Ok(inbox) => Ok(Stores { outbox, inbox: inbox.within(quota) }),
+        Err(error) => {
+            // Before anybody hears of it: who does may look at the file, or copy it.
+            outbox.close();
+            Err(error)
+        }
+    }
+}
+
+/// What a stop left unanswered waits again, and what waits is due.
+async fn make_true(
+    outbox: &Outbox,
+    clock: &Clock,
+    meshes: &Meshes,
+    boot_id: Option<String>,
+) -> Result<(), Error> {
     let due_at = clock.now().plus(BACKOFF_BASE_MS);
     let found = outbox.recover(due_at, boot_id).await?;
     if found.inflight > 0 {
@@ -75,9 +93,7 @@ pub async fn open(
              waiting message counts as one that may have been sent"
         );
     }
-    make_due(&outbox, due_at, clock, meshes).await?;
-    let inbox = open_inbox(&paths.inbox_db(), driver, clock)?.within(quota);
-    Ok(Stores { outbox, inbox })
+    make_due(outbox, due_at, clock, meshes).await
 }
 
 /// Checks the files that were too large to be checked at start, each in a thread of its own (§4.11).
