@@ -28,9 +28,13 @@ mod world;
 
 use mutants::Mutant;
 use std::ops::Range;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 /// The slice every run of the tests takes.
 const SLICE: Range<u64> = 0..60;
+/// Real time, of which a seed takes a fraction of a second.
+const SEED_TIME_MAX: Duration = Duration::from_secs(300);
 /// A mutant that survives this many seeds means blind checkers.
 const MUTANT_SEEDS_MAX: u64 = 1000;
 
@@ -41,11 +45,24 @@ fn replay(seed: u64) -> String {
     )
 }
 
+/// Runs a seed on a thread of its own, so that one that panics or never ends is named.
+fn run(seed: u64, is_verbose: bool) -> scenario::Report {
+    let (reply, answer) = mpsc::channel();
+    std::thread::spawn(move || reply.send(scenario::run(seed, None, is_verbose)));
+    answer.recv_timeout(SEED_TIME_MAX).unwrap_or_else(|error| {
+        let why = match error {
+            RecvTimeoutError::Timeout => format!("not at its end after {SEED_TIME_MAX:?}"),
+            RecvTimeoutError::Disconnected => "it panicked".into(),
+        };
+        panic!("seed {seed}: {why}\nreplay it with: {}", replay(seed))
+    })
+}
+
 fn run_all(seeds: Range<u64>) {
-    let (mut told, mut deaths, mut commits) = (0, 0, 0);
+    let (mut told, mut deaths, mut commits, mut log_hash) = (0, 0, 0, 0_u64);
     let is_one = seeds.end == seeds.start + 1;
     for seed in seeds.clone() {
-        let report = scenario::run(seed, None, is_one);
+        let report = run(seed, is_one);
         report.log.iter().for_each(|line| println!("{line}"));
         if let Err(broken) = report.verdict {
             panic!("seed {seed}: {broken}\nreplay it with: {}", replay(seed));
@@ -53,8 +70,12 @@ fn run_all(seeds: Range<u64>) {
         told += report.told;
         deaths += report.deaths;
         commits += report.commits;
+        log_hash = log_hash.rotate_left(1) ^ report.log_hash.0;
     }
-    println!("seeds {seeds:?}: {told} answers, {deaths} deaths, {commits} commits");
+    println!(
+        "seeds {seeds:?}: {told} answers, {deaths} deaths, {commits} commits, \
+         log {log_hash:016x} (the same in every run)"
+    );
 }
 
 #[test]

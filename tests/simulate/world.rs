@@ -21,11 +21,11 @@ const EPOCH_MS: i64 = 1_750_000_000_000;
 pub struct Rng(u64);
 
 impl Rng {
-    /// One stream of a seed; streams are independent of how much the others are used.
+    /// One stream of a seed. It begins at a place that both were mixed into: with a place that is a
+    /// sum, the dice of one seed would be those of its neighbour, one throw later.
     pub fn new(seed: u64, stream: u64) -> Self {
-        let mut rng = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ stream.rotate_left(32));
-        rng.next();
-        rng
+        let mixed = Self(seed).next();
+        Self(Self(mixed ^ stream).next())
     }
 
     pub fn next(&mut self) -> u64 {
