@@ -59,8 +59,10 @@ impl Ledger {
             let Some(last) = found.last().copied() else { return Ok(swept) };
             after = last;
             swept += found.len();
-            self.synced(move |tx| found.iter().try_for_each(|(_, seq)| discard(tx, *seq, 0)))
-                .await?;
+            self.synced(move |tx| {
+                found.iter().try_for_each(|(_, seq)| discard(tx, *seq, 0).map(drop))
+            })
+            .await?;
         }
     }
 
@@ -107,9 +109,9 @@ fn prune(tx: &Tx<'_>, before: Millis) -> Result<Expired, Error> {
             break;
         }
         let undelivered = tx.execute(UNDELIVER, &[seq.into()])?;
-        discard(tx, seq, undelivered)?;
+        // Counted by what went, not by what the index found: the count ends the caller's loop.
+        expired.messages += usize::from(discard(tx, seq, undelivered)?);
         expired.undelivered += undelivered;
-        expired.messages += 1;
     }
     Ok(expired)
 }
@@ -129,18 +131,20 @@ const DELIVERED: &str = "SELECT created_at, seq FROM message m \
     ORDER BY created_at, seq LIMIT ?4";
 
 /// Removes a message that is in nobody's queue; its id stays known, and that `undelivered` of its
-/// recipients never got it.
-fn discard(tx: &Tx<'_>, seq: i64, undelivered: usize) -> Result<(), Error> {
+/// recipients never got it. Says whether it was there.
+fn discard(tx: &Tx<'_>, seq: i64, undelivered: usize) -> Result<bool, Error> {
     let sql = "DELETE FROM message WHERE seq = ? \
                RETURNING mesh_id, sender_member_pubkey, client_message_id";
     let gone = tx.query_row(sql, &[seq.into()], |row| {
         Ok((row.text(0)?, row.text(1)?, row.text_or_null(2)?))
     })?;
-    let Some((mesh, sender, Some(id))) = gone else { return Ok(()) };
+    let Some((mesh, sender, id)) = gone else { return Ok(false) };
+    let Some(id) = id else { return Ok(true) };
     let sql = "UPDATE client_message_dedupe SET history_available = 0, expired = expired + ? \
                WHERE mesh_id = ? AND sender_member_pubkey = ? AND client_message_id = ?";
     let count = i64::try_from(undelivered).unwrap_or(i64::MAX);
-    tx.execute(sql, &[count.into(), (&mesh).into(), (&sender).into(), (&id).into()]).map(drop)
+    tx.execute(sql, &[count.into(), (&mesh).into(), (&sender).into(), (&id).into()])?;
+    Ok(true)
 }
 
 #[cfg(test)]

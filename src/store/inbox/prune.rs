@@ -13,6 +13,9 @@ use claudemesh_fsm::id::Millis;
 /// undelivered mail for 30 days (§17.1), and a week is for clocks and outages. Today's network
 /// redelivers for up to 7 days.
 pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
+/// What an entry of `seen` takes in the table and its two indices, about: keys and ids of usual
+/// lengths, in pages that are two thirds full.
+const SEEN_ENTRY_BYTES: i64 = 500;
 /// How many entries of `seen` are forgotten in one transaction.
 const FORGET_MAX: i64 = 128;
 
@@ -154,7 +157,8 @@ fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<
 /// The oldest messages, if they are too old or the database is too large.
 fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
     let too_old = age::older_than(tx, bounds.kept_ms)?;
-    let excess = used_bytes(tx)?.saturating_sub(bounds.bytes_max);
+    let messages_max = bounds.bytes_max.saturating_add(uncharged_bytes(tx, bounds.bytes_max)?);
+    let excess = used_bytes(tx)?.saturating_sub(messages_max);
     let until = if excess > 0 { i64::MAX } else { too_old };
     let sql =
         "SELECT seq, coalesce(length(body), 0) FROM inbox WHERE seq <= ? ORDER BY seq LIMIT ?";
@@ -178,6 +182,19 @@ fn used_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
     let one = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0));
     let (pages, free) = (one("PRAGMA page_count")?, one("PRAGMA freelist_count")?);
     Ok((pages - free) * one("PRAGMA page_size")?)
+}
+
+/// About how much entries of `seen` take, whose messages left, beyond half of the bound. No message
+/// makes room for that: with a small bound and many messages, none would ever stay.
+fn uncharged_bytes(tx: &Tx<'_>, bytes_max: i64) -> Result<i64, Error> {
+    let first = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten());
+    let oldest_known = first("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")?;
+    let oldest_here = match first("SELECT min(seq) FROM inbox")? {
+        Some(seq) => seq,
+        None => newest_seq(tx)? + 1,
+    };
+    let left = oldest_known.map_or(0, |known| (oldest_here - known).max(0));
+    Ok((left.saturating_mul(SEEN_ENTRY_BYTES) - bytes_max / 2).max(0))
 }
 
 #[cfg(test)]

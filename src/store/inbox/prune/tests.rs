@@ -162,6 +162,28 @@ fn beyond_its_size_the_inbox_loses_its_oldest_first() {
 }
 
 #[test]
+fn what_is_known_of_messages_that_left_does_not_drive_out_the_others() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let inbox = open(&dir);
+    let key = "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394";
+    let arrive = |name: String| {
+        let (id, broker_message_id) =
+            (format!("id-{name}"), format!("01JXT21W2X828JZ8{name:>010}"));
+        let sender_pubkey = key.into();
+        let new = NewMessage { id, broker_message_id, sender_pubkey, ..message(&name) };
+        store(&inbox, new);
+    };
+    (0..2000).for_each(|n| arrive(format!("old-{n}")));
+    block_on(inbox.clear(Clear::default())).expect("commits");
+    (0..100).for_each(|n| arrive(format!("new-{n}")));
+    let read = |tx: &Tx<'_>| used_bytes(tx);
+    let used = block_on(inbox.db.read::<_, Error, _>(read)).expect("reads");
+    let bounds = Bounds { bytes_max: used / 3, ..BOUNDS };
+    assert_eq!(pass(&inbox, Millis(START_MS), bounds).0, 0);
+    assert_eq!(names(&inbox).len(), 100);
+}
+
+#[test]
 fn clearing_takes_what_it_was_told_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let inbox = open(&dir);
