@@ -67,8 +67,9 @@ pub async fn open(
     match made_true.and_then(|()| open_inbox(&paths.inbox_db(), driver, clock)) {
         Ok(inbox) => Ok(Stores { outbox, inbox: inbox.within(quota) }),
         Err(error) => {
-            // Before anybody hears of it: who does may look at the file, or copy it.
-            outbox.close();
+            // Before anybody hears of it: who does may look at the file, or copy it. The database
+            // alone: this life did not end in order, and the doubt of the last one must stay.
+            outbox.db().close();
             Err(error)
         }
     }

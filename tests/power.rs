@@ -1,16 +1,23 @@
 //! What an outbox says after its host may have lost power (§4.7): the claims that were not synced
 //! may be forgotten, so no row that waited through it is said to be unsent.
 
-use claudemesh::db::Driver;
+use claudemesh::clock::Clock;
+use claudemesh::db::{Driver, Durability, Error, Faults, Kind};
+use claudemesh::events::Bus;
+use claudemesh::meshes::Meshes;
+use claudemesh::paths::Paths;
+use claudemesh::recover;
 use claudemesh::store::outbox::{
     ListQuery, NewRow, Outbox, RequeueOutcome, RequeueRequest, RowView,
 };
+use claudemesh::store::quota::Limits;
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};
 use smol::block_on;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const MESH: &str = "demo";
 const NOW: Millis = Millis(1_000_000);
@@ -105,6 +112,40 @@ fn a_row_that_waited_through_a_power_cut_may_have_been_sent() {
     assert!(!after.view("waits-again").may_have_been_sent);
     after.accept("later");
     assert!(!after.view("later").may_have_been_sent);
+}
+
+/// A disk that fails the first commit.
+#[derive(Default)]
+struct FailsOnce {
+    has_failed: AtomicBool,
+}
+
+impl Faults for FailsOnce {
+    fn before_commit(&self, _: &Path, _: Durability) -> Result<(), Error> {
+        if self.has_failed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Io, "the disk failed"))
+    }
+
+    fn after_commit(&self, _: &Path, _: Durability) {}
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_doubt_to_the_next_one() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let before = Life::begin(dir.path(), Some("one"));
+    before.accept("waits");
+    drop(before);
+    let [home, config_dir, daemon_dir] = [(); 3].map(|()| dir.path().to_path_buf());
+    let paths = Paths { home, config_dir, daemon_dir };
+    let (clock, bus, meshes) = (Clock::real(Arc::default()), Bus::default(), Meshes::default());
+    let driver = Driver::Inline(Arc::new(FailsOnce::default()));
+    let boot_id = Some("two".to_owned());
+    let opened = recover::open(&paths, driver, (&clock, &bus, &meshes), Limits::NONE, boot_id);
+    assert_eq!(block_on(opened).err().map(|error| error.kind()), Some(Kind::Io));
+    let after = Life::begin(dir.path(), Some("two"));
+    assert!(after.is_doubted && after.view("waits").may_have_been_sent);
 }
 
 #[test]

@@ -47,7 +47,8 @@ impl Outbox {
     }
 
     /// Finishes what was queued, notes that this life ended in order, and closes the file. Only once
-    /// nobody accepts or claims rows any more. Blocks.
+    /// nobody accepts or claims rows any more, and only after [`recover`](Self::recover): it would
+    /// take away the doubt that the last life left. Blocks.
     pub fn close(&self) {
         let ended = async {
             // What was queued before is counted once this is answered.
