@@ -1,10 +1,13 @@
 //! What waits for one connection's reader: bounded in frames and in bytes (§17.1).
 
+use crate::clock::Clock;
 use crate::http::{Shutdown, Trigger};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use futures_lite::future::or;
 use smol::channel::{self, Receiver, Sender};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Frames that may wait for one connection's reader.
 pub(crate) const OUTGOING_MAX: usize = 2048;
@@ -14,6 +17,9 @@ const OUTGOING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// While this much waits for a client, nothing more is read from it and no mail is fetched for it:
 /// one answer (3 MiB at the most) and one read of mail may come on top.
 pub(crate) const OUTGOING_PAUSE_BYTES: usize = 2 * 1024 * 1024;
+/// How long a client that was sent away may take to read what waits for it, and the close. One that
+/// takes a few bytes now and then would keep its socket for ever.
+const FAREWELL_MAX: Duration = Duration::from_secs(60);
 /// What the smallest frame counts as: 512 of them make a pause.
 const FRAME_BYTES_MIN: usize = OUTGOING_PAUSE_BYTES / 512;
 
@@ -45,27 +51,56 @@ pub(crate) struct Lines {
     wake: Sender<()>,
     /// Fires when the connection must end without ceremony.
     gone: Arc<Trigger>,
+    /// Fires when its close is queued.
+    dismissed: Arc<Trigger>,
 }
 
 /// The ends of a connection that its tasks hold.
 pub(crate) struct Ends {
     pub(crate) outgoing: Receiver<Outgoing>,
     pub(crate) woken: Receiver<()>,
-    pub(crate) gone: Shutdown,
+    pub(crate) end: End,
+}
+
+/// The end of a connection that its client has no say in.
+pub(crate) struct End {
+    pub(super) gone: Shutdown,
+    dismissed: Shutdown,
+}
+
+impl End {
+    /// Completes when the connection is over, whatever its client still reads.
+    pub(crate) async fn comes(&self, clock: &Clock) {
+        let farewell = async {
+            self.dismissed.wait().await;
+            clock.sleep(FAREWELL_MAX).await;
+        };
+        or(self.gone.wait(), farewell).await;
+    }
 }
 
 impl Lines {
     pub(crate) fn new() -> (Self, Ends) {
         let (out, outgoing) = channel::bounded(OUTGOING_MAX);
         let (wake, woken) = channel::bounded(1);
-        let (trigger, gone) = Shutdown::new();
-        let lines = Self { out, unwritten_bytes: Arc::default(), wake, gone: Arc::new(trigger) };
-        (lines, Ends { outgoing, woken, gone })
+        let [(gone, is_gone), (dismissed, is_dismissed)] = [Shutdown::new(), Shutdown::new()];
+        let lines = Self {
+            out,
+            unwritten_bytes: Arc::default(),
+            wake,
+            gone: Arc::new(gone),
+            dismissed: Arc::new(dismissed),
+        };
+        let end = End { gone: is_gone, dismissed: is_dismissed };
+        (lines, Ends { outgoing, woken, end })
     }
 
     /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
     /// pushed to it waits in the ledger.
     pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
+        if let Outgoing::Close(..) = outgoing {
+            self.dismissed.fire();
+        }
         let weight = outgoing.weight();
         let unwritten = self.unwritten_bytes.fetch_add(weight, Ordering::Relaxed);
         let fits = weight == 0 || unwritten < OUTGOING_BYTES_MAX;
@@ -101,5 +136,28 @@ impl Lines {
     pub(crate) fn wake(&self) {
         // A full channel means the pump is about to look anyway.
         let _ = self.wake.try_send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::testing::fast;
+    use futures_lite::future::poll_once;
+
+    #[test]
+    fn who_is_sent_away_has_a_while_to_read_it_and_no_longer() {
+        smol::block_on(async {
+            let clock = fast(Clock::real(Arc::default()), 200);
+            let (lines, Ends { outgoing, end, .. }) = Lines::new();
+            assert!(lines.send(Outgoing::Frame("hola".into())));
+            assert!(poll_once(end.comes(&clock)).await.is_none(), "nobody was sent away");
+            assert!(lines.send(Outgoing::Close(1000, "session_replaced")));
+            let began = clock.monotonic();
+            assert!(poll_once(end.comes(&clock)).await.is_none(), "there is time to read it");
+            end.comes(&clock).await;
+            assert!(clock.monotonic() - began >= FAREWELL_MAX);
+            assert_eq!(outgoing.len(), 2, "it was not read at all");
+        });
     }
 }

@@ -1,45 +1,12 @@
 //! What makes a connection worth coming back to at once (§15.5), in a time that runs faster.
 
 use super::rig::{Peer, Rig, rig_in_time};
-use crate::clock::{BoxFuture, Clock, Source};
+use crate::clock::testing::fast;
 use crate::wire::ClientAck;
-use claudemesh_fsm::id::Millis;
 use serde_json::json;
-use smol::Task;
-use std::sync::Arc;
 use std::time::Duration;
 
 const SPEED: u32 = 5;
-
-/// A clock that runs ahead of the real one, with dice that always show the most.
-struct Fast(Clock);
-
-impl Source for Fast {
-    fn now(&self) -> Millis {
-        Millis(i64::try_from(self.monotonic().as_millis()).expect("fits"))
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic() * SPEED
-    }
-
-    fn sleep_until(&self, deadline: Duration) -> BoxFuture<()> {
-        let real = self.0.clone();
-        Box::pin(async move { real.sleep_until(deadline / SPEED).await })
-    }
-
-    fn fill_random(&self, bytes: &mut [u8]) {
-        bytes.fill(0xff);
-    }
-
-    fn spawn(&self, task: BoxFuture<()>) -> Task<()> {
-        self.0.spawn(task)
-    }
-
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        work();
-    }
-}
 
 /// Closes, and says how long the link waits before it dials again.
 async fn wait_after(rig: &Rig, mut peer: Peer) -> (Duration, Peer) {
@@ -54,7 +21,7 @@ async fn wait_after(rig: &Rig, mut peer: Peer) -> (Duration, Peer) {
 #[test]
 fn only_what_was_taken_or_stored_starts_the_back_off_over() {
     let config = Rig::config(|config| config.timers.cap_ms = 60_000);
-    let fast = |real| Clock::new(Arc::new(Fast(real)));
+    let fast = |real| fast(real, SPEED);
     rig_in_time(config, "ws://127.0.0.1:PORT/ws", fast, |rig| async move {
         let mut peer = rig.open().await;
         rig.opened().await;
