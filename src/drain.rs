@@ -234,6 +234,8 @@ impl Drain {
         let next = match claimed.next_due_at {
             _ if claimed.more => Next::Now,
             None => Next::WhenWoken,
+            // What was due is claimed or expired: there is nothing to hurry for.
+            Some(due_at) if due_at <= now => Next::At(self.clock.monotonic() + STORE_RETRY),
             Some(due_at) => {
                 let wait = Duration::from_millis(due_at.since(now));
                 Next::At(self.clock.monotonic() + wait)

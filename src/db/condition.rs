@@ -17,7 +17,7 @@ pub enum Integrity {
     Unchecked,
     /// It is being looked at.
     Checking,
-    /// Every page and index agreed when it was looked at, and nothing was found since.
+    /// Every page was in order when it was looked at, and nothing was found since.
     Whole,
     /// SQLite's words.
     Damaged(String),

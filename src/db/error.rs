@@ -33,7 +33,7 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     message: String,
-    /// SQLite found the file damaged, as opposed to a row that makes no sense.
+    /// The file is damaged, as opposed to a row that makes no sense.
     is_damage: bool,
 }
 
@@ -50,10 +50,8 @@ impl Error {
         Self::new(Kind::Corrupt, message.to_string())
     }
 
-    /// The file itself is damaged: nothing may be written to it any more. What a statement's reader
-    /// fails with is remembered like SQLite's own finding.
-    #[must_use]
-    pub fn damaged(message: impl Into<String>) -> Self {
+    /// The file itself is damaged: nothing may be written to it any more.
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
         Self { is_damage: true, ..Self::new(Kind::Corrupt, message) }
     }
 

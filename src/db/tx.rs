@@ -116,6 +116,17 @@ impl<'c> Tx<'c> {
         self.query(sql, params, read).map(|rows| rows.into_iter().next())
     }
 
+    /// The rows contradict each other: the file is damaged, and that is remembered like SQLite's own
+    /// finding. The caller fails with what this gives.
+    #[must_use]
+    pub fn damage(&self, found: &str) -> Error {
+        let error = Error::damaged(found);
+        if let Some(condition) = &self.condition {
+            condition.found(&error);
+        }
+        error
+    }
+
     /// Runs `part` so that its failure undoes its own statements alone.
     ///
     /// # Errors

@@ -118,9 +118,12 @@ impl Inbox {
     /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver) -> Result<Self, Error> {
         let db = Db::open(path, &schema::INBOX, driver)?;
-        let read = db.read(|tx| tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0)));
-        let epoch =
-            smol::block_on(read)?.ok_or_else(|| Error::corrupt("the inbox has no epoch"))?;
+        let epoch = |tx: &Tx<'_>| {
+            let epoch = tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0))?;
+            epoch.ok_or_else(|| Error::corrupt("the inbox has no epoch"))
+        };
+        // Whoever sets the file aside and opens another must be alone with it.
+        let epoch = smol::block_on(db.read(epoch)).inspect_err(|_| db.close())?;
         Ok(Self { db, epoch, quota: Quota::unlimited() })
     }
 

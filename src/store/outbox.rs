@@ -133,9 +133,10 @@ impl Outbox {
         quota: Quota,
     ) -> Result<Self, Error> {
         let db = Db::open(path, &schema::OUTBOX, driver)?;
-        let outbox = Self { db, depths: Depths::new(quota), on_moved };
-        outbox.depths.replace(smol::block_on(outbox.db.read(life::depths))?);
-        Ok(outbox)
+        let counted = smol::block_on(db.read(life::depths)).inspect_err(|_| db.close())?;
+        let depths = Depths::new(quota);
+        depths.replace(counted);
+        Ok(Self { db, depths, on_moved })
     }
 
     /// The depth of each mesh that ever had a row.

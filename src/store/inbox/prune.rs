@@ -13,9 +13,6 @@ use claudemesh_fsm::id::Millis;
 /// undelivered mail for 30 days (§17.1), and a week is for clocks and outages. Today's network
 /// redelivers for up to 7 days.
 pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
-/// What an entry of `seen` takes in the table and its two indices, about: keys and ids of usual
-/// lengths, in pages that are two thirds full.
-const SEEN_ENTRY_BYTES: i64 = 500;
 /// How many entries of `seen` are forgotten in one transaction.
 const FORGET_MAX: i64 = 128;
 
@@ -184,17 +181,31 @@ fn used_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
     Ok((pages - free) * one("PRAGMA page_size")?)
 }
 
-/// About how much entries of `seen` take, whose messages left, beyond half of the bound. No message
-/// makes room for that: with a small bound and many messages, none would ever stay.
+/// What entries of `seen` take beyond half of the bound, whose messages left. No message makes room
+/// for that: with a small bound and many messages, none would ever stay.
 fn uncharged_bytes(tx: &Tx<'_>, bytes_max: i64) -> Result<i64, Error> {
-    let first = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten());
-    let oldest_known = first("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")?;
-    let oldest_here = match first("SELECT min(seq) FROM inbox")? {
+    Ok((left_bytes(tx)? - bytes_max / 2).max(0))
+}
+
+/// What entries of `seen` take that are older than every message, about: a few of them are weighed,
+/// in the table and its two indices, with a fifth for pages that are not full.
+fn left_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
+    let one = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten());
+    let Some(oldest_known) = one("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")? else {
+        return Ok(0);
+    };
+    let oldest_here = match one("SELECT min(seq) FROM inbox")? {
         Some(seq) => seq,
         None => newest_seq(tx)? + 1,
     };
-    let left = oldest_known.map_or(0, |known| (oldest_here - known).max(0));
-    Ok((left.saturating_mul(SEEN_ENTRY_BYTES) - bytes_max / 2).max(0))
+    let sql = "SELECT cast(1.2 * avg( \
+               2 * (length(mesh) + length(broker_message_id)) + length(sender) + 36 \
+               + coalesce(length(client_message_id), 0) + iif(client_message_id IS NULL, 0, \
+               length(mesh) + length(sender) + length(client_message_id) \
+               + length(broker_message_id) + 8)) AS INTEGER) \
+               FROM (SELECT * FROM seen WHERE inbox_seq > 0 ORDER BY inbox_seq LIMIT 100)";
+    let entry_bytes = one(sql)?.unwrap_or(0);
+    Ok((oldest_here - oldest_known).max(0).saturating_mul(entry_bytes))
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ impl Outbox {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM outbox \
                        WHERE mesh = ?2 AND status = 'pending' AND priority = ?3 \
-                       AND next_attempt_at > ?1 ORDER BY next_attempt_at DESC LIMIT ?4)";
+                       AND next_attempt_at > ?1 ORDER BY next_attempt_at DESC LIMIT ?4) \
+                       AND status = 'pending'";
             let of = [now.0.into(), (&mesh).into()];
             tx.execute(sql, &[of[0], of[1], priority.as_str().into(), (AT_ONCE_MAX as i64).into()])
         };

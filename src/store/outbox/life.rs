@@ -80,9 +80,11 @@ fn begin(
     boot_id: Option<&str>,
 ) -> Result<(Vec<Returned>, bool), Error> {
     let is_doubted = note_boot(tx, boot_id)?;
+    // The rows themselves must say so too: an index that is wrong would wake what is done.
     let sql = concat!(
         "UPDATE outbox SET status = 'pending', next_attempt_at = ?, may_have_been_sent = 1 \
-         WHERE status = 'inflight' RETURNING mesh, ",
+         WHERE seq IN (SELECT seq FROM outbox WHERE status = 'inflight') \
+         AND status = 'inflight' RETURNING mesh, ",
         weight_of_row!()
     );
     let returned = tx.query(sql, &[next_attempt_at.0.into()], |row| {

@@ -67,19 +67,32 @@ pub(super) fn claim_due_in(
     let due = query::due(tx, mesh, now, limit)?;
     let more = due.len() == limit;
     // One of them must not keep the others of its mesh from being sent.
-    let buried = due.senseless.iter().map(|(id, why)| bury(tx, id, why));
-    let buried = buried.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().collect();
+    let bury = |(id, why): &(String, String)| bury(tx, id, why)?.ok_or_else(|| not_waiting(tx));
+    let buried = due.senseless.iter().map(bury).collect::<Result<_, Error>>()?;
     let (expired, fresh): (Vec<_>, Vec<_>) =
         due.rows.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
     let claim = |row: Row<Pending>| {
         let (guard, unsettled) = row.claim().split();
-        Ok((unsettled, apply(tx, guard)?))
+        let applied = apply(tx, guard)?;
+        if applied.moved.is_none() {
+            return Err(not_waiting(tx));
+        }
+        Ok((unsettled, applied))
     };
     let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
-    // What expired is still due until it is stored.
-    let taken_until = if expired.is_empty() { now } else { Millis(i64::MIN) };
-    let next_due_at = if more { None } else { query::next_due_at(tx, mesh, taken_until)? };
+    for row in &expired {
+        if !query::waits(tx, &row.identity().id)? {
+            return Err(not_waiting(tx));
+        }
+    }
+    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
     Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
+}
+
+/// Nobody else writes in the transaction that found the row due. Passed over, it would be found
+/// again at once, for ever.
+fn not_waiting(tx: &Tx<'_>) -> Error {
+    tx.damage("the index outbox_due lists a row that does not wait")
 }
 
 /// A guarded move inside its transaction: what the mover needs, and what listeners are told.

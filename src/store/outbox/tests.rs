@@ -1,6 +1,7 @@
 //! What an operator can do to rows, and how finished ones grow small, on a real database.
 
 mod full;
+mod indices;
 mod operator;
 mod shrinking;
 
@@ -119,21 +120,6 @@ impl Bench {
 fn open(dir: &tempfile::TempDir) -> Outbox {
     let path = dir.path().join("outbox.db");
     Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens")
-}
-
-/// Changes a closed outbox so that `outbox_due` does not learn of it.
-fn unindexed(path: &Path, change: &str) {
-    let run = |sql: &str| sqlite::open(path).expect("opens").execute(sql).expect("runs");
-    let schema = |from: &str, to: &str| {
-        run(&format!(
-            "PRAGMA writable_schema = ON; UPDATE sqlite_schema \
-             SET sql = replace(sql, 'status = ''{from}''', 'status = ''{to}''') \
-             WHERE name = 'outbox_due'"
-        ));
-    };
-    schema("pending", "nothing");
-    run(change);
-    schema("nothing", "pending");
 }
 
 fn ack(id: &str) -> Ack {

@@ -161,26 +161,53 @@ fn beyond_its_size_the_inbox_loses_its_oldest_first() {
     assert_eq!(pass(&inbox, Millis(START_MS), bounds), (0, 0), "small enough");
 }
 
+/// Messages as they are: ids and keys of their usual lengths.
+fn arrive_many(inbox: &Inbox, name: &str, has_client_id: bool) {
+    for n in 0..2000 {
+        let new = NewMessage {
+            id: format!("{name}-{n}"),
+            broker_message_id: format!("01JXT21W2X828JZ8{name}{n:04}"),
+            client_message_id: has_client_id.then(|| format!("{:0>26}", n * 7919 % 10_000)),
+            sender_pubkey: "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394"
+                .into(),
+            ..message(name)
+        };
+        store(inbox, new);
+    }
+}
+
+fn asked(inbox: &Inbox, what: fn(&Tx<'_>) -> Result<i64, Error>) -> i64 {
+    block_on(inbox.db.read(what)).expect("reads")
+}
+
+#[test]
+fn what_is_known_of_messages_that_left_is_weighed_about_right() {
+    for has_client_id in [false, true] {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let inbox = open(&dir);
+        let empty = asked(&inbox, used_bytes);
+        arrive_many(&inbox, "old", has_client_id);
+        assert_eq!(asked(&inbox, left_bytes), 0, "they are all here");
+        block_on(inbox.clear(Clear::default())).expect("commits");
+        let (taken, weighed) = (asked(&inbox, used_bytes) - empty, asked(&inbox, left_bytes));
+        let percent = weighed * 100 / taken;
+        assert!((85..=115).contains(&percent), "{weighed} of {taken}: {percent} %");
+    }
+}
+
 #[test]
 fn what_is_known_of_messages_that_left_does_not_drive_out_the_others() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let inbox = open(&dir);
-    let key = "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394";
-    let arrive = |name: String| {
-        let (id, broker_message_id) =
-            (format!("id-{name}"), format!("01JXT21W2X828JZ8{name:>010}"));
-        let sender_pubkey = key.into();
-        let new = NewMessage { id, broker_message_id, sender_pubkey, ..message(&name) };
-        store(&inbox, new);
-    };
-    (0..2000).for_each(|n| arrive(format!("old-{n}")));
+    arrive_many(&inbox, "old", true);
     block_on(inbox.clear(Clear::default())).expect("commits");
-    (0..100).for_each(|n| arrive(format!("new-{n}")));
-    let read = |tx: &Tx<'_>| used_bytes(tx);
-    let used = block_on(inbox.db.read::<_, Error, _>(read)).expect("reads");
-    let bounds = Bounds { bytes_max: used / 3, ..BOUNDS };
-    assert_eq!(pass(&inbox, Millis(START_MS), bounds).0, 0);
-    assert_eq!(names(&inbox).len(), 100);
+    let known = asked(&inbox, used_bytes);
+    arrive_many(&inbox, "new", false);
+    // Half of the bound is left to messages, and they would take more.
+    let bounds = Bounds { bytes_max: known / 2, ..BOUNDS };
+    let (pruned, _) = pass(&inbox, Millis(START_MS), bounds);
+    assert!((100..1900).contains(&pruned), "{pruned}");
+    assert_eq!(pass(&inbox, Millis(START_MS), bounds).0, 0, "small enough");
 }
 
 #[test]

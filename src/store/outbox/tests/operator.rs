@@ -1,7 +1,6 @@
 //! Abort, requeue and the chain of successors (§4.5.3).
 
 use super::*;
-use crate::store::salvage::{Check, Store, check};
 
 #[test]
 fn abort_retires_what_waits_or_failed_and_says_who_and_when() {
@@ -183,29 +182,6 @@ fn a_row_that_makes_no_sense_any_more_is_dead_and_the_others_are_sent() {
     let depth = bench.outbox.depths()[MESH];
     let [dead, inflight, pending] = [Status::Dead, Status::Inflight, Status::Pending];
     assert_eq!((depth.of(dead), depth.of(inflight), depth.of(pending)), (1, 1, 0));
-}
-
-/// A torn write can do this, and `quick_check` does not see it. Whoever passes such a row over finds
-/// it due again at once, for ever.
-#[test]
-fn an_index_that_lists_a_row_that_does_not_wait_is_damage() {
-    let mut bench = Bench::new();
-    bench.accept("m");
-    let path = bench.dir.path().join("outbox.db");
-    bench.outbox.close();
-    unindexed(&path, "UPDATE outbox SET status = 'inflight', attempts = 1");
-    assert_eq!(check(&path).map(|found| found == Check::Whole), Ok(false));
-    bench.outbox = super::open(&bench.dir);
-    assert_eq!(bench.outbox.integrity(), Integrity::Whole, "as far as `quick_check` sees");
-    let claimed = block_on(bench.outbox.claim_due(MESH, FOREVER, Millis(i64::MIN), 100));
-    let error = claimed.expect_err("no claim");
-    assert_eq!(error.kind(), Kind::Corrupt);
-    assert!(error.to_string().contains("outbox_due"), "{error}");
-    assert!(matches!(bench.outbox.integrity(), Integrity::Damaged(_)));
-    bench.outbox.close();
-    let saved = bench.dir.path().join("saved.db");
-    Store::Outbox.salvage(&path, &saved).expect("salvages");
-    assert_eq!(check(&saved), Ok(Check::Whole));
 }
 
 #[test]
