@@ -27,7 +27,9 @@ mod scenario;
 mod world;
 
 use mutants::Mutant;
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -46,32 +48,64 @@ fn replay(seed: u64) -> String {
 }
 
 /// Runs a seed on a thread of its own, so that one that panics or never ends is named.
-fn run(seed: u64, is_verbose: bool) -> scenario::Report {
+fn run(seed: u64, mutant: Option<Mutant>, is_verbose: bool) -> Result<scenario::Report, String> {
     let (reply, answer) = mpsc::channel();
-    std::thread::spawn(move || reply.send(scenario::run(seed, None, is_verbose)));
-    answer.recv_timeout(SEED_TIME_MAX).unwrap_or_else(|error| {
-        let why = match error {
-            RecvTimeoutError::Timeout => format!("not at its end after {SEED_TIME_MAX:?}"),
-            RecvTimeoutError::Disconnected => "it panicked".into(),
-        };
-        panic!("seed {seed}: {why}\nreplay it with: {}", replay(seed))
+    std::thread::spawn(move || reply.send(scenario::run(seed, mutant, is_verbose)));
+    answer.recv_timeout(SEED_TIME_MAX).map_err(|error| match error {
+        RecvTimeoutError::Timeout => format!("not at its end after {SEED_TIME_MAX:?}"),
+        RecvTimeoutError::Disconnected => "it panicked".into(),
     })
 }
 
-fn run_all(seeds: Range<u64>) {
-    let (mut told, mut deaths, mut commits, mut log_hash) = (0, 0, 0, 0_u64);
-    let is_one = seeds.end == seeds.start + 1;
-    for seed in seeds.clone() {
-        let report = run(seed, is_one);
-        report.log.iter().for_each(|line| println!("{line}"));
-        if let Err(broken) = report.verdict {
-            panic!("seed {seed}: {broken}\nreplay it with: {}", replay(seed));
-        }
-        told += report.told;
-        deaths += report.deaths;
-        commits += report.commits;
-        log_hash = log_hash.rotate_left(1) ^ report.log_hash.0;
+/// What many seeds came to. No matter in which order they ran.
+#[derive(Default)]
+struct Sum {
+    told: usize,
+    deaths: u64,
+    commits: u64,
+    log_hash: u64,
+}
+
+impl Sum {
+    fn add(&mut self, other: &Self) {
+        self.told += other.told;
+        self.deaths += other.deaths;
+        self.commits += other.commits;
+        self.log_hash = self.log_hash.wrapping_add(other.log_hash);
     }
+}
+
+/// Runs seeds on every processor, and stops at the first that breaks something.
+fn run_all(seeds: Range<u64>) {
+    let is_one = seeds.end == seeds.start + 1;
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut sum = Sum::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(sum);
+            }
+            let ran = run(seed, None, is_one);
+            let sound = ran.and_then(|report| report.verdict.clone().map(|()| report));
+            let report = sound.map_err(|broken| {
+                next.store(seeds.end, Ordering::Relaxed);
+                format!("seed {seed}: {broken}\nreplay it with: {}", replay(seed))
+            })?;
+            let scenario::Report { told, deaths, commits, log_hash: (log_hash, _), .. } = report;
+            sum.add(&Sum { told, deaths, commits, log_hash });
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let done: Vec<Result<Sum, String>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("does not panic")).collect()
+    });
+    let mut sum = Sum::default();
+    for part in done {
+        sum.add(&part.unwrap_or_else(|broken| panic!("{broken}")));
+    }
+    let Sum { told, deaths, commits, log_hash } = sum;
     println!(
         "seeds {seeds:?}: {told} answers, {deaths} deaths, {commits} commits, \
          log {log_hash:016x} (the same in every run)"
@@ -104,7 +138,8 @@ fn a_seed_runs_the_same_way_twice() {
 
 fn is_found(mutant: Mutant, invariants: &[&str]) {
     for seed in 0..MUTANT_SEEDS_MAX {
-        if let Err(broken) = scenario::run(seed, Some(mutant), false).verdict {
+        let report = run(seed, Some(mutant), false).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        if let Err(broken) = report.verdict {
             println!("{mutant:?}: seed {seed}: {broken}");
             let names_it = invariants.iter().any(|name| broken.starts_with(name));
             assert!(names_it, "{mutant:?} breaks {invariants:?}, not: {broken}");

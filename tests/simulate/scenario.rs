@@ -31,7 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub struct Report {
     pub verdict: Result<(), String>,
     pub log_hash: (u64, u64),
-    pub log: Vec<String>,
     /// Accepted sends, deaths, commits: that the seed did something.
     pub told: usize,
     pub deaths: u64,
@@ -75,11 +74,11 @@ struct Scenario {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, mutant: Option<Mutant>, verbose: bool) -> Report {
+pub fn run(seed: u64, mutant: Option<Mutant>, is_verbose: bool) -> Report {
     let base = Path::new("/dev/shm");
     let base = if base.is_dir() { base.to_path_buf() } else { std::env::temp_dir() };
     let root = tempfile::Builder::new().prefix("mesh-sim-").tempdir_in(base).expect("a directory");
-    let mut scenario = Scenario::new(seed, mutant, verbose, root.path());
+    let mut scenario = Scenario::new(seed, mutant, is_verbose, root.path());
     let verdict = scenario.play();
     let told = scenario.around.book.lock().expect("whole").told.len();
     for process in &mut scenario.processes {
@@ -88,7 +87,6 @@ pub fn run(seed: u64, mutant: Option<Mutant>, verbose: bool) -> Report {
     Report {
         verdict,
         log_hash: scenario.sched.log_hash(),
-        log: scenario.sched.log_text(),
         told,
         deaths: scenario.deaths,
         commits: scenario.commits,
@@ -96,8 +94,8 @@ pub fn run(seed: u64, mutant: Option<Mutant>, verbose: bool) -> Report {
 }
 
 impl Scenario {
-    fn new(seed: u64, mutant: Option<Mutant>, verbose: bool, root: &Path) -> Self {
-        let sched = Sched::new(seed, verbose);
+    fn new(seed: u64, mutant: Option<Mutant>, is_verbose: bool, root: &Path) -> Self {
+        let sched = Sched::new(seed, is_verbose);
         let ack_early = mutant == Some(Mutant::AckBeforeCommit);
         let net = Net::new(sched.clone(), Rng::new(seed, 2), ack_early);
         let around = Surroundings {

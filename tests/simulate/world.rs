@@ -21,8 +21,8 @@ const EPOCH_MS: i64 = 1_750_000_000_000;
 pub struct Rng(u64);
 
 impl Rng {
-    /// One stream of a seed. It begins at a place that both were mixed into: with a place that is a
-    /// sum, the dice of one seed would be those of its neighbour, one throw later.
+    /// One stream of a seed. It begins at a place that both were mixed into: a place that is a
+    /// multiple of the seed would give a seed the dice of its neighbour, one throw later.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mixed = Self(seed).next();
         Self(Self(mixed ^ stream).next())
@@ -86,11 +86,11 @@ struct State {
     next_timer: u64,
     log_hash: u64,
     log_lines: u64,
-    log_text: Option<Vec<String>>,
+    is_verbose: bool,
 }
 
 impl Sched {
-    pub fn new(seed: u64, verbose: bool) -> Arc<Self> {
+    pub fn new(seed: u64, is_verbose: bool) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 rng: Rng::new(seed, 1),
@@ -100,7 +100,7 @@ impl Sched {
                 next_timer: 0,
                 log_hash: 0xCBF2_9CE4_8422_2325,
                 log_lines: 0,
-                log_text: verbose.then(Vec::new),
+                is_verbose,
             }),
         })
     }
@@ -113,7 +113,7 @@ impl Sched {
         self.lock().now
     }
 
-    /// Adds a line to the event log: hashed always, kept if asked for.
+    /// Adds a line to the event log: hashed always, printed if asked for.
     pub fn log(&self, line: impl FnOnce() -> String) {
         let line = line();
         let mut state = self.lock();
@@ -122,8 +122,8 @@ impl Sched {
             state.log_hash = (state.log_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         }
         state.log_lines += 1;
-        if let Some(text) = &mut state.log_text {
-            text.push(line);
+        if state.is_verbose {
+            println!("{line}");
         }
     }
 
@@ -131,10 +131,6 @@ impl Sched {
     pub fn log_hash(&self) -> (u64, u64) {
         let state = self.lock();
         (state.log_hash, state.log_lines)
-    }
-
-    pub fn log_text(&self) -> Vec<String> {
-        self.lock().log_text.clone().unwrap_or_default()
     }
 
     pub fn spawn(self: &Arc<Self>, owner: Owner, task: BoxFuture<()>) -> Task<()> {
