@@ -103,6 +103,8 @@ impl Db {
     ) -> Result<Self, Error> {
         let condition = Condition::new(path, open::prepare(path, migrations)?);
         let alarm = Alarm::new();
+        // Before the writer: they open nothing until they are asked, and it opens the file at once.
+        let readers = Readers::start(path, migrations.name, &condition, &alarm)?;
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();
         let faults = match &driver {
@@ -121,7 +123,7 @@ impl Db {
             path: path.to_path_buf(),
             driver,
             jobs,
-            readers: Readers::start(path, migrations.name, &condition, &alarm)?,
+            readers,
             condition,
             alarm,
             thread: Mutex::new(Some(thread)),

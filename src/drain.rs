@@ -34,7 +34,7 @@ use std::time::Duration;
 
 /// How many rows one claim takes at the most: it runs on the writer thread, beside the accepts.
 const CLAIM_MAX: usize = 64;
-/// How long the drain waits when the store fails, before it tries again.
+/// How long the drain waits when the store fails or contradicts itself, before it tries again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long sends under way may take to finish at shutdown (§14).
 const FINISH_MAX: Duration = Duration::from_secs(5);
@@ -224,6 +224,7 @@ impl Drain {
                 return (Vec::new(), Next::At(self.clock.monotonic() + STORE_RETRY));
             }
         };
+        let had_expired = !claimed.expired.is_empty();
         for row in claimed.expired {
             // An expiry that cannot be stored now is found again by a later claim.
             if let Err((_, error)) = self.outbox.store(row.expire()).await {
@@ -232,9 +233,10 @@ impl Drain {
             }
         }
         let next = match claimed.next_due_at {
-            _ if claimed.more => Next::Now,
+            // What expired was still due when the next one was looked for.
+            _ if claimed.more || had_expired => Next::Now,
             None => Next::WhenWoken,
-            // What was due is claimed or expired: there is nothing to hurry for.
+            // What was due is claimed. Whatever says otherwise is not asked again at once.
             Some(due_at) if due_at <= now => Next::At(self.clock.monotonic() + STORE_RETRY),
             Some(due_at) => {
                 let wait = Duration::from_millis(due_at.since(now));

@@ -85,7 +85,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
     let web_socket =
         WebSocketStream::from_partially_read(socket, leftover.to_vec(), Role::Server, Some(config));
     let (sink, mut stream) = web_socket.await.split();
-    let (lines, Ends { outgoing, woken, end }) = Lines::new();
+    let (lines, Ends { outgoing, woken, cutoff }) = Lines::new();
     let (greeted, session) = channel::bounded(1);
     let (drains, drained) = channel::bounded(1);
     let peer = Peer {
@@ -107,7 +107,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
             false
         });
         let ended = async {
-            end.comes(&broker.clock).await;
+            cutoff.reached(&broker.clock).await;
             false
         };
         or(writer, or(reader, or(pump, ended))).await

@@ -19,7 +19,7 @@ pub enum Integrity {
     Checking,
     /// Every page was in order when it was looked at, and nothing was found since.
     Whole,
-    /// SQLite's words.
+    /// What was found, in words.
     Damaged(String),
 }
 

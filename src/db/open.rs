@@ -52,7 +52,7 @@ enum Found {
 pub enum Check {
     /// Nothing was found.
     Whole,
-    /// SQLite's findings, one a line.
+    /// What was found, one finding a line.
     Damaged(String),
 }
 

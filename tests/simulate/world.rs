@@ -122,7 +122,9 @@ impl Sched {
             state.log_hash = (state.log_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         }
         state.log_lines += 1;
-        if state.is_verbose {
+        let is_verbose = state.is_verbose;
+        drop(state);
+        if is_verbose {
             println!("{line}");
         }
     }

@@ -59,18 +59,18 @@ pub(crate) struct Lines {
 pub(crate) struct Ends {
     pub(crate) outgoing: Receiver<Outgoing>,
     pub(crate) woken: Receiver<()>,
-    pub(crate) end: End,
+    pub(crate) cutoff: Cutoff,
 }
 
 /// The end of a connection that its client has no say in.
-pub(crate) struct End {
+pub(crate) struct Cutoff {
     pub(super) gone: Shutdown,
     dismissed: Shutdown,
 }
 
-impl End {
+impl Cutoff {
     /// Completes when the connection is over, whatever its client still reads.
-    pub(crate) async fn comes(&self, clock: &Clock) {
+    pub(crate) async fn reached(&self, clock: &Clock) {
         let farewell = async {
             self.dismissed.wait().await;
             clock.sleep(FAREWELL_MAX).await;
@@ -91,8 +91,8 @@ impl Lines {
             gone: Arc::new(gone),
             dismissed: Arc::new(dismissed),
         };
-        let end = End { gone: is_gone, dismissed: is_dismissed };
-        (lines, Ends { outgoing, woken, end })
+        let cutoff = Cutoff { gone: is_gone, dismissed: is_dismissed };
+        (lines, Ends { outgoing, woken, cutoff })
     }
 
     /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
@@ -149,13 +149,13 @@ mod tests {
     fn who_is_sent_away_has_a_while_to_read_it_and_no_longer() {
         smol::block_on(async {
             let clock = fast(Clock::real(Arc::default()), 200);
-            let (lines, Ends { outgoing, end, .. }) = Lines::new();
+            let (lines, Ends { outgoing, cutoff, .. }) = Lines::new();
             assert!(lines.send(Outgoing::Frame("hola".into())));
-            assert!(poll_once(end.comes(&clock)).await.is_none(), "nobody was sent away");
+            assert!(poll_once(cutoff.reached(&clock)).await.is_none(), "nobody was sent away");
             assert!(lines.send(Outgoing::Close(1000, "session_replaced")));
             let began = clock.monotonic();
-            assert!(poll_once(end.comes(&clock)).await.is_none(), "there is time to read it");
-            end.comes(&clock).await;
+            assert!(poll_once(cutoff.reached(&clock)).await.is_none(), "there is time to read it");
+            cutoff.reached(&clock).await;
             assert!(clock.monotonic() - began >= FAREWELL_MAX);
             assert_eq!(outgoing.len(), 2, "it was not read at all");
         });

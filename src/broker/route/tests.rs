@@ -1,6 +1,6 @@
 //! The hub's promises, with the time and the ledger's answers played by hand.
 
-use super::lines::{End, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
+use super::lines::{Cutoff, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
 use crate::broker::ledger::Mail;
 use crate::wire::{ClientAck, Push};
@@ -13,7 +13,7 @@ struct Wire {
     id: ConnectionId,
     lines: Lines,
     outgoing: Receiver<Outgoing>,
-    end: End,
+    cutoff: Cutoff,
     woken: Receiver<()>,
 }
 
@@ -65,9 +65,9 @@ fn identity(member: i64, session_id: &str) -> Identity {
 }
 
 fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, Admission> {
-    let (lines, Ends { outgoing, woken, end }) = Lines::new();
+    let (lines, Ends { outgoing, woken, cutoff }) = Lines::new();
     match hub.admit(identity, lines.clone(), policy) {
-        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, lines, outgoing, end, woken }),
+        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, lines, outgoing, cutoff, woken }),
         other => Err(other),
     }
 }
@@ -191,8 +191,8 @@ fn one_who_does_not_read_is_let_go_and_holds_nobody_up() {
         hub.broadcast("m", &"news".into(), |_| true);
         fine.pushed();
     }
-    assert!(deaf.end.gone.has_fired());
-    assert!(!fine.end.gone.has_fired());
+    assert!(deaf.cutoff.gone.has_fired());
+    assert!(!fine.cutoff.gone.has_fired());
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn one_who_is_filled_up_by_others_is_let_go_by_bytes_too() {
     let hub = hub();
     let deaf = connect(&hub, identity(1, "a"));
     for _ in 0..17 {
-        assert!(!deaf.end.gone.has_fired());
+        assert!(!deaf.cutoff.gone.has_fired());
         hub.broadcast("m", &"x".repeat(1024 * 1024).into(), |_| true);
     }
-    assert!(deaf.end.gone.has_fired());
+    assert!(deaf.cutoff.gone.has_fired());
 }
 
 #[test]

@@ -154,8 +154,10 @@ fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<
 /// The oldest messages, if they are too old or the database is too large.
 fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
     let too_old = age::older_than(tx, bounds.kept_ms)?;
-    let messages_max = bounds.bytes_max.saturating_add(uncharged_bytes(tx, bounds.bytes_max)?);
-    let excess = used_bytes(tx)?.saturating_sub(messages_max);
+    let excess = match used_bytes(tx)?.saturating_sub(bounds.bytes_max) {
+        excess @ 1.. => excess - uncharged_bytes(tx, bounds.bytes_max)?,
+        none => none,
+    };
     let until = if excess > 0 { i64::MAX } else { too_old };
     let sql =
         "SELECT seq, coalesce(length(body), 0) FROM inbox WHERE seq <= ? ORDER BY seq LIMIT ?";
@@ -181,31 +183,29 @@ fn used_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
     Ok((pages - free) * one("PRAGMA page_size")?)
 }
 
-/// What entries of `seen` take beyond half of the bound, whose messages left. No message makes room
-/// for that: with a small bound and many messages, none would ever stay.
+/// About what entries of `seen` take beyond half of the bound, whose messages left. No message makes
+/// room for that: with a small bound and many messages, none would ever stay.
 fn uncharged_bytes(tx: &Tx<'_>, bytes_max: i64) -> Result<i64, Error> {
-    Ok((left_bytes(tx)? - bytes_max / 2).max(0))
+    Ok((departed_bytes(tx)? - bytes_max / 2).max(0))
 }
 
-/// What entries of `seen` take that are older than every message, about: a few of them are weighed,
-/// in the table and its two indices, with a fifth for pages that are not full.
-fn left_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
+/// About what entries of `seen` take whose messages left: a few of them are weighed, in the table and
+/// its two indices, and pages are not full. Rather too much than too little, which would cost
+/// messages.
+fn departed_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
     let one = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten());
     let Some(oldest_known) = one("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")? else {
         return Ok(0);
     };
-    let oldest_here = match one("SELECT min(seq) FROM inbox")? {
-        Some(seq) => seq,
-        None => newest_seq(tx)? + 1,
-    };
-    let sql = "SELECT cast(1.2 * avg( \
-               2 * (length(mesh) + length(broker_message_id)) + length(sender) + 36 \
-               + coalesce(length(client_message_id), 0) + iif(client_message_id IS NULL, 0, \
-               length(mesh) + length(sender) + length(client_message_id) \
-               + length(broker_message_id) + 8)) AS INTEGER) \
+    let here = one("SELECT count(*) FROM inbox")?.unwrap_or(0);
+    let departed = (newest_seq(tx)? + 1 - oldest_known - here).max(0);
+    let sql = "SELECT cast(1.4 * avg( \
+               2 * (octet_length(mesh) + octet_length(broker_message_id)) + octet_length(sender) \
+               + coalesce(octet_length(client_message_id), 0) + 36 \
+               + iif(client_message_id IS NULL, 0, octet_length(mesh) + octet_length(sender) \
+               + octet_length(client_message_id) + octet_length(broker_message_id) + 8)) AS INTEGER) \
                FROM (SELECT * FROM seen WHERE inbox_seq > 0 ORDER BY inbox_seq LIMIT 100)";
-    let entry_bytes = one(sql)?.unwrap_or(0);
-    Ok((oldest_here - oldest_known).max(0).saturating_mul(entry_bytes))
+    Ok(departed.saturating_mul(one(sql)?.unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! A million rows may be backed off, and the writer thread serves accepts too: so rows become due
 //! some at a time, the farthest due first.
 
-use super::Outbox;
+use super::{Outbox, query};
 use crate::db::{Durability, Error, Tx};
 use crate::wire::to_text;
 use claudemesh_fsm::envelope::Priority;
@@ -71,13 +71,8 @@ impl Outbox {
         let found: Vec<i64> = self.db.read(find).await?;
         let mut hastened = 0;
         for seqs in found.chunks(AT_ONCE_MAX) {
-            let seqs = to_text(&seqs);
-            let job = move |tx: &Tx<'_>| {
-                let sql = "UPDATE outbox SET next_attempt_at = ?1 \
-                           WHERE seq IN (SELECT value FROM json_each(?2)) \
-                           AND status = 'pending' AND next_attempt_at > ?1";
-                tx.execute(sql, &[now.0.into(), (&seqs).into()])
-            };
+            let seqs = seqs.to_vec();
+            let job = move |tx: &Tx<'_>| make_due(tx, &seqs, now);
             hastened += self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await?;
         }
         Ok(hastened)
@@ -91,13 +86,24 @@ impl Outbox {
     ) -> Result<usize, Error> {
         let mesh = mesh.to_owned();
         let job = move |tx: &Tx<'_>| {
-            let sql = "UPDATE outbox SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM outbox \
-                       WHERE mesh = ?2 AND status = 'pending' AND priority = ?3 \
-                       AND next_attempt_at > ?1 ORDER BY next_attempt_at DESC LIMIT ?4) \
-                       AND status = 'pending'";
-            let of = [now.0.into(), (&mesh).into()];
-            tx.execute(sql, &[of[0], of[1], priority.as_str().into(), (AT_ONCE_MAX as i64).into()])
+            let sql = "SELECT seq FROM outbox WHERE mesh = ? AND status = 'pending' \
+                       AND priority = ? AND next_attempt_at > ? \
+                       ORDER BY next_attempt_at DESC LIMIT ?";
+            let (of, at_once) = ([(&mesh).into(), priority.as_str().into()], AT_ONCE_MAX as i64);
+            let params = [of[0], of[1], now.0.into(), at_once.into()];
+            let seqs = tx.query(sql, &params, |row| row.int(0))?;
+            let hastened = make_due(tx, &seqs, now)?;
+            // The count ends the caller's loop: an index that is wrong would end it too soon.
+            if hastened == seqs.len() { Ok(hastened) } else { Err(query::damaged_due_index(tx)) }
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }
+}
+
+/// Makes those of these rows due that wait; says how many.
+fn make_due(tx: &Tx<'_>, seqs: &[i64], now: Millis) -> Result<usize, Error> {
+    let sql = "UPDATE outbox SET next_attempt_at = ?1 \
+               WHERE seq IN (SELECT value FROM json_each(?2)) \
+               AND status = 'pending' AND next_attempt_at > ?1";
+    tx.execute(sql, &[now.0.into(), (&to_text(&seqs)).into()])
 }

@@ -67,32 +67,27 @@ pub(super) fn claim_due_in(
     let due = query::due(tx, mesh, now, limit)?;
     let more = due.len() == limit;
     // One of them must not keep the others of its mesh from being sent.
-    let bury = |(id, why): &(String, String)| bury(tx, id, why)?.ok_or_else(|| not_waiting(tx));
-    let buried = due.senseless.iter().map(bury).collect::<Result<_, Error>>()?;
+    let damage = || query::damaged_due_index(tx);
+    let buried = due.senseless.iter().map(|(id, why)| bury(tx, id, why)?.ok_or_else(damage));
+    let buried = buried.collect::<Result<_, Error>>()?;
     let (expired, fresh): (Vec<_>, Vec<_>) =
         due.rows.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
     let claim = |row: Row<Pending>| {
         let (guard, unsettled) = row.claim().split();
         let applied = apply(tx, guard)?;
         if applied.moved.is_none() {
-            return Err(not_waiting(tx));
+            return Err(damage());
         }
         Ok((unsettled, applied))
     };
     let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
     for row in &expired {
         if !query::waits(tx, &row.identity().id)? {
-            return Err(not_waiting(tx));
+            return Err(damage());
         }
     }
     let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
     Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
-}
-
-/// Nobody else writes in the transaction that found the row due. Passed over, it would be found
-/// again at once, for ever.
-fn not_waiting(tx: &Tx<'_>) -> Error {
-    tx.damage("the index outbox_due lists a row that does not wait")
 }
 
 /// A guarded move inside its transaction: what the mover needs, and what listeners are told.

@@ -108,13 +108,19 @@ pub(super) fn due(tx: &Tx<'_>, mesh: &str, now: Millis, limit: usize) -> Result<
             let id = stored.id.clone();
             match AnyRow::restore(stored) {
                 Ok(AnyRow::Pending(row)) => due.rows.push(row),
-                Ok(_) => {}
+                Ok(_) => return Err(damaged_due_index(tx)),
                 Err(why) => due.senseless.push((id, why.to_string())),
             }
             Ok(())
         })?;
     }
     Ok(due)
+}
+
+/// The index has a row as one that waits, and the row has not. Nobody else writes in the transaction
+/// that found it; passed over, it would be found at once again.
+pub(super) fn damaged_due_index(tx: &Tx<'_>) -> Error {
+    tx.damage("the index outbox_due lists a row that does not wait")
 }
 
 /// Whether a row waits, as the row has it.

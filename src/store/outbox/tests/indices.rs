@@ -69,6 +69,10 @@ fn a_row_that_is_done_and_listed_as_waiting_is_not_made_due() {
     let done = "UPDATE outbox SET status = 'done', broker_message_id = 'b', delivered_at = 1";
     unindexed(&path, "pending", done);
     bench.outbox = super::open(&bench.dir);
-    let hastened = bench.outbox.hasten(MESH, Millis(START_MS));
-    assert_eq!(block_on(hastened), Ok(0));
+    let before = bench.integer("SELECT next_attempt_at FROM outbox");
+    let hastened = block_on(bench.outbox.hasten(MESH, Millis(START_MS)));
+    assert_eq!(hastened.expect_err("is damage").kind(), Kind::Corrupt);
+    bench.outbox.close();
+    bench.outbox = super::open(&bench.dir);
+    assert_eq!(bench.integer("SELECT next_attempt_at FROM outbox"), before);
 }
