@@ -55,7 +55,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     context.print.answer(&value, || {
         let mut text = stores_in_words(&examined);
         if is_damaged {
-            text += &format!("\n{}", hints(context));
+            text += &format!("\nhint:  {}", hints(context));
         } else if repair != Repair::Check {
             text += &format!("\nstart the daemon with `{}`", context.command("daemon up"));
         }
