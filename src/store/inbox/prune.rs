@@ -186,26 +186,37 @@ fn used_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
 /// About what entries of `seen` take beyond half of the bound, whose messages left. No message makes
 /// room for that: with a small bound and many messages, none would ever stay.
 fn uncharged_bytes(tx: &Tx<'_>, bytes_max: i64) -> Result<i64, Error> {
-    Ok((departed_bytes(tx)? - bytes_max / 2).max(0))
+    let charged_max = bytes_max / 2;
+    // Counting the messages takes long where there are many, and then the bound is large too.
+    let (known, entry_bytes) = seen_entries(tx)?;
+    if known.saturating_mul(entry_bytes) <= charged_max {
+        return Ok(0);
+    }
+    Ok((departed_bytes(tx)? - charged_max).max(0))
 }
 
-/// About what entries of `seen` take whose messages left: a few of them are weighed, in the table and
-/// its two indices, and pages are not full. Rather too much than too little, which would cost
-/// messages.
+/// About what entries of `seen` take whose messages left.
 fn departed_bytes(tx: &Tx<'_>) -> Result<i64, Error> {
+    let (known, entry_bytes) = seen_entries(tx)?;
+    let here = tx.query_row("SELECT count(*) FROM inbox", &[], |row| row.int(0))?.unwrap_or(0);
+    Ok((known - here).max(0).saturating_mul(entry_bytes))
+}
+
+/// How many messages `seen` knows, and about what an entry takes, in bytes: a few of them are
+/// weighed, in the table and its two indices, and pages are not full. Rather too much than too
+/// little, which would cost messages.
+fn seen_entries(tx: &Tx<'_>) -> Result<(i64, i64), Error> {
     let one = |sql| Ok::<_, Error>(tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten());
-    let Some(oldest_known) = one("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")? else {
-        return Ok(0);
+    let Some(oldest) = one("SELECT min(inbox_seq) FROM seen WHERE inbox_seq > 0")? else {
+        return Ok((0, 0));
     };
-    let here = one("SELECT count(*) FROM inbox")?.unwrap_or(0);
-    let departed = (newest_seq(tx)? + 1 - oldest_known - here).max(0);
     let sql = "SELECT cast(1.4 * avg( \
                2 * (octet_length(mesh) + octet_length(broker_message_id)) + octet_length(sender) \
                + coalesce(octet_length(client_message_id), 0) + 36 \
                + iif(client_message_id IS NULL, 0, octet_length(mesh) + octet_length(sender) \
                + octet_length(client_message_id) + octet_length(broker_message_id) + 8)) AS INTEGER) \
                FROM (SELECT * FROM seen WHERE inbox_seq > 0 ORDER BY inbox_seq LIMIT 100)";
-    Ok(departed.saturating_mul(one(sql)?.unwrap_or(0)))
+    Ok((newest_seq(tx)? + 1 - oldest, one(sql)?.unwrap_or(0)))
 }
 
 #[cfg(test)]
