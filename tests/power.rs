@@ -87,6 +87,13 @@ impl Life {
     }
 }
 
+/// A life in boot `one` that accepted a message, and died.
+fn accepts_and_dies(dir: &Path, id: &str) {
+    let life = Life::begin(dir, Some("one"));
+    life.accept(id);
+    life.die();
+}
+
 fn row_id(id: &str) -> RowId {
     RowId::trusted(format!("row-{id}"))
 }
@@ -138,9 +145,7 @@ impl Faults for FailsOnce {
 #[test]
 fn a_start_that_fails_leaves_the_doubt_to_the_next_one() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let before = Life::begin(dir.path(), Some("one"));
-    before.accept("waits");
-    before.die();
+    accepts_and_dies(dir.path(), "waits");
     let [home, config_dir, daemon_dir] = [(); 3].map(|()| dir.path().to_path_buf());
     let paths = Paths { home, config_dir, daemon_dir };
     let (clock, bus, meshes) = (Clock::real(Arc::default()), Bus::default(), Meshes::default());
@@ -155,9 +160,7 @@ fn a_start_that_fails_leaves_the_doubt_to_the_next_one() {
 #[test]
 fn a_doubted_row_that_expires_is_not_said_to_be_unsent() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let before = Life::begin(dir.path(), Some("one"));
-    before.accept("old");
-    before.die();
+    accepts_and_dies(dir.path(), "old");
     let after = Life::begin(dir.path(), Some("two"));
     let future = Millis(NOW.0 + 1);
     let mut claimed = block_on(after.outbox.claim_due(MESH, NOW, future, 8)).expect("claims");
@@ -173,9 +176,7 @@ fn a_doubted_row_that_expires_is_not_said_to_be_unsent() {
 #[test]
 fn the_doubt_outlives_a_refusal_and_ends_with_the_brokers_answer() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let before = Life::begin(dir.path(), Some("one"));
-    before.accept("m");
-    before.die();
+    accepts_and_dies(dir.path(), "m");
     let after = Life::begin(dir.path(), Some("two"));
     let claim = || {
         let claimed = block_on(after.outbox.claim_due(MESH, NOW, NEVER, 8)).expect("claims");
@@ -203,9 +204,7 @@ fn the_doubt_outlives_a_refusal_and_ends_with_the_brokers_answer() {
 #[test]
 fn a_crash_of_the_process_and_an_end_in_order_leave_no_doubt() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let first = Life::begin(dir.path(), Some("one"));
-    first.accept("m");
-    first.die();
+    accepts_and_dies(dir.path(), "m");
     let second = Life::begin(dir.path(), Some("one"));
     assert!(!second.is_doubted);
     second.outbox.close();

@@ -184,6 +184,7 @@ mod tests {
         smol::block_on(missed);
         assert_eq!(awaited.take_reachable(&now).len(), 1);
     }
+
     #[test]
     fn a_roster_that_lists_who_is_refused_makes_rows_due_once() {
         let awaited = Awaited::default();

@@ -89,8 +89,8 @@ impl Outbox {
             let sql = "SELECT seq FROM outbox WHERE mesh = ? AND status = 'pending' \
                        AND priority = ? AND next_attempt_at > ? \
                        ORDER BY next_attempt_at DESC LIMIT ?";
-            let (of, at_once) = ([(&mesh).into(), priority.as_str().into()], AT_ONCE_MAX as i64);
-            let params = [of[0], of[1], now.0.into(), at_once.into()];
+            let (priority, at_once) = (priority.as_str(), AT_ONCE_MAX as i64);
+            let params = [(&mesh).into(), priority.into(), now.0.into(), at_once.into()];
             let seqs = tx.query(sql, &params, |row| row.int(0))?;
             let hastened = make_due(tx, &seqs, now)?;
             // The count ends the caller's loop: an index that is wrong would end it too soon.

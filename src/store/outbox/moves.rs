@@ -45,7 +45,7 @@ impl UnsettledClaim {
 
     pub(super) fn settle(self) -> Claimed {
         let settled = self.claims.into_iter().map(|(row, applied)| {
-            // Another writer that was first has the row; it is not ours to send.
+            // Each of them moved: a claim that finds otherwise fails as a whole.
             row.settle(Ok::<_, Infallible>(applied.verdict)).ok().flatten()
         });
         Claimed {
