@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(claudemesh::cli::main(std::env::args_os().skip(1).collect()))
+    ExitCode::from(claudemesh_cli::main(std::env::args_os().skip(1).collect()))
 }

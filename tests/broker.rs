@@ -5,9 +5,9 @@
 mod raw_client;
 
 use async_tungstenite::tungstenite::Message;
-use claudemesh::broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
-use claudemesh::http::client;
-use claudemesh::message::SecretKey;
+use claudemesh_base::http::client;
+use claudemesh_base::message::SecretKey;
+use claudemesh_broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
 use data_encoding::BASE64URL_NOPAD;
 use raw_client::{As, Client, Given, TestBroker, message};
 use serde_json::{Value, json};
@@ -146,7 +146,7 @@ fn a_hello_is_checked_and_its_refusal_explained() {
             hello[name] = value;
             hello
         };
-        let old = broker.clock.now().0 - 60_001;
+        let old = broker.runtime.now().0 - 60_001;
         let cases = [
             (with("signature", json!("0".repeat(128))), "bad_signature", 1008, "bad_signature"),
             (with("signature", json!("zz")), "malformed", 1008, "malformed"),
@@ -176,7 +176,9 @@ fn a_hello_is_checked_and_its_refusal_explained() {
         let ack = client.expect("hello_ack").await;
         assert_eq!(ack["negotiates"], true);
         assert!(
-            ack["brokerTime"].as_i64().is_some_and(|at| at.abs_diff(broker.clock.now().0) < 60_000)
+            ack["brokerTime"]
+                .as_i64()
+                .is_some_and(|at| at.abs_diff(broker.runtime.now().0) < 60_000)
         );
     });
 }
@@ -189,7 +191,7 @@ fn a_session_is_vouched_for_and_takes_its_members_mail() {
         let key = SecretKey::from_seed([7; 32]);
         let mut client = broker.dial().await;
         let mut hello = broker.session_hello(&b, &key, "s2");
-        hello["parentAttestation"]["expiresAt"] = json!(broker.clock.now().0 + 90_000_000);
+        hello["parentAttestation"]["expiresAt"] = json!(broker.runtime.now().0 + 90_000_000);
         client.send(hello).await;
         client.expect("error").await;
         client.expect_close(1008, "ttl_too_long").await;
@@ -616,19 +618,19 @@ fn a_disk_below_its_reserve_takes_no_message_and_still_answers_a_retry() {
 fn a_directory_without_a_ledger_is_refused_and_stays_empty() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let executor = std::sync::Arc::new(smol::Executor::new());
-    let clock = claudemesh::clock::Clock::real(executor);
-    let opened = block_on(Admin::open(dir.path(), &clock));
+    let runtime = claudemesh_base::runtime::Runtime::real(executor);
+    let opened = block_on(Admin::open(dir.path(), &runtime));
     assert!(matches!(opened.err(), Some(BrokerError::NoLedger(at)) if at == dir.path()));
     assert_eq!(std::fs::read_dir(dir.path()).expect("reads").count(), 0);
-    let made = block_on(Admin::open_or_create(dir.path(), &clock)).expect("makes one");
+    let made = block_on(Admin::open_or_create(dir.path(), &runtime)).expect("makes one");
     drop(made);
-    assert!(block_on(Admin::open(dir.path(), &clock)).is_ok());
+    assert!(block_on(Admin::open(dir.path(), &runtime)).is_ok());
 }
 
 async fn http(broker: &TestBroker, request: client::Request) -> (u16, Vec<u8>) {
     let (host, port) = (broker.addr.ip().to_string(), broker.addr.port());
-    let socket = client::connect_tcp(&host, port, &broker.clock, SECOND).await.expect("connects");
-    let answer = client::request(socket, &broker.clock, request, 10 * SECOND).await;
+    let socket = client::connect_tcp(&host, port, &broker.runtime, SECOND).await.expect("connects");
+    let answer = client::request(socket, &broker.runtime, request, 10 * SECOND).await;
     let answer = answer.expect("answers");
     (answer.status, answer.body)
 }
@@ -654,10 +656,11 @@ fn one_process_writes_a_ledger_and_the_next_finds_it_whole() {
     broker.stop();
     block_on(async {
         client.expect_close(1001, "shutting down").await;
-        let alone = Admin::open(&broker.data_dir(), &broker.clock).await.expect("the lock is free");
+        let alone =
+            Admin::open(&broker.data_dir(), &broker.runtime).await.expect("the lock is free");
         let members = alone.members("test").await.expect("lists");
         assert_eq!(members.iter().map(|m| m.revoked).collect::<Vec<_>>(), [true, false]);
-        let second = Admin::open(&broker.data_dir(), &broker.clock).await.err();
+        let second = Admin::open(&broker.data_dir(), &broker.runtime).await.err();
         assert!(matches!(second, Some(BrokerError::AlreadyRunning(_))));
     });
 }

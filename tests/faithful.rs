@@ -6,7 +6,7 @@ mod raw_client;
 #[path = "support/rig.rs"]
 mod rig;
 
-use claudemesh::broker::{Rate, Settings};
+use claudemesh_broker::{Rate, Settings};
 use raw_client::{As, Client, Given, TestBroker, message};
 use rig::{Daemon, Mesh, Relay, eventually};
 use serde_json::{Value, json};
@@ -158,7 +158,7 @@ fn a_claim_on_a_dead_socket_stands_and_its_end_alone_delivers_nothing() {
         assert_eq!(from.post(&b.pubkey(), "1", 1).await["queued"], true, "a ghost takes it");
         let mut back = broker.connect(&b, As::Member, "s").await;
         back.settle().await;
-        broker.clock.sleep(std::time::Duration::from_millis(CLAIM_MS + 100)).await;
+        broker.runtime.sleep(std::time::Duration::from_millis(CLAIM_MS + 100)).await;
         back.send(json!({"type": "set_status", "status": "idle"})).await;
         back.settle().await;
         from.post(&b.pubkey(), "2", 1).await;

@@ -16,7 +16,7 @@ mod vitals;
 
 use async_tungstenite::tungstenite::{self, Bytes, Message};
 use chance::{Chance, seed};
-use claudemesh::message::{SecretKey, signed};
+use claudemesh_base::message::{SecretKey, signed};
 use claudemesh_fsm::id::Millis;
 use rig::{Daemon, Home, Mesh, PATIENCE, eventually};
 use script::{Script, Socket};

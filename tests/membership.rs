@@ -7,7 +7,7 @@ mod raw_client;
 #[path = "support/rig.rs"]
 mod rig;
 
-use claudemesh::broker::{BrokerError, MemberAct, Settings};
+use claudemesh_broker::{BrokerError, MemberAct, Settings};
 use insta::Settings as Snapshots;
 use raw_client::{As, TestBroker};
 use rig::{Broker, Daemon, Home, Mesh, Relay, eventually};

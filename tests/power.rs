@@ -1,16 +1,16 @@
 //! What an outbox says after its host may have lost power (§4.7): the claims that were not synced
 //! may be forgotten, so no row that waited through it is said to be unsent.
 
-use claudemesh::clock::Clock;
-use claudemesh::db::{Driver, Durability, Error, Faults, Kind};
-use claudemesh::events::Bus;
-use claudemesh::meshes::Meshes;
-use claudemesh::paths::Paths;
-use claudemesh::recover;
-use claudemesh::store::outbox::{
+use claudemesh_base::db::{Driver, Durability, Error, Faults, Kind};
+use claudemesh_base::paths::Paths;
+use claudemesh_base::runtime::Runtime;
+use claudemesh_daemon::events::Bus;
+use claudemesh_daemon::mesh::Meshes;
+use claudemesh_daemon::startup::stores;
+use claudemesh_daemon::store::outbox::{
     ListQuery, NewRow, Outbox, RequeueOutcome, RequeueRequest, RowView,
 };
-use claudemesh::store::quota::Limits;
+use claudemesh_daemon::store::quota::Limits;
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};
@@ -148,10 +148,10 @@ fn a_start_that_fails_leaves_the_doubt_to_the_next_one() {
     accepts_and_dies(dir.path(), "waits");
     let [home, config_dir, daemon_dir] = [(); 3].map(|()| dir.path().to_path_buf());
     let paths = Paths { home, config_dir, daemon_dir };
-    let (clock, bus, meshes) = (Clock::real(Arc::default()), Bus::default(), Meshes::default());
+    let (runtime, bus, meshes) = (Runtime::real(Arc::default()), Bus::default(), Meshes::default());
     let driver = Driver::Inline(Arc::new(FailsOnce::default()));
     let boot_id = Some("two".to_owned());
-    let opened = recover::open(&paths, driver, (&clock, &bus, &meshes), Limits::NONE, boot_id);
+    let opened = stores::open(&paths, driver, (&runtime, &bus, &meshes), Limits::NONE, boot_id);
     assert_eq!(block_on(opened).err().map(|error| error.kind()), Some(Kind::Io));
     let after = Life::begin(dir.path(), Some("two"));
     assert!(after.is_doubted && after.view("waits").may_have_been_sent);

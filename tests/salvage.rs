@@ -12,10 +12,11 @@ mod chance;
 mod inbox;
 
 use chance::{Chance, seed};
-use claudemesh::db::Driver;
-use claudemesh::message::fingerprint;
-use claudemesh::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
-use claudemesh::store::salvage::{Check, Saved, Store, check};
+use claudemesh_base::db::Check;
+use claudemesh_base::db::Driver;
+use claudemesh_base::message::fingerprint;
+use claudemesh_daemon::repair::{Saved, Store, check};
+use claudemesh_daemon::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority, Recipient};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};

@@ -4,10 +4,10 @@
 //! One vector is left out on purpose: `canonical_json_quirk` is the key order of the existing
 //! daemon's JavaScript, not ours.
 
-use claudemesh::identity::host;
-use claudemesh::message::seal::{self, SharedBox};
-use claudemesh::message::signed::{self, Invite};
-use claudemesh::message::{Nonce, PublicKey, SecretKey, canonical_meta, fingerprint};
+use claudemesh_base::message::seal::{self, SharedBox};
+use claudemesh_base::message::signed::{self, Invite};
+use claudemesh_base::message::{Nonce, PublicKey, SecretKey, canonical_meta, fingerprint};
+use claudemesh_daemon::identity::host;
 use claudemesh_fsm::envelope::{Destination, Priority};
 use claudemesh_fsm::id::Millis;
 use crypto_secretbox::aead::{Aead, KeyInit};

@@ -9,8 +9,8 @@ use super::ledger::{Check, Ledger};
 use super::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
 use super::provision::{self, InviteInfo, InviteWish, MeshInfo};
 use super::{BrokerError, Lock, authority_of, stored_port};
-use crate::clock::Clock;
-use crate::http::client;
+use claudemesh_base::http::client;
+use claudemesh_base::runtime::Runtime;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Somebody who may administer the broker of one data directory.
 pub struct Admin {
     dir: PathBuf,
-    clock: Clock,
+    runtime: Runtime,
     way: Way,
 }
 
@@ -45,28 +45,28 @@ impl Admin {
     /// # Errors
     /// When `dir` holds no ledger, when a broker holds the lock and its socket does not answer, or
     /// when the ledger does not open.
-    pub async fn open(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
+    pub async fn open(dir: &Path, runtime: &Runtime) -> Result<Self, BrokerError> {
         // An empty ledger made here would be called whole, and the wrong path never noticed.
         if !Ledger::is_in(dir) {
             return Err(BrokerError::NoLedger(dir.to_owned()));
         }
-        Self::open_or_create(dir, clock).await
+        Self::open_or_create(dir, runtime).await
     }
 
     /// The same, and makes the directory and the ledger where they are missing.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for a ledger that is not there.
-    pub async fn open_or_create(dir: &Path, clock: &Clock) -> Result<Self, BrokerError> {
+    pub async fn open_or_create(dir: &Path, runtime: &Runtime) -> Result<Self, BrokerError> {
         let socket = dir.join(SOCKET_NAME);
-        let way = match client::connect_unix(&socket, clock, CONNECT_MAX).await {
+        let way = match client::connect_unix(&socket, runtime, CONNECT_MAX).await {
             Ok(_) => Way::Running(socket),
             Err(_) => {
                 let lock = Lock::take(dir)?;
                 Way::Alone(Ledger::open(dir)?, lock)
             }
         };
-        Ok(Self { dir: dir.to_owned(), clock: clock.clone(), way })
+        Ok(Self { dir: dir.to_owned(), runtime: runtime.clone(), way })
     }
 
     /// Makes a mesh.
@@ -77,7 +77,7 @@ impl Admin {
         match &self.way {
             Way::Running(socket) => self.post(socket, "/mesh", json!({"slug": slug})).await,
             Way::Alone(ledger, _) => {
-                provision::create_mesh(ledger, &self.dir, &self.clock, slug).await
+                provision::create_mesh(ledger, &self.dir, &self.runtime, slug).await
             }
         }
     }
@@ -93,7 +93,9 @@ impl Admin {
                 let body = json!({"mesh": mesh, "policy": policy});
                 self.post::<Value>(socket, "/mesh/policy", body).await.map(drop)
             }
-            Way::Alone(ledger, _) => provision::set_policy(ledger, &self.clock, mesh, policy).await,
+            Way::Alone(ledger, _) => {
+                provision::set_policy(ledger, &self.runtime, mesh, policy).await
+            }
         }
     }
 
@@ -118,8 +120,8 @@ impl Admin {
             Way::Alone(ledger, _) => {
                 let port = stored_port(&self.dir).unwrap_or(PORT_DEFAULT);
                 let authority = authority_of(([127, 0, 0, 1], port).into());
-                let (dir, clock) = (&self.dir, &self.clock);
-                provision::create_invite(ledger, dir, clock, &authority, wish).await
+                let (dir, runtime) = (&self.dir, &self.runtime);
+                provision::create_invite(ledger, dir, runtime, &authority, wish).await
             }
         }
     }
@@ -151,7 +153,7 @@ impl Admin {
                 self.post(socket, "/member", body).await
             }
             Way::Alone(ledger, _) => {
-                provision::add_member(ledger, &self.clock, mesh, pubkey, name).await
+                provision::add_member(ledger, &self.runtime, mesh, pubkey, name).await
             }
         }
     }
@@ -173,7 +175,7 @@ impl Admin {
                 self.post(socket, "/member/act", body).await
             }
             Way::Alone(ledger, _) => {
-                membership::act(ledger, &self.clock, None, mesh, member, act).await
+                membership::act(ledger, &self.runtime, None, mesh, member, act).await
             }
         }
     }
@@ -197,7 +199,7 @@ impl Admin {
                 self.post(socket, "/member/block", body).await
             }
             Way::Alone(ledger, _) => {
-                membership::block(ledger, &self.clock, mesh, member, sender, is_blocked).await
+                membership::block(ledger, &self.runtime, mesh, member, sender, is_blocked).await
             }
         }
     }
@@ -245,9 +247,9 @@ impl Admin {
         let unreachable = |error: client::ClientError| {
             BrokerError::Unreachable(format!("the broker's {SOCKET_NAME}: {error}"))
         };
-        let socket = client::connect_unix(socket, &self.clock, CONNECT_MAX).await;
+        let socket = client::connect_unix(socket, &self.runtime, CONNECT_MAX).await;
         let socket = socket.map_err(unreachable)?;
-        let answer = client::request(socket, &self.clock, request, ANSWER_MAX).await;
+        let answer = client::request(socket, &self.runtime, request, ANSWER_MAX).await;
         let answer = answer.map_err(unreachable)?;
         let unreadable = || BrokerError::Unreachable("the broker's answer is not one".to_owned());
         let body: Value = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;

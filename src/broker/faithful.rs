@@ -21,10 +21,10 @@ use super::ledger::{Letter, Sender, Target};
 use super::rate::{Limiter, Rate};
 use super::route::{ConnectionId, Identity, Lines, Outgoing};
 use super::send::{BLOCKED, NO_PEER};
-use crate::clock::iso;
-use crate::db;
-use crate::wire::{Ack, BrokerFrame, ClientAck, FRAME_BYTES_MAX, Push, Send, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_base::db;
+use claudemesh_base::runtime::iso;
+use claudemesh_base::wire::{Ack, BrokerFrame, ClientAck, FRAME_BYTES_MAX, Push, Send, to_text};
 use claudemesh_fsm::envelope::Priority;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,7 @@ impl Faithful {
         frame: Send,
     ) {
         let correlation = frame.id.clone().unwrap_or_default();
-        let message_id = broker.clock.mint_id();
+        let message_id = broker.runtime.mint_id();
         let ack = match self.accept(broker, id, &sender, &frame, &message_id).await {
             Ok(true) => Ack { message_id: message_id.clone(), queued: true, ..Ack::default() },
             Ok(false) => return,
@@ -89,7 +89,7 @@ impl Faithful {
         frame: &Send,
         message_id: &str,
     ) -> Result<bool, String> {
-        if !self.limiter.take(sender.member, None, broker.clock.monotonic()) {
+        if !self.limiter.take(sender.member, None, broker.runtime.monotonic()) {
             return Err(RATE_LIMITED.to_owned());
         }
         let bytes = frame.ciphertext.len() + frame.nonce.len() + frame.target_spec.len();
@@ -179,7 +179,7 @@ impl Faithful {
         let topics = broker.ledger.topics_joined(who.member).await?;
         let member = broker.ledger.member(&who.mesh_id, &who.member_pubkey).await?;
         let holds_back = member.is_some_and(|member| member.status == "dnd");
-        let now = broker.clock.monotonic();
+        let now = broker.runtime.monotonic();
         let until = Some(self.claim_end(broker));
         for row in self.lock().iter_mut() {
             let is_free = row.claimed_until.is_none_or(|until| until <= now);
@@ -211,7 +211,7 @@ impl Faithful {
     }
 
     fn claim_end(&self, broker: &Broker) -> Duration {
-        broker.clock.monotonic() + Duration::from_millis(broker.settings.lease_ms)
+        broker.runtime.monotonic() + Duration::from_millis(broker.settings.lease_ms)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Row>> {
@@ -241,7 +241,7 @@ fn drained(broker: &Broker, sender: &Sender, frame: &Send, message_id: &str) -> 
         priority: frame.priority.clone(),
         nonce: frame.nonce.clone(),
         ciphertext: frame.ciphertext.clone(),
-        created_at: iso(broker.clock.now()),
+        created_at: iso(broker.runtime.now()),
         client_message_id: frame.client_message_id.clone(),
         request_fingerprint: frame.request_fingerprint.clone(),
         ..Push::default()
@@ -283,7 +283,7 @@ fn history(broker: &Broker, frame: Send, id: String) -> Letter {
         ext_nonce: None,
         ext_ciphertext: None,
         reply_to_id: frame.reply_to_id,
-        now: broker.clock.now(),
+        now: broker.runtime.now(),
         dedupe_expires_at: None,
     }
 }

@@ -5,7 +5,7 @@ use super::Broker;
 use super::ledger::Retention;
 use super::route::Identity;
 use super::send::system_event;
-use crate::db;
+use claudemesh_base::db;
 use futures_lite::future::{or, zip};
 use serde_json::json;
 use smol::channel::Receiver;
@@ -24,11 +24,11 @@ const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// Ends leases and presences until it is dropped. `rings` says when there is a new first deadline.
 pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
-    let clock = &broker.clock;
+    let runtime = &broker.runtime;
     loop {
         let due = async {
             match broker.hub.next_deadline() {
-                Some(at) => clock.sleep_until(at).await,
+                Some(at) => runtime.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -37,7 +37,7 @@ pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
             let _ = rings.recv().await;
         };
         or(due, rung).await;
-        let now = clock.monotonic();
+        let now = runtime.monotonic();
         broker.hub.expire_leases(now);
         announce_departures(&broker, broker.hub.exorcise(now)).await;
     }
@@ -75,7 +75,7 @@ pub(crate) async fn forget(broker: Arc<Broker>) {
 async fn repeat(broker: &Broker, chore: Chore) {
     let mut pause = FIRST_AFTER;
     loop {
-        broker.clock.sleep(pause).await;
+        broker.runtime.sleep(pause).await;
         pause = match chore.run(broker).await {
             Ok(()) => chore.every(),
             Err(error) => {
@@ -106,7 +106,7 @@ pub(crate) async fn announce_departures(broker: &Broker, left: Vec<Identity>) {
 pub(crate) fn announce_left(broker: &Broker, left: Vec<Identity>) {
     for gone in left {
         let data = json!({"name": gone.name, "pubkey": gone.routing_key});
-        let (id, at) = (broker.clock.mint_id(), broker.clock.now());
+        let (id, at) = (broker.runtime.mint_id(), broker.runtime.now());
         let event = system_event(id, &gone.mesh_id, "peer_left", data, at);
         broker.hub.broadcast(&gone.mesh_id, &event, |other| other.member != gone.member);
     }
@@ -120,7 +120,7 @@ pub(crate) fn announce_left(broker: &Broker, left: Vec<Identity>) {
 pub(crate) async fn expire(broker: &Broker) -> Result<(), db::Error> {
     let days = u64::from(broker.settings.undelivered_days);
     let keep = Retention { message_ms: days * MS_PER_DAY };
-    let now = broker.clock.now();
+    let now = broker.runtime.now();
     broker.ledger.touch_session_keys(broker.hub.session_keys(), now).await?;
     let expired = broker.ledger.expire(now, keep).await?;
     tracing::info!(
@@ -135,7 +135,7 @@ pub(crate) async fn expire(broker: &Broker) -> Result<(), db::Error> {
 
 /// Lets go of the messages that everybody has.
 async fn sweep(broker: &Broker) -> Result<(), db::Error> {
-    let messages = broker.ledger.sweep(broker.clock.now()).await?;
+    let messages = broker.ledger.sweep(broker.runtime.now()).await?;
     if messages > 0 {
         tracing::info!(messages, "let go of what everybody has");
     }

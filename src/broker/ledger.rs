@@ -29,7 +29,7 @@ pub(crate) use receipts::Told;
 pub(crate) use retention::Retention;
 pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 
-use crate::db::{Db, Driver, Durability, Error, Tx};
+use claudemesh_base::db::{Db, Driver, Durability, Error, Tx};
 use std::path::Path;
 
 /// The ledger's file in the broker's data directory.

@@ -10,7 +10,7 @@ use super::provision::mesh_by_slug;
 use super::route::Hub;
 use super::send::system_event;
 use super::{Broker, BrokerError, keeper};
-use crate::clock::Clock;
+use claudemesh_base::runtime::Runtime;
 use claudemesh_fsm::id::Millis;
 use serde::Deserialize;
 use serde_json::json;
@@ -155,7 +155,7 @@ pub(crate) async fn audit(
 /// When the mesh or member is unknown or ambiguous, or the act has no meaning for it.
 pub(crate) async fn act(
     ledger: &Ledger,
-    clock: &Clock,
+    runtime: &Runtime,
     broker: Option<&Broker>,
     mesh: &str,
     wanted: &str,
@@ -167,7 +167,7 @@ pub(crate) async fn act(
         let words = "the membership has ended for good: invite a new key";
         BrokerError::Conflict(format!("{}: {words}", shown(&member)))
     };
-    let now = clock.now();
+    let now = runtime.now();
     let (changed, close) = match (act, broker) {
         (MemberAct::Kick, None) => {
             let words = "no broker runs on this directory: nobody is connected, nobody to kick";
@@ -213,7 +213,7 @@ fn expel(
     now: Millis,
 ) -> (usize, Vec<i64>) {
     if act == MemberAct::Revoke {
-        let (id, data) = (broker.clock.mint_id(), json!({"pubkey": member.pubkey}));
+        let (id, data) = (broker.runtime.mint_id(), json!({"pubkey": member.pubkey}));
         let event = system_event(id, &member.mesh_id, "member_revoked", data, now);
         broker.hub.broadcast(&member.mesh_id, &event, |_| true);
     }
@@ -230,7 +230,7 @@ fn expel(
 /// When the mesh or one of the members is unknown or ambiguous, or both are one.
 pub(crate) async fn block(
     ledger: &Ledger,
-    clock: &Clock,
+    runtime: &Runtime,
     mesh: &str,
     wanted: &str,
     sender: &str,
@@ -243,7 +243,7 @@ pub(crate) async fn block(
     if member.seq == sender.seq {
         return Err(BrokerError::Invalid("a member cannot be blocked from itself".to_owned()));
     }
-    let changed = ledger.set_block(&member, &sender, is_blocked, clock.now()).await?;
+    let changed = ledger.set_block(&member, &sender, is_blocked, runtime.now()).await?;
     if changed {
         tracing::warn!(member = %member.id, sender = %sender.id, is_blocked, "audit: an operator changed whose direct messages a member gets");
     }

@@ -26,13 +26,13 @@ use super::Broker;
 use super::ledger::Sender as Author;
 use super::route::{ConnectionId, Ends, Lines, Outgoing};
 use super::send::{send, system_event, unreadable};
-use crate::clock::Clock;
-use crate::http::Socket;
-use crate::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_text};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use async_tungstenite::{WebSocketReceiver, WebSocketStream};
 use bytes::Bytes;
+use claudemesh_base::http::Socket;
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_text};
 use futures_lite::future::or;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -89,7 +89,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
     let (greeted, session) = channel::bounded(1);
     let (drains, drained) = channel::bounded(1);
     let peer = Peer {
-        heard_at_ms: AtomicU64::new(as_ms(broker.clock.monotonic())),
+        heard_at_ms: AtomicU64::new(as_ms(broker.runtime.monotonic())),
         broker: Arc::clone(&broker),
         lines,
         session: AtomicU64::new(0),
@@ -107,7 +107,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
             false
         });
         let ended = async {
-            cutoff.reached(&broker.clock).await;
+            cutoff.reached(&broker.runtime).await;
             false
         };
         or(writer, or(reader, or(pump, ended))).await
@@ -116,7 +116,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
     if was_closed_by_us {
         // Reading on until the client hangs up, so that the close is not lost to a reset.
         let hang_up = async { while let Some(Ok(_)) = stream.next().await {} };
-        broker.clock.timeout(CLOSE_MAX, hang_up).await;
+        broker.runtime.timeout(CLOSE_MAX, hang_up).await;
     }
 }
 
@@ -154,7 +154,7 @@ impl Peer {
                 None => next.await,
                 Some(at) => {
                     or(next, async {
-                        self.clock().sleep_until(at).await;
+                        self.runtime().sleep_until(at).await;
                         Event::Late
                     })
                     .await
@@ -193,7 +193,7 @@ impl Peer {
                     }
                     match (is_new, self.session()) {
                         (true, Some(_)) => {
-                            negotiating = Some(self.clock().monotonic() + NEGOTIATION_GRACE);
+                            negotiating = Some(self.runtime().monotonic() + NEGOTIATION_GRACE);
                         }
                         // Whatever a client says next, it is done with its greeting.
                         (false, Some(_)) if negotiating.take().is_some() => self.open(),
@@ -335,7 +335,7 @@ impl Peer {
         let frame = ErrorFrame {
             code: rejection.code.to_owned(),
             message: rejection.message.clone(),
-            broker_time: is_skewed.then(|| self.clock().now().0),
+            broker_time: is_skewed.then(|| self.runtime().now().0),
             request_id: None,
         };
         self.tell(&BrokerFrame::Error(frame));
@@ -352,8 +352,8 @@ impl Peer {
         self.lines.send(Outgoing::Frame(to_text(frame).into()));
     }
 
-    fn clock(&self) -> &Clock {
-        &self.broker.clock
+    fn runtime(&self) -> &Runtime {
+        &self.broker.runtime
     }
 
     fn session(&self) -> Option<ConnectionId> {
@@ -361,7 +361,7 @@ impl Peer {
     }
 
     fn set_heard(&self) {
-        self.heard_at_ms.store(as_ms(self.clock().monotonic()), Ordering::Relaxed);
+        self.heard_at_ms.store(as_ms(self.runtime().monotonic()), Ordering::Relaxed);
     }
 
     fn heard_at(&self) -> Duration {
@@ -389,7 +389,7 @@ enum Heard {
 
 enum Handled {
     Done,
-    Send(Author, Box<crate::wire::Send>),
+    Send(Author, Box<claudemesh_base::wire::Send>),
     Refused,
 }
 

@@ -7,10 +7,10 @@ use super::BrokerError;
 use super::ledger::{Invite as InviteRow, Joined, Ledger, Mesh};
 use super::peer::clean;
 use super::send::is_public_key;
-use crate::clock::Clock;
-use crate::db;
-use crate::message::{PublicKey, SecretKey, signed};
-use crate::wire::join::{Invite, JoinRequest};
+use claudemesh_base::db;
+use claudemesh_base::message::{PublicKey, SecretKey, signed};
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::join::{Invite, JoinRequest};
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::negotiate::Concurrent;
 use data_encoding::BASE64URL_NOPAD;
@@ -105,7 +105,7 @@ pub(crate) fn link(authority: &str, token: &str) -> String {
 pub(crate) async fn create_mesh(
     ledger: &Ledger,
     dir: &Path,
-    clock: &Clock,
+    runtime: &Runtime,
     slug: &str,
 ) -> Result<MeshInfo, BrokerError> {
     let is_good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -116,14 +116,14 @@ pub(crate) async fn create_mesh(
     if ledger.mesh_by_slug(slug).await?.is_some() {
         return Err(BrokerError::Conflict(format!("there is a mesh {slug:?} already")));
     }
-    let owner = SecretKey::from_seed(clock.random());
+    let owner = SecretKey::from_seed(runtime.random());
     let mesh = Mesh {
-        id: clock.mint_id(),
+        id: runtime.mint_id(),
         slug: slug.to_owned(),
         owner_pubkey: owner.public().to_hex(),
-        root_key: BASE64URL_NOPAD.encode(&clock.random::<32>()),
+        root_key: BASE64URL_NOPAD.encode(&runtime.random::<32>()),
         connection_policy: Concurrent::default().as_str().to_owned(),
-        created_at: clock.now(),
+        created_at: runtime.now(),
     };
     // The key first: a mesh without its owner's key could never invite anybody.
     store_owner_key(&owner_key_path(dir, &mesh.id), &owner)?;
@@ -142,14 +142,14 @@ pub(crate) async fn create_mesh(
 /// Sets what two installs of one member key do to each other (§15.6).
 pub(crate) async fn set_policy(
     ledger: &Ledger,
-    clock: &Clock,
+    runtime: &Runtime,
     mesh: &str,
     policy: &str,
 ) -> Result<(), BrokerError> {
     let words = "policy must be prefer_newest, prefer_oldest or allow_concurrent";
     let policy = Concurrent::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
     let mesh = mesh_by_slug(ledger, mesh).await?;
-    Ok(ledger.set_connection_policy(&mesh.id, policy, clock.now()).await?)
+    Ok(ledger.set_connection_policy(&mesh.id, policy, runtime.now()).await?)
 }
 
 /// Every mesh.
@@ -167,7 +167,7 @@ pub(crate) async fn meshes(ledger: &Ledger) -> Result<Vec<MeshInfo>, BrokerError
 pub(crate) async fn create_invite(
     ledger: &Ledger,
     dir: &Path,
-    clock: &Clock,
+    runtime: &Runtime,
     authority: &str,
     wish: &InviteWish,
 ) -> Result<InviteInfo, BrokerError> {
@@ -183,7 +183,7 @@ pub(crate) async fn create_invite(
     }
     let mesh = mesh_by_slug(ledger, &wish.mesh).await?;
     let owner = load_owner_key(&owner_key_path(dir, &mesh.id))?;
-    let now = clock.now();
+    let now = runtime.now();
     // Whole seconds, rounded up: the format knows no finer ones.
     let earliest_s = (now.0 + 999) / 1000 + i64::try_from(wish.expires_s).unwrap_or(i64::MAX);
     // A token holds nothing random: what tells two invites of one second apart is their end.
@@ -234,13 +234,13 @@ fn sign_invite(
         owner_pubkey: mesh.owner_pubkey.clone(),
         signature,
     };
-    BASE64URL_NOPAD.encode(crate::wire::to_text(&invite).as_bytes())
+    BASE64URL_NOPAD.encode(claudemesh_base::wire::to_text(&invite).as_bytes())
 }
 
 /// Adds a member without an invite; idempotent by key. Yields its id.
 pub(crate) async fn add_member(
     ledger: &Ledger,
-    clock: &Clock,
+    runtime: &Runtime,
     mesh: &str,
     pubkey: &str,
     name: &str,
@@ -249,8 +249,8 @@ pub(crate) async fn add_member(
         .map_err(|error| BrokerError::Invalid(format!("pubkey {error}")))?
         .to_hex();
     let mesh = mesh_by_slug(ledger, mesh).await?;
-    let (id, name) = (clock.mint_id(), clean(name));
-    let added = ledger.add_member(&mesh.id, &id, &key, &name, "member", clock.now());
+    let (id, name) = (runtime.mint_id(), clean(name));
+    let added = ledger.add_member(&mesh.id, &id, &key, &name, "member", runtime.now());
     match added.await? {
         Joined::New(id) | Joined::Already(id) => Ok(id),
         Joined::Refused(problem) => Err(BrokerError::Conflict(problem.code().to_owned())),
@@ -297,7 +297,7 @@ pub(crate) async fn check_invite(ledger: &Ledger, invite: &Invite) -> Result<Mes
 /// Lets somebody in with an invite.
 pub(crate) async fn join(
     ledger: &Ledger,
-    clock: &Clock,
+    runtime: &Runtime,
     request: &JoinRequest,
 ) -> Result<(Mesh, Joined), JoinError> {
     let token = request.invite_token.as_deref().unwrap_or_default();
@@ -311,7 +311,7 @@ pub(crate) async fn join(
     }
     let key = PublicKey::parse(&request.peer_pubkey).map_err(|_| bad_key)?;
     let mesh = check_invite(ledger, &open_token(token)?).await?;
-    let (id, now) = (clock.mint_id(), clock.now());
+    let (id, now) = (runtime.mint_id(), runtime.now());
     let joined = ledger.join(token, &mesh.id, &id, &key.to_hex(), &name, now).await?;
     Ok((mesh, joined))
 }

@@ -3,7 +3,7 @@
 //!
 //! Nothing polls: the file system is asked when a message comes, at most once a second.
 
-use crate::db::Space;
+use claudemesh_base::db::Space;
 use claudemesh_fsm::quota::Level;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

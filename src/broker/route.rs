@@ -15,8 +15,8 @@ pub(crate) use presence::Admission;
 
 use super::counters::Counters;
 use super::ledger::{Sender as Author, Told};
-use crate::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_base::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use claudemesh_fsm::id::Millis;
 use mail::Lease;
 use presence::Ghost;

@@ -3,10 +3,12 @@
 use super::Broker;
 use super::ledger::{Accepted, Letter, NotAccepted, Refusal, Sender, Target, reusable_bytes};
 use super::route::{Lines, Outgoing, Parcel};
-use crate::clock::iso;
-use crate::db::Tx;
-use crate::wire::{self, Ack, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, Push, Send, to_text};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_base::db::Tx;
+use claudemesh_base::runtime::iso;
+use claudemesh_base::wire::{
+    self, Ack, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, Push, Send, to_text,
+};
 use claudemesh_fsm::dedupe::{CONFLICT, ERROR};
 use claudemesh_fsm::envelope::Priority;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis};
@@ -52,14 +54,14 @@ pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, fra
 }
 
 fn letter(broker: &Broker, frame: Send) -> Letter {
-    let now = broker.clock.now();
+    let now = broker.runtime.now();
     let (client, checked) = match client_key(&frame) {
         Ok(client) => (client, check(&frame)),
         Err(refusal) => (None, Err(refusal)),
     };
     let days = broker.settings.dedupe_retention_days;
     Letter {
-        id: broker.clock.mint_id(),
+        id: broker.runtime.mint_id(),
         client,
         checked,
         target_spec: frame.target_spec,
@@ -152,7 +154,7 @@ fn admission(
 ) -> impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + std::marker::Send + use<> {
     let (broker, member) = (Arc::clone(broker), sender.member);
     move |tx| {
-        let now = broker.clock.monotonic();
+        let now = broker.runtime.monotonic();
         if !broker.reserve.holds(now, || reusable_bytes(tx)) {
             return Err(Refusal::DiskFull);
         }
@@ -173,7 +175,7 @@ fn fan_out(
     recipients: &[(i64, Option<String>)],
     letter: &Letter,
 ) {
-    let now = broker.clock.monotonic();
+    let now = broker.runtime.monotonic();
     let client_id = letter.client.as_ref().map_or(&letter.id, |(id, _)| id);
     let frame: OnceCell<Utf8Bytes> = OnceCell::new();
     for (member, only_key) in recipients {

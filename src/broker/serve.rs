@@ -4,10 +4,10 @@
 use super::ledger::{Joined, Mesh};
 use super::provision::{self, JoinError};
 use super::{Broker, peer};
-use crate::clock::BoxFuture;
-use crate::http::{self, Body, BodyError, Handler, Peer, empty, full, read_body};
-use crate::wire::join::{JoinRequest, JoinResponse};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use claudemesh_base::http::{self, Body, BodyError, Handler, Peer, empty, full, read_body};
+use claudemesh_base::runtime::BoxFuture;
+use claudemesh_base::wire::join::{JoinRequest, JoinResponse};
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -70,7 +70,7 @@ fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Bod
         }
         drop((slot, alive));
     };
-    broker.clock.spawn(task).detach();
+    broker.runtime.spawn(task).detach();
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(UPGRADE, "websocket")
@@ -90,7 +90,7 @@ fn says(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
 
 async fn health(broker: &Broker) -> Response<Body> {
     let db = if broker.ledger.is_up().await { "up" } else { "down" };
-    let uptime = broker.clock.monotonic().saturating_sub(broker.started_at).as_secs();
+    let uptime = broker.runtime.monotonic().saturating_sub(broker.started_at).as_secs();
     json_answer(
         StatusCode::OK,
         &json!({
@@ -106,7 +106,7 @@ async fn health(broker: &Broker) -> Response<Body> {
 /// Whether a message would be taken now.
 async fn ready(broker: &Broker) -> Response<Body> {
     let reusable = broker.ledger.reusable_bytes().await;
-    let reason = if !broker.reserve.holds(broker.clock.monotonic(), || reusable) {
+    let reason = if !broker.reserve.holds(broker.runtime.monotonic(), || reusable) {
         "the disk is below its reserve"
     } else if broker.ledger.is_writable().await {
         return json_answer(StatusCode::OK, &json!({"status": "ready"}));
@@ -142,7 +142,7 @@ async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
 /// The mesh that an invite opens now.
 async fn invited(broker: &Broker, token: &str) -> Result<Mesh, JoinError> {
     let mesh = provision::check_invite(&broker.ledger, &provision::open_token(token)?).await?;
-    let now = broker.clock.now();
+    let now = broker.runtime.now();
     match broker.ledger.invite_problem(token, &mesh.id, now).await? {
         None => Ok(mesh),
         Some(problem) => Err(JoinError::Refused(problem.code())),
@@ -155,7 +155,8 @@ async fn join(
     peer: Peer,
     token: Option<String>,
 ) -> Response<Body> {
-    let read = read_body(request.into_body(), BODY_BYTES_MAX, &broker.clock, peer.arrival_deadline);
+    let read =
+        read_body(request.into_body(), BODY_BYTES_MAX, &broker.runtime, peer.arrival_deadline);
     let body = match read.await {
         Ok(body) => body,
         Err(BodyError::TooLarge { .. }) => {
@@ -171,7 +172,7 @@ async fn join(
         return refuse(StatusCode::BAD_REQUEST, words);
     };
     request.invite_token = token.or(request.invite_token);
-    match provision::join(&broker.ledger, &broker.clock, &request).await {
+    match provision::join(&broker.ledger, &broker.runtime, &request).await {
         Ok((mesh, joined)) => {
             let (member_id, already) = match joined {
                 Joined::New(id) => (id, None),
@@ -186,7 +187,7 @@ async fn join(
                 slug: Some(mesh.slug.clone()),
                 name: Some(mesh.slug),
                 broker_url: Some(provision::web_socket_url(&broker.authority)),
-                broker_time: Some(broker.clock.now().0),
+                broker_time: Some(broker.runtime.now().0),
             };
             json_answer(StatusCode::OK, &serde_json::to_value(&response).unwrap_or_default())
         }

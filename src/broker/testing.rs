@@ -1,10 +1,9 @@
 //! A broker without its port, for tests of its parts: a real ledger and a real hub.
 
 use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Reserve, Settings};
-use crate::broker::ledger::{Member, Mesh};
-use crate::clock::Clock;
-use crate::http::Slots;
-use crate::log::Repeated;
+use crate::ledger::{Member, Mesh};
+use claudemesh_base::log::Repeated;
+use claudemesh_base::runtime::{Runtime, Slots};
 use claudemesh_fsm::id::Millis;
 use smol::Executor;
 use std::sync::{Arc, Mutex};
@@ -21,7 +20,7 @@ impl TestBroker {
     pub(crate) fn new(settings: Settings) -> Self {
         let dir = tempfile::tempdir().expect("a temp dir");
         let executor = Arc::new(Executor::new());
-        let clock = Clock::real(Arc::clone(&executor));
+        let runtime = Runtime::real(Arc::clone(&executor));
         let counters = Arc::new(Counters::default());
         let bounds = Bounds {
             lease: Duration::from_millis(settings.lease_ms),
@@ -38,11 +37,11 @@ impl TestBroker {
             counters,
             settings,
             authority: "127.0.0.1:1".to_owned(),
-            started_at: clock.monotonic(),
+            started_at: runtime.monotonic(),
             sockets: Slots::new(1),
             alive: Mutex::new(None),
             dir: dir.path().to_owned(),
-            clock,
+            runtime,
         };
         let mesh = Mesh {
             id: "m".into(),

@@ -14,12 +14,12 @@ fn a_broker_whose_ledger_is_lost_ends_with_an_error() {
         let (alive, gone) = channel::bounded(1);
         *broker.alive.lock().expect("is whole") = Some(alive);
         let (_asked, shutdown) = Shutdown::new();
-        let panicked = broker.clock.spawn({
+        let panicked = broker.runtime.spawn({
             let ledger = broker.ledger.clone();
             async move { ledger.break_down().await }
         });
         let serving = Box::pin(serve(Arc::clone(&broker), tcp, admin, rings, gone, shutdown));
-        let ended = broker.clock.timeout(Duration::from_secs(10), serving).await;
+        let ended = broker.runtime.timeout(Duration::from_secs(10), serving).await;
         panicked.await;
         ended
     });

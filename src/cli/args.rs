@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::table::{COMMANDS, Command, Flag, GLOBAL_FLAGS, Takes};
-use crate::config::distance;
+use claudemesh_daemon::config::distance;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -5,11 +5,10 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
 use super::{exit, member};
-use crate::broker::{self, Admin, AuditInfo, BrokerError, Check};
-use crate::clock::iso;
-use crate::config::Settings;
-use crate::http::Shutdown;
 use async_signal::{Signal, Signals};
+use claudemesh_base::runtime::{Shutdown, iso};
+use claudemesh_broker::{Admin, AuditInfo, BrokerError, Check};
+use claudemesh_daemon::config::Settings;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::retry::Retention;
 use futures_lite::{StreamExt, future};
@@ -30,11 +29,14 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let print = context.print.clone();
     let data_dir = data_dir(context, parsed);
     let shown_dir = data_dir.display().to_string();
-    let options = broker::Options {
+    let options = claudemesh_broker::Options {
         listen: listen.unwrap_or(settings.broker.listen),
         data_dir,
         public_authority: None,
-        settings: broker::Settings { faithful: parsed.has("faithful"), ..settings_of(&settings) },
+        settings: claudemesh_broker::Settings {
+            faithful: parsed.has("faithful"),
+            ..settings_of(&settings)
+        },
         on_ready: Some(Box::new(move |bound| {
             let url = format!("ws://{bound}/ws");
             let value = json!({ "ok": true, "listen": bound.to_string(), "url": url });
@@ -51,7 +53,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             trigger.fire();
             future::pending().await
         };
-        let running = Box::pin(broker::run(options, context.clock.clone(), shutdown));
+        let running = Box::pin(claudemesh_broker::run(options, context.runtime.clone(), shutdown));
         future::or(running, stopping).await.map_err(Failure::from)
     })?;
     Ok(exit::OK)
@@ -61,7 +63,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let dir = data_dir(context, parsed);
     let found = context.block_on(async {
-        let admin = Admin::open(&dir, &context.clock).await?;
+        let admin = Admin::open(&dir, &context.runtime).await?;
         Ok(admin.check().await?)
     })?;
     let mut value = found.to_json();
@@ -114,13 +116,13 @@ pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
 }
 
 /// The broker's settings from `config.toml`.
-pub(super) fn settings_of(settings: &Settings) -> broker::Settings {
+pub(super) fn settings_of(settings: &Settings) -> claudemesh_broker::Settings {
     let disk_reserved_bytes = settings.disk.reserved_bytes;
     let settings = &settings.broker;
-    broker::Settings {
+    claudemesh_broker::Settings {
         lease_ms: settings.lease_ms,
         presence_lease_ms: settings.presence_lease_ms,
-        rate: (settings.rate_burst > 0).then(|| broker::Rate {
+        rate: (settings.rate_burst > 0).then(|| claudemesh_broker::Rate {
             burst: settings.rate_burst,
             per_second: f64::from(settings.rate_per_s),
         }),

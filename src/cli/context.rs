@@ -5,10 +5,10 @@ use super::args::Globals;
 use super::failure::Failure;
 use super::print::Printer;
 use crate::client::{self, Client};
-use crate::clock::Clock;
-use crate::join;
-use crate::paths::{Inputs, Paths};
 use async_signal::{Signal, Signals};
+use claudemesh_base::paths::{Inputs, Paths};
+use claudemesh_base::runtime::Runtime;
+use claudemesh_daemon::join;
 use futures_lite::{StreamExt, future};
 use smol::Executor;
 use std::future::Future;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct Context {
     pub(super) paths: Paths,
     pub(super) print: Printer,
-    pub(super) clock: Clock,
+    pub(super) runtime: Runtime,
     /// As given on the command line.
     pub(super) home: Option<PathBuf>,
     executor: Arc<Executor<'static>>,
@@ -32,8 +32,8 @@ impl Context {
             print.note(&format!("warning: {warning}"));
         }
         let executor = Arc::new(Executor::new());
-        let clock = Clock::real(Arc::clone(&executor));
-        Ok(Self { paths, print, clock, home: globals.home, executor })
+        let runtime = Runtime::real(Arc::clone(&executor));
+        Ok(Self { paths, print, runtime, home: globals.home, executor })
     }
 
     /// Runs `work` to its end, or until Ctrl-C.
@@ -58,7 +58,7 @@ impl Context {
 
     /// The daemon's client, unchecked.
     pub(super) fn client(&self) -> Client {
-        Client::new(&self.paths, &self.clock)
+        Client::new(&self.paths, &self.runtime)
     }
 
     /// The daemon's client, once the daemon is known to run and to speak with our keys (§1): a

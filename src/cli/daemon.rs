@@ -6,10 +6,10 @@ use super::detach::{LOOK_PAUSE, uptime};
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, age, columns, inline};
-use crate::api::{Health, MeshHealth, Version, size};
 use crate::client;
-use crate::config::Settings;
-use crate::daemon::lock;
+use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version, size};
+use claudemesh_daemon::config::Settings;
+use claudemesh_daemon::startup::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;
@@ -167,11 +167,11 @@ pub(super) fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     };
     signal(pid, Signal::TERM)?;
     context.block_on(async {
-        let deadline = context.clock.monotonic() + DOWN_TIMEOUT;
-        let slow = context.clock.monotonic() + Duration::from_secs(1);
+        let deadline = context.runtime.monotonic() + DOWN_TIMEOUT;
+        let slow = context.runtime.monotonic() + Duration::from_secs(1);
         let mut was_told = false;
         while lock::running(&context.paths).map_err(Failure::failed)?.is_some() {
-            if context.clock.monotonic() >= deadline {
+            if context.runtime.monotonic() >= deadline {
                 let seconds = DOWN_TIMEOUT.as_secs();
                 let failure = Failure::new(
                     exit::FAILED,
@@ -180,11 +180,11 @@ pub(super) fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
                 );
                 return Err(failure.hint(format!("see {}", context.paths.log().display())));
             }
-            if !was_told && context.clock.monotonic() >= slow {
+            if !was_told && context.runtime.monotonic() >= slow {
                 was_told = true;
                 context.print.progress("waiting for what is in flight…");
             }
-            context.clock.sleep(LOOK_PAUSE).await;
+            context.runtime.sleep(LOOK_PAUSE).await;
         }
         Ok(())
     })?;

@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     // Before anything is started that would have to be ended.
     let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])
         .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
-    let begun = context.clock.monotonic();
+    let begun = context.runtime.monotonic();
     let mut stage = Stage::new(context)?;
     let mut story = Story::new(&context.print);
     story.say("A demo with real processes: `>` is a request, `<` the answer, word for word")?;
@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let pids = stage.pids();
     // Ends every process, then removes the directory.
     drop(stage);
-    farewell(&story, &pids, context.clock.monotonic() - begun)?;
+    farewell(&story, &pids, context.runtime.monotonic() - begun)?;
     Ok(exit::OK)
 }
 

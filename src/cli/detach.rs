@@ -8,10 +8,10 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, age};
 use super::{daemon as status, exit, up};
-use crate::api::Health;
-use crate::clock;
-use crate::daemon::lock;
-use crate::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
+use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
+use claudemesh_base::runtime;
+use claudemesh_daemon::api::bodies::Health;
+use claudemesh_daemon::startup::lock;
 use claudemesh_fsm::id::Millis;
 use serde_json::json;
 use std::ffi::OsString;
@@ -68,18 +68,18 @@ pub(super) fn start(
 pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
     let health = context.block_on(async {
         // It may have taken the lock a moment ago.
-        let deadline = context.clock.monotonic() + START_TIMEOUT;
+        let deadline = context.runtime.monotonic() + START_TIMEOUT;
         loop {
             match context.client().health().await {
                 Ok(health) => return Ok(health),
-                Err(error) if context.clock.monotonic() >= deadline => {
+                Err(error) if context.runtime.monotonic() >= deadline => {
                     let failure = Failure::failed(format!(
                         "a daemon holds {} and does not answer: {error}",
                         context.paths.lock().display()
                     ));
                     return Err(failure.hint("see `claudemesh daemon status`"));
                 }
-                Err(_) => context.clock.sleep(LOOK_PAUSE).await,
+                Err(_) => context.runtime.sleep(LOOK_PAUSE).await,
             }
         }
     })?;
@@ -93,7 +93,7 @@ pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
 
 fn since(context: &Context, health: &Health) -> String {
     let uptime_ms = i64::try_from(health.uptime_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-    clock::iso(Millis(context.clock.now().0.saturating_sub(uptime_ms)))
+    runtime::iso(Millis(context.runtime.now().0.saturating_sub(uptime_ms)))
 }
 
 /// What the child says outside its log.
@@ -126,11 +126,11 @@ fn spawn(paths: &Paths, args: &[OsString]) -> Result<Child, Failure> {
 /// Until every link has its first verdict; a link that is still silent at the end is only reported.
 async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
     let client = context.client();
-    let deadline = context.clock.monotonic() + START_TIMEOUT;
+    let deadline = context.runtime.monotonic() + START_TIMEOUT;
     loop {
         let health = client.health().await;
-        let is_over = context.clock.monotonic() >= deadline;
-        let is_long_over = context.clock.monotonic() >= deadline + START_TIMEOUT;
+        let is_over = context.runtime.monotonic() >= deadline;
+        let is_long_over = context.runtime.monotonic() >= deadline + START_TIMEOUT;
         match health {
             // It is about to end by itself (§15), and says so only by its exit code.
             Ok(health) if is_refused_everywhere(&health) && !is_long_over => {}
@@ -149,7 +149,7 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
                 }
             }
         }
-        context.clock.sleep(LOOK_PAUSE).await;
+        context.runtime.sleep(LOOK_PAUSE).await;
     }
 }
 

@@ -5,8 +5,8 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, inline};
 use super::{exit, inbox};
-use crate::api::MessageEvent;
 use crate::client::{Client, Error, Event, Events};
+use claudemesh_daemon::api::bodies::MessageEvent;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub(super) async fn follow(
         };
         context.print.note(&format!("{why}; waiting for the daemon…"));
         events = loop {
-            context.clock.sleep(RETRY_PAUSE).await;
+            context.runtime.sleep(RETRY_PAUSE).await;
             match client.events(types, last_id.as_deref()).await {
                 Ok(events) => break events,
                 Err(error) if error.is_certainly_not_taken() => {}

@@ -3,8 +3,8 @@
 
 use super::exit;
 use crate::client;
-use crate::config::ConfigError;
-use crate::join::JoinError;
+use claudemesh_daemon::config::ConfigError;
+use claudemesh_daemon::join::JoinError;
 use serde_json::{Map, Value};
 use std::fmt::Display;
 
@@ -109,14 +109,14 @@ impl From<JoinError> for Failure {
     }
 }
 
-impl From<crate::identity::IdentityError> for Failure {
-    fn from(error: crate::identity::IdentityError) -> Self {
+impl From<claudemesh_daemon::identity::IdentityError> for Failure {
+    fn from(error: claudemesh_daemon::identity::IdentityError) -> Self {
         Self::failed(error)
     }
 }
 
-impl From<crate::paths::PathsError> for Failure {
-    fn from(error: crate::paths::PathsError) -> Self {
+impl From<claudemesh_base::paths::PathsError> for Failure {
+    fn from(error: claudemesh_base::paths::PathsError) -> Self {
         Self::failed(error)
     }
 }

@@ -5,9 +5,9 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, block, inline};
 use super::{events, exit, peers};
-use crate::api::{Encryption, InboxMessage, MessageEvent};
 use crate::client::{Client, InboxQuery};
-use crate::clock::{iso, parse_iso};
+use claudemesh_base::runtime::{iso, parse_iso};
+use claudemesh_daemon::api::bodies::{Encryption, InboxMessage, MessageEvent};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         mesh: own("mesh"),
         topic: own("topic"),
         from: own("from"),
-        since: since(parsed, context.clock.now())?,
+        since: since(parsed, context.runtime.now())?,
         unread_only: parsed.has("unread"),
         mark_seen: parsed.has("mark-seen"),
         ..InboxQuery::default()
@@ -178,7 +178,7 @@ fn is_wanted(query: &InboxQuery, message: &InboxMessage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Invocation, parse};
+    use crate::args::{Invocation, parse};
 
     #[test]
     fn since_is_an_age_or_a_time() {

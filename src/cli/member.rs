@@ -7,8 +7,8 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
-use crate::broker::{Admin, MemberAct, MemberDone, MemberInfo};
-use crate::clock::iso;
+use claudemesh_base::runtime::iso;
+use claudemesh_broker::{Admin, MemberAct, MemberDone, MemberInfo};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -117,7 +117,7 @@ pub(super) async fn open(
     dir: &Path,
     parsed: &Parsed,
 ) -> Result<(Admin, String), Failure> {
-    let admin = Admin::open(dir, &context.clock).await?;
+    let admin = Admin::open(dir, &context.runtime).await?;
     if let Some(mesh) = parsed.value("mesh") {
         return Ok((admin, mesh.to_owned()));
     }

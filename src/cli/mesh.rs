@@ -6,10 +6,10 @@ use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
 use super::{daemon, exit};
-use crate::broker::{
+use claudemesh_broker::{
     Admin, BrokerError, INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteWish,
 };
-use crate::join::{self, Invite, JoinError, Joined, Options, Prepared};
+use claudemesh_daemon::join::{self, Invite, JoinError, Joined, Options, Prepared};
 use serde_json::json;
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ const OWN_INVITE_EXPIRES_S: u64 = 600;
 
 /// `join <link>`
 pub(super) fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let invite = Invite::read(&parsed.operands[0], context.clock.now())?;
+    let invite = Invite::read(&parsed.operands[0], context.runtime.now())?;
     let options = Options {
         display_name: name(context, parsed)?,
         slug: parsed.value("as").map(str::to_owned),
     };
     context.print.progress(&format!("asking {}…", inline(&invite.broker_url)));
     let joined = context.block_on(async {
-        Ok(join::join(&context.paths, &context.clock, &invite, &options).await?)
+        Ok(join::join(&context.paths, &context.runtime, &invite, &options).await?)
     })?;
     let attached = daemon::reload(context)?;
     let value = json!({
@@ -113,7 +113,7 @@ pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
             .hint("choose another, or invite people to that one"));
     }
     let joined = context.block_on(async {
-        let admin = Admin::open_or_create(&dir, &context.clock).await?;
+        let admin = Admin::open_or_create(&dir, &context.runtime).await?;
         admin.create_mesh(slug).await.map_err(|error| match error {
             BrokerError::Conflict(_) => Failure::from(error)
                 .hint(format!("join it with the link of `claudemesh mesh invite {slug}`")),
@@ -122,7 +122,7 @@ pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
         let (expires_s, role) = (OWN_INVITE_EXPIRES_S, "admin".to_owned());
         let wish = InviteWish { mesh: slug.clone(), expires_s, uses: 1, role };
         let invite = admin.create_invite(&wish).await?;
-        let invite = Invite::read(&invite.token, context.clock.now())?;
+        let invite = Invite::read(&invite.token, context.runtime.now())?;
         enter(context, &admin, slug, &invite, &options).await
     })?;
     let attached = daemon::reload(context)?;
@@ -152,18 +152,18 @@ async fn enter(
     invite: &Invite,
     options: &Options,
 ) -> Result<Joined, Failure> {
-    let (paths, clock) = (&context.paths, &context.clock);
-    match join::join(paths, clock, invite, options).await {
+    let (paths, runtime) = (&context.paths, &context.runtime);
+    match join::join(paths, runtime, invite, options).await {
         // Whatever is at that port, it is not the broker of this directory.
         Err(JoinError::Unreachable { .. } | JoinError::NotABroker { .. }) => {}
         joined => return Ok(joined?),
     }
-    match join::prepare(paths, clock, invite, options)? {
+    match join::prepare(paths, runtime, invite, options)? {
         Prepared::Already(joined) => Ok(joined),
         Prepared::New(candidate) => {
             let name = &options.display_name;
             let member_id = admin.add_member(slug, &candidate.pubkey(), name).await?;
-            Ok(candidate.admitted(paths, clock, invite, member_id)?)
+            Ok(candidate.admitted(paths, runtime, invite, member_id)?)
         }
     }
 }
@@ -187,14 +187,15 @@ pub(super) fn invite(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
     };
     let dir = data_dir(context, parsed);
     let invite = context.block_on(async {
-        let admin = Admin::open(&dir, &context.clock).await?;
+        let admin = Admin::open(&dir, &context.runtime).await?;
         admin.create_invite(&wish).await.map_err(|error| match error {
             BrokerError::NotFound(_) => Failure::from(error)
                 .hint(format!("create it with `claudemesh mesh create {}`", wish.mesh)),
             other => other.into(),
         })
     })?;
-    let expires_at = crate::clock::iso(claudemesh_fsm::id::Millis(invite.expires_at_ms));
+    let expires_at =
+        claudemesh_base::runtime::iso(claudemesh_fsm::id::Millis(invite.expires_at_ms));
     let value = json!({
         "ok": true, "mesh": wish.mesh, "link": invite.link, "token": invite.token,
         "expires_at": expires_at, "uses": wish.uses, "role": wish.role,

@@ -6,8 +6,8 @@ use super::exit;
 use super::failure::Failure;
 use super::print::{columns, inline};
 use super::send::read_whole;
-use crate::api::OutboxRow;
 use crate::client::{OutboxQuery, Requeue};
+use claudemesh_daemon::api::bodies::OutboxRow;
 use serde_json::json;
 use std::fs::File;
 

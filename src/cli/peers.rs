@@ -5,8 +5,8 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{columns, inline};
-use crate::api::Peers;
 use crate::client::Client;
+use claudemesh_daemon::api::bodies::Peers;
 use serde_json::{Map, Value, json};
 
 /// Of a key, on a terminal.

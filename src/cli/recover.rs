@@ -5,10 +5,10 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::inline;
-use crate::daemon::DaemonError;
-use crate::daemon::repair::{
+use claudemesh_daemon::repair::{
     self, Examined, Found, Note, Repair, Saved, Unfinished, first_finding,
 };
+use claudemesh_daemon::startup::DaemonError;
 use serde_json::{Value, json};
 
 /// Rows listed on the screen per table and kind; `--json` lists all of them.
@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     if repair == Repair::Salvage {
         context.print.progress("reading what can be read…");
     }
-    let examined = match repair::run(&context.paths, repair, &context.clock) {
+    let examined = match repair::run(&context.paths, repair, &context.runtime) {
         Ok(examined) => examined,
         Err(Unfinished { error: DaemonError::AlreadyRunning(pid), .. }) => {
             let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));

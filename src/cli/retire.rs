@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::inbox::instant;
 use super::outbox::known;
 use super::print::{columns, inline};
-use crate::api::{ChainLink, Inspected, Pruned};
+use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
 use serde_json::json;
 
 /// `daemon outbox inspect`
@@ -90,7 +90,7 @@ pub(super) fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 /// `daemon outbox prune`
 pub(super) fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let before = instant(parsed, "before", context.clock.now())?.ok_or_else(|| {
+    let before = instant(parsed, "before", context.runtime.now())?.ok_or_else(|| {
         Failure::usage("--before is missing")
             .hint("how old a finished row must be: `--before 7d`, or a time")
     })?;

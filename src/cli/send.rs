@@ -8,8 +8,8 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, inline};
-use crate::api::{Encryption, MessageStatus, Receipt, Sent};
 use crate::client::{Client, Error, Send};
+use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, Receipt, Sent};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const PRIORITIES: [&str; 3] = ["now", "next", "low"];
 
 /// `send <to> <message>`
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let message = message(parsed, || context.clock.mint_id())?;
+    let message = message(parsed, || context.runtime.mint_id())?;
     let until = if parsed.has("delivered") { Until::Delivered } else { Until::Done };
     let wait = match (parsed.has("wait"), parsed.duration("wait")?) {
         (false, _) if until == Until::Done => None,
@@ -135,7 +135,7 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
             });
         }
         attempt += 1;
-        context.clock.sleep(RETRY_PAUSE).await;
+        context.runtime.sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -199,7 +199,7 @@ async fn wait_for(
     let state = format!("queued, waiting up to {seconds},");
     let id = &sent.client_message_id;
     context.print.progress(&line(&state, to, &sent.mesh, id, sent.encryption));
-    let deadline = context.clock.monotonic() + wait;
+    let deadline = context.runtime.monotonic() + wait;
     let mut pause = LOOK_PAUSE_MIN;
     loop {
         let looked = client.message(id).await;
@@ -222,11 +222,11 @@ async fn wait_for(
             Ok(_) | Err(Error::NotRunning | Error::NotWritten(_) | Error::Unanswered(_)) => {}
             Err(_) => {}
         }
-        let left = deadline.saturating_sub(context.clock.monotonic());
+        let left = deadline.saturating_sub(context.runtime.monotonic());
         if left.is_zero() {
             return Err(late(context, client, id, &looked, &sent.mesh).await);
         }
-        context.clock.sleep(pause.min(left)).await;
+        context.runtime.sleep(pause.min(left)).await;
         pause = (pause * 2).min(LOOK_PAUSE_MAX);
     }
 }

@@ -6,9 +6,9 @@ use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
 use super::{broker, detach, exit, recover};
-use crate::config::{Origin, Settings};
-use crate::daemon::{self, DaemonError, LocalBroker};
-use crate::join;
+use claudemesh_daemon::config::{Origin, Settings};
+use claudemesh_daemon::join;
+use claudemesh_daemon::startup::{self, DaemonError, LocalBroker};
 use std::net::SocketAddr;
 
 const TCP: &str = "ipc.tcp_enabled";
@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     if let Some(choice) = choice.filter(|_| !parsed.has("detached")) {
         context.print.note(&choice);
     }
-    match daemon::run(options) {
+    match startup::run(options) {
         Ok(()) => Ok(exit::OK),
         Err(DaemonError::AlreadyRunning(_)) => detach::report_running(context),
         Err(error @ DaemonError::StoreDamaged(_)) => Err(damaged(context, error)),
@@ -54,7 +54,7 @@ fn options(
     context: &Context,
     parsed: &Parsed,
     host: Option<Host>,
-) -> Result<(daemon::Options, Option<String>), Failure> {
+) -> Result<(startup::Options, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
     if let Some(name) = parsed.value("name") {
@@ -77,7 +77,7 @@ fn options(
         settings: broker::settings_of(&settings),
         member_name: settings.daemon.display_name.clone().unwrap_or_else(Context::default_name),
     });
-    let options = daemon::Options {
+    let options = startup::Options {
         paths: context.paths.clone(),
         settings,
         only_meshes: only_meshes(context, parsed)?,
@@ -166,8 +166,8 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{Globals, Invocation, parse};
-    use crate::cli::print::Printer;
+    use crate::args::{Globals, Invocation, parse};
+    use crate::print::Printer;
 
     fn tcp(flags: &[&str], toml: &str, host: Option<Host>) -> (bool, bool) {
         let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();

@@ -1,13 +1,18 @@
 //! `daemon recover` (§4.11): looks at the two databases while no daemon runs, and puts a sound one
 //! in the place of a damaged one. Nothing is deleted, and a sound database is left alone.
 
-use super::DaemonError;
-use super::lock::Lock;
-use crate::clock::Clock;
-use crate::paths::Paths;
-use crate::recover::{adopt_salvaged, rename, salvaged, set_aside};
-use crate::store::salvage::{Check, Store, check};
-pub use crate::store::salvage::{Note, Saved};
+pub mod files;
+mod rules;
+mod salvage;
+
+use crate::startup::DaemonError;
+use crate::startup::lock::Lock;
+use claudemesh_base::db::Check;
+use claudemesh_base::paths::Paths;
+use claudemesh_base::runtime::Runtime;
+use files::{adopt_salvaged, rename, salvaged, set_aside};
+pub use rules::{Store, check};
+pub use salvage::{Note, Saved};
 use std::path::{Path, PathBuf};
 
 /// What is to be done with a damaged database.
@@ -65,7 +70,7 @@ impl From<DaemonError> for Unfinished {
 /// # Errors
 /// [`DaemonError::AlreadyRunning`] while a daemon runs; otherwise when a file cannot be read or
 /// written.
-pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>, Unfinished> {
+pub fn run(paths: &Paths, repair: Repair, runtime: &Runtime) -> Result<Vec<Examined>, Unfinished> {
     let files = [
         (Store::Outbox, "outbox.db", paths.outbox_db()),
         (Store::Inbox, "inbox.db", paths.inbox_db()),
@@ -77,16 +82,16 @@ pub fn run(paths: &Paths, repair: Repair, clock: &Clock) -> Result<Vec<Examined>
     let lock = Lock::take(paths)?;
     let examine = |(store, name, path): (Store, _, PathBuf)| -> Result<Examined, DaemonError> {
         let left_alone = Companions::of(&path);
-        let mut examined = Examined::of(name, look(&path, repair, clock)?);
+        let mut examined = Examined::of(name, look(&path, repair, runtime)?);
         left_alone.remove_new();
         if let Found::Damaged(_) = examined.found {
             match repair {
                 Repair::Check => {}
-                Repair::Fresh => examined.aside = Some(set_aside(&path, "damaged", clock)?),
+                Repair::Fresh => examined.aside = Some(set_aside(&path, "damaged", runtime)?),
                 Repair::Salvage => {
                     examined.saved = salvage(store, &path)?;
                     left_alone.remove_new();
-                    examined.aside = adopt_salvaged(&path, clock)?;
+                    examined.aside = adopt_salvaged(&path, runtime)?;
                 }
             }
         }
@@ -141,10 +146,10 @@ impl Companions {
     }
 }
 
-fn look(path: &Path, repair: Repair, clock: &Clock) -> Result<Found, DaemonError> {
+fn look(path: &Path, repair: Repair, runtime: &Runtime) -> Result<Found, DaemonError> {
     if repair != Repair::Check {
         // One that was cut short is finished first; what it put in place is looked at.
-        adopt_salvaged(path, clock)?;
+        adopt_salvaged(path, runtime)?;
     }
     if !path.exists() {
         return Ok(Found::Missing);

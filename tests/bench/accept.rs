@@ -13,10 +13,10 @@ mod caller;
 mod figure;
 
 use caller::{BODY_BYTES, Template, read_202};
-use claudemesh::clock::Clock;
-use claudemesh::identity::{Config, JoinedMesh, update};
-use claudemesh::message::SecretKey;
-use claudemesh::paths::Paths;
+use claudemesh_base::message::SecretKey;
+use claudemesh_base::paths::Paths;
+use claudemesh_base::runtime::Runtime;
+use claudemesh_daemon::identity::{Config, JoinedMesh, update};
 use figure::Figure;
 use smol::Executor;
 use smol::io::AsyncWriteExt;
@@ -158,7 +158,7 @@ fn join_an_unreachable_mesh(home: &Path) {
         member_id: "bench".into(),
         slug: "bench".into(),
         name: "bench".into(),
-        secret_key: SecretKey::from_seed(Clock::real(Arc::new(Executor::new())).random()),
+        secret_key: SecretKey::from_seed(Runtime::real(Arc::new(Executor::new())).random()),
         // Port 9 of the loopback: nobody answers.
         broker_url: "ws://127.0.0.1:9/ws".into(),
         joined_at: "2026-01-01T00:00:00.000Z".into(),

@@ -21,8 +21,8 @@ mod rig;
 mod vitals;
 
 use caller::{BODY_BYTES, Template, read_202};
-use claudemesh::identity::{Config, JoinedMesh};
-use claudemesh::paths::Paths;
+use claudemesh_base::paths::Paths;
+use claudemesh_daemon::identity::{Config, JoinedMesh};
 use figure::Figure;
 use rig::{Broker, Daemon, Home, Mesh};
 use serde_json::json;

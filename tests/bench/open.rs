@@ -8,14 +8,14 @@
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
-use claudemesh::clock::Clock;
-use claudemesh::db::Driver;
-use claudemesh::events::Bus;
-use claudemesh::meshes::Meshes;
-use claudemesh::paths::Paths;
-use claudemesh::recover;
-use claudemesh::store::outbox::Outbox;
-use claudemesh::store::quota::Limits;
+use claudemesh_base::db::Driver;
+use claudemesh_base::paths::Paths;
+use claudemesh_base::runtime::Runtime;
+use claudemesh_daemon::events::Bus;
+use claudemesh_daemon::mesh::Meshes;
+use claudemesh_daemon::startup::stores;
+use claudemesh_daemon::store::outbox::Outbox;
+use claudemesh_daemon::store::quota::Limits;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
 use smol::Executor;
@@ -73,11 +73,11 @@ fn fill(path: &Path, status: Status) {
 
 fn open(paths: &Paths, status: Status, after: &str) {
     let executor = Arc::new(Executor::new());
-    let clock = Clock::real(executor.clone());
+    let runtime = Runtime::real(executor.clone());
     let (bus, meshes) = (Bus::default(), Meshes::default());
     let started = Instant::now();
     let opened =
-        recover::open(paths, Driver::Threaded, (&clock, &bus, &meshes), Limits::NONE, None);
+        stores::open(paths, Driver::Threaded, (&runtime, &bus, &meshes), Limits::NONE, None);
     let stores = smol::block_on(executor.run(opened)).expect("opens");
     let took = started.elapsed();
     let depth = stores.outbox.depths()["demo"];

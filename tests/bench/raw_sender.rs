@@ -3,9 +3,9 @@
 #![allow(unreachable_pub, reason = "a part of one benchmark")]
 
 use async_tungstenite::tungstenite::{self, Message, WebSocket};
-use claudemesh::identity::JoinedMesh;
-use claudemesh::message::seal::seal;
-use claudemesh::message::{PublicKey, signed};
+use claudemesh_base::message::seal::seal;
+use claudemesh_base::message::{PublicKey, signed};
+use claudemesh_daemon::identity::JoinedMesh;
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 use std::net::TcpStream;

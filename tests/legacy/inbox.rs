@@ -2,8 +2,8 @@
 
 use super::theirs::{self, Version, insert, rows};
 use super::{BOB, assert_kept, pin_rows};
-use claudemesh::db::Driver;
-use claudemesh::store::inbox::{Inbox, NewMessage, Query, Stored};
+use claudemesh_base::db::Driver;
+use claudemesh_daemon::store::inbox::{Inbox, NewMessage, Query, Stored};
 use claudemesh_fsm::id::Millis;
 use smol::future::block_on;
 use sqlite::Connection;

@@ -2,8 +2,8 @@
 
 use super::theirs::{self, Version, fingerprint, insert, rows};
 use super::{BOB, assert_kept, pin_rows};
-use claudemesh::db::Driver;
-use claudemesh::store::outbox::{ListQuery, Outbox, RequeueOutcome, RequeueRequest};
+use claudemesh_base::db::Driver;
+use claudemesh_daemon::store::outbox::{ListQuery, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::Status;
 use smol::future::block_on;

@@ -1,9 +1,9 @@
 //! What is not theirs, or not theirs alone, is left as it is.
 
 use super::theirs::{self, Version};
-use claudemesh::db::{Driver, Kind};
-use claudemesh::store::inbox::Inbox;
-use claudemesh::store::outbox::Outbox;
+use claudemesh_base::db::{Driver, Kind};
+use claudemesh_daemon::store::inbox::Inbox;
+use claudemesh_daemon::store::outbox::Outbox;
 use std::path::Path;
 use std::sync::Arc;
 

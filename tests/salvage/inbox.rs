@@ -1,8 +1,8 @@
 //! What a salvage saves of a damaged inbox (§4.11).
 
-use claudemesh::db::Driver;
-use claudemesh::store::inbox::{Clear, Inbox, NewMessage, Stored};
-use claudemesh::store::salvage::Store;
+use claudemesh_base::db::Driver;
+use claudemesh_daemon::repair::Store;
+use claudemesh_daemon::store::inbox::{Clear, Inbox, NewMessage, Stored};
 use claudemesh_fsm::id::Millis;
 use smol::future::block_on;
 

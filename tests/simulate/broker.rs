@@ -4,9 +4,9 @@
 use super::disk::{Disk, Point};
 use super::net::{Frame, Net, Way};
 use super::world::Rng;
-use claudemesh::clock::Clock;
-use claudemesh::db::{Db, Driver, Durability, Error, Migrations, Tx};
-use claudemesh::wire;
+use claudemesh_base::db::{Db, Driver, Durability, Error, Migrations, Tx};
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire;
 use claudemesh_fsm::dedupe::{self, Seen, Verdict};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ pub struct Broker {
     pub db: Db,
     pub disk: Arc<Disk>,
     pub net: Arc<Net>,
-    pub clock: Clock,
+    pub runtime: Runtime,
     /// The daemons' keys, in hex.
     pub keys: [String; 2],
     /// Which connection each daemon is on.
@@ -86,7 +86,7 @@ impl Broker {
     /// Pushes again what nobody acknowledged.
     pub async fn run_leases(self) {
         loop {
-            self.clock.sleep(LEASE).await;
+            self.runtime.sleep(LEASE).await;
             for daemon in 0..2 {
                 self.push_waiting(daemon).await;
             }
@@ -103,7 +103,7 @@ impl Broker {
     async fn take(&self, conn: u64, sender: usize, send: wire::Send) {
         let name = send.id.clone().unwrap_or_default();
         let recipients = self.route(sender, &send.target_spec);
-        let new_id = self.clock.mint_id();
+        let new_id = self.runtime.mint_id();
         let refusal = self.refusal(&send.target_spec);
         let skip_dedupe = self.no_dedupe;
         let job =

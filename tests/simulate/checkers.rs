@@ -2,8 +2,8 @@
 //! kinds of file as they are on disk. Knows no scenario and no flow.
 
 use super::daemon::Request;
-use claudemesh::accept::{Answer, Rejection};
-use claudemesh::message::{canonical_meta, fingerprint};
+use claudemesh_base::message::{canonical_meta, fingerprint};
+use claudemesh_daemon::flow::accept::{Answer, Rejection};
 use claudemesh_fsm::accept::Decision;
 use claudemesh_fsm::envelope::{Destination, Priority};
 use sqlite::{Connection, OpenFlags, State};

@@ -1,10 +1,10 @@
 //! The daemon's sending side of one simulated connection: where the product has a link's desk.
 
 use super::net::{Net, Put};
-use claudemesh::clock::{BoxFuture, Clock};
-use claudemesh::courier::{Courier, Delivery};
-use claudemesh::message::SecretKey;
-use claudemesh::wire;
+use claudemesh_base::message::SecretKey;
+use claudemesh_base::runtime::{BoxFuture, Runtime};
+use claudemesh_base::wire;
+use claudemesh_daemon::port::{Courier, Delivery};
 use smol::channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct SimCourier {
     pub(super) net: Arc<Net>,
     pub(super) conn: u64,
     pub(super) closed: Receiver<()>,
-    pub(super) clock: Clock,
+    pub(super) runtime: Runtime,
     pub(super) secret: SecretKey,
 }
 
@@ -31,7 +31,7 @@ impl SimCourier {
 
 impl Courier for SimCourier {
     fn deliver(&self, message: wire::Send) -> BoxFuture<Delivery> {
-        let (net, id, clock) = (self.net.clone(), self.conn, self.clock.clone());
+        let (net, id, runtime) = (self.net.clone(), self.conn, self.runtime.clone());
         Box::pin(async move {
             let name = message.id.clone().unwrap_or_default();
             let answer = match net.put(id, name.clone(), message) {
@@ -42,7 +42,7 @@ impl Courier for SimCourier {
                 Put::Died => return std::future::pending().await,
             };
             let lost = |why: &str| Delivery::Lost { words: why.into() };
-            match clock.timeout(ACK_MAX, answer).await {
+            match runtime.timeout(ACK_MAX, answer).await {
                 Some(answer) => answer.unwrap_or_else(|_| lost("the link ended")),
                 None => {
                     net.give_up(id, &name);
@@ -53,7 +53,7 @@ impl Courier for SimCourier {
     }
 
     fn receipts(&self, ids: Vec<String>) -> BoxFuture<Option<Vec<wire::Receipt>>> {
-        let (net, id, request_id) = (self.net.clone(), self.conn, self.clock.mint_id());
+        let (net, id, request_id) = (self.net.clone(), self.conn, self.runtime.mint_id());
         Box::pin(async move {
             let request = wire::ReceiptsRequest { ids, request_id: Some(request_id) };
             net.ask(id, request)?.await.ok()

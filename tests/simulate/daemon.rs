@@ -5,25 +5,24 @@ use super::checkers::{Book, Told};
 use super::disk::{Disk, Point};
 use super::net::{DaemonEnd, Frame, Net, Way};
 use super::world::{Owner, ProcessClock, Rng, Sched};
-use claudemesh::accept::{Accept, Rejection};
-use claudemesh::api::SendBody;
-use claudemesh::clock::Clock;
-use claudemesh::courier::{LinkObserver, LinkView};
-use claudemesh::db::Driver;
-use claudemesh::drain::{Drain, Limits};
-use claudemesh::events::{Bus, Kind};
-use claudemesh::http::{Shutdown, Trigger};
-use claudemesh::meshes::{Mesh, Meshes};
-use claudemesh::message::{SecretKey, fingerprint_of};
-use claudemesh::paths::Paths;
-use claudemesh::receipts::Receipts;
-use claudemesh::receive::Receive;
-use claudemesh::recover::{self, Stores};
-use claudemesh::roster::Roster;
-use claudemesh::store::inbox::Inbox;
-use claudemesh::store::outbox::{ListQuery, Outbox, Patch, RequeueOutcome, RequeueRequest};
-use claudemesh::store::quota::Limits as Bounds;
-use claudemesh::wire::Peer;
+use claudemesh_base::db::Driver;
+use claudemesh_base::message::{SecretKey, fingerprint_of};
+use claudemesh_base::paths::Paths;
+use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
+use claudemesh_base::wire::Peer;
+use claudemesh_daemon::api::bodies::SendBody;
+use claudemesh_daemon::events::{Bus, Kind};
+use claudemesh_daemon::flow::accept::{Accept, Rejection};
+use claudemesh_daemon::flow::drain::{Drain, Limits};
+use claudemesh_daemon::flow::receipts::Receipts;
+use claudemesh_daemon::flow::receive::Receive;
+use claudemesh_daemon::mesh::roster::Roster;
+use claudemesh_daemon::mesh::{Mesh, Meshes};
+use claudemesh_daemon::port::{LinkObserver, LinkView};
+use claudemesh_daemon::startup::stores::{self, Stores};
+use claudemesh_daemon::store::inbox::Inbox;
+use claudemesh_daemon::store::outbox::{ListQuery, Outbox, Patch, RequeueOutcome, RequeueRequest};
+use claudemesh_daemon::store::quota::Limits as Bounds;
 use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
@@ -61,7 +60,7 @@ pub struct Daemon {
     pub disk: Arc<Disk>,
     pub stores: Stores,
     accept: Accept,
-    clock: Clock,
+    runtime: Runtime,
     around: Surroundings,
     tasks: Vec<Task<()>>,
     _running: Trigger,
@@ -89,7 +88,7 @@ impl Daemon {
     ) -> Result<Self, String> {
         let sched = around.sched.clone();
         let rng = Mutex::new(entropy);
-        let clock = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
+        let runtime = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
         let (bus, meshes) = (Bus::default(), Meshes::default());
         let driver = Driver::Inline(disk.clone());
         let paths = Paths {
@@ -106,29 +105,30 @@ impl Daemon {
                 inbox: inbox.map_err(|e| e.to_string())?,
             }
         } else {
-            let surroundings = (&clock, &bus, &meshes);
-            let opened = recover::open(&paths, driver, surroundings, Bounds::NONE, boot_id);
+            let surroundings = (&runtime, &bus, &meshes);
+            let opened = stores::open(&paths, driver, surroundings, Bounds::NONE, boot_id);
             smol::future::block_on(opened).map_err(|e| e.to_string())?
         };
         let key = secret(index).public().to_hex();
-        let mesh = meshes.attach(MESH.into(), key, Roster::default(), clock.clone(), bus.clone());
+        let mesh = meshes.attach(MESH.into(), key, Roster::default(), runtime.clone(), bus.clone());
         let (running, stopped) = Shutdown::new();
         let limits = Limits { inflight_max: 8, backoff_cap_ms: BACKOFF_CAP_MS };
-        let drain = Drain::new(mesh.clone(), stores.outbox.clone(), clock.clone(), limits);
+        let drain = Drain::new(mesh.clone(), stores.outbox.clone(), runtime.clone(), limits);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
-        let receive = Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), clock.clone());
+        let receive =
+            Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), runtime.clone());
         let receipts =
-            Receipts::new(mesh.clone(), stores.outbox.clone(), bus.clone(), clock.clone());
-        let link = link(index, mesh, clock.clone(), disk.clone(), to_receive, around.clone());
+            Receipts::new(mesh.clone(), stores.outbox.clone(), bus.clone(), runtime.clone());
+        let link = link(index, mesh, runtime.clone(), disk.clone(), to_receive, around.clone());
         let tasks = vec![
-            clock.spawn(listen(index, bus, disk.clone(), around.clone())),
-            clock.spawn(link),
-            clock.spawn(receipts.run(stopped.clone())),
-            clock.spawn(drain.run(stopped)),
-            clock.spawn(receive.run(pushes)),
+            runtime.spawn(listen(index, bus, disk.clone(), around.clone())),
+            runtime.spawn(link),
+            runtime.spawn(receipts.run(stopped.clone())),
+            runtime.spawn(drain.run(stopped)),
+            runtime.spawn(receive.run(pushes)),
         ];
-        let accept = Accept { outbox: stores.outbox.clone(), meshes, clock: clock.clone() };
-        Ok(Self { index, owner, disk, stores, accept, clock, around, tasks, _running: running })
+        let accept = Accept { outbox: stores.outbox.clone(), meshes, runtime: runtime.clone() };
+        Ok(Self { index, owner, disk, stores, accept, runtime, around, tasks, _running: running })
     }
 
     /// A caller's `POST /v1/send`; what it is told goes into the book, if the daemon lives to say.
@@ -154,13 +154,13 @@ impl Daemon {
             let told = Told::from_answer(index, request, answer);
             around.book.lock().expect("whole").told.push(told);
         };
-        let task = self.clock.spawn(call);
+        let task = self.runtime.spawn(call);
         self.tasks.push(task);
     }
 
     /// An operator's requeue of some dead or pending row.
     pub fn requeue(&mut self, new_id: String, mut rng: Rng) {
-        let (outbox, clock) = (self.stores.outbox.clone(), self.clock.clone());
+        let (outbox, runtime) = (self.stores.outbox.clone(), self.runtime.clone());
         let (disk, around, index) = (self.disk.clone(), self.around.clone(), self.index);
         let call = async move {
             let status = if rng.permille(400) { Status::Dead } else { Status::Pending };
@@ -170,7 +170,7 @@ impl Daemon {
             let unanswered: Vec<_> = page.rows.iter().filter(|r| r.may_have_been_sent).collect();
             let Some(row) = rng.pick(&unanswered).copied().or(rng.pick(&page.rows)) else { return };
             let patched = rng.permille(300).then(|| format!("patched {new_id}"));
-            let new_row_id = clock.mint_id();
+            let new_row_id = runtime.mint_id();
             let request = RequeueRequest {
                 id: RowId::trusted(row.id.clone()),
                 new_id: RowId::trusted(new_row_id.clone()),
@@ -181,7 +181,7 @@ impl Daemon {
                 }),
                 weigh: Box::new(|_, _| Ok(())),
                 aborted_by: "operator".into(),
-                now: clock.now(),
+                now: runtime.now(),
                 force: rng.permille(850),
             };
             let outcome = outbox.requeue(request).await;
@@ -196,7 +196,7 @@ impl Daemon {
                 around.book.lock().expect("whole").requeued.push(told);
             }
         };
-        let task = self.clock.spawn(call);
+        let task = self.runtime.spawn(call);
         self.tasks.push(task);
     }
 
@@ -230,18 +230,18 @@ fn find(value: &serde_json::Value, name: &str) -> Option<String> {
 async fn link(
     index: usize,
     mesh: Mesh,
-    clock: Clock,
+    runtime: Runtime,
     disk: Arc<Disk>,
-    inbound: smol::channel::Sender<claudemesh::courier::Inbound>,
+    inbound: smol::channel::Sender<claudemesh_daemon::port::Inbound>,
     around: Surroundings,
 ) {
     loop {
-        let wait = 100 + u64::from(clock.jitter() >> 16) % 2000;
-        clock.sleep(std::time::Duration::from_millis(wait)).await;
+        let wait = 100 + u64::from(runtime.jitter() >> 16) % 2000;
+        runtime.sleep(std::time::Duration::from_millis(wait)).await;
         let (acks, acked) = smol::channel::bounded(INBOUND_MAX);
         let end = DaemonEnd {
             mesh: mesh.clone(),
-            clock: clock.clone(),
+            runtime: runtime.clone(),
             disk: disk.clone(),
             secret: secret(index),
             inbound: inbound.clone(),

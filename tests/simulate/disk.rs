@@ -5,7 +5,7 @@
 //! at its last synced commit. Nothing is closed in order either way.
 
 use super::world::Rng;
-use claudemesh::db::{Durability, Error, Faults, Kind};
+use claudemesh_base::db::{Durability, Error, Faults, Kind};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;

@@ -2,7 +2,7 @@
 //!
 //! Each is broken in the harness, so that no product code has to carry a switch.
 
-use claudemesh::courier::LateAck;
+use claudemesh_daemon::port::LateAck;
 use std::path::Path;
 
 /// A rule, broken.

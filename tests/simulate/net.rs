@@ -5,11 +5,11 @@
 use super::courier::SimCourier;
 use super::disk::{Disk, Point};
 use super::world::{Rng, Sched};
-use claudemesh::clock::Clock;
-use claudemesh::courier::{Delivery, Inbound, LateAck, LinkObserver};
-use claudemesh::meshes::Mesh;
-use claudemesh::message::SecretKey;
-use claudemesh::wire;
+use claudemesh_base::message::SecretKey;
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire;
+use claudemesh_daemon::mesh::Mesh;
+use claudemesh_daemon::port::{Delivery, Inbound, LateAck, LinkObserver};
 use claudemesh_fsm::id::BrokerMessageId;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
@@ -84,7 +84,7 @@ struct Conn {
 /// What the daemon's end of a connection needs.
 pub struct DaemonEnd {
     pub mesh: Mesh,
-    pub clock: Clock,
+    pub runtime: Runtime,
     pub disk: Arc<Disk>,
     pub secret: SecretKey,
     pub inbound: Sender<Inbound>,
@@ -142,7 +142,7 @@ impl Net {
     /// A connection, unless the broker is down or the dial fails.
     pub fn dial(self: &Arc<Self>, daemon: usize, end: DaemonEnd) -> Option<(u64, SimCourier)> {
         let (gone, closed) = channel::bounded(1);
-        let (clock, secret) = (end.clock.clone(), end.secret.clone());
+        let (runtime, secret) = (end.runtime.clone(), end.secret.clone());
         let mut state = self.lock();
         state.broker.as_ref()?;
         let (cut, conn) = (state.weather.cut, state.next_conn);
@@ -157,7 +157,7 @@ impl Net {
         drop(state);
         self.sched.log(|| format!("daemon {daemon} opens connection {conn}"));
         self.send(conn, Way::ToBroker, Frame::Hello);
-        Some((conn, SimCourier { net: self.clone(), conn, closed, clock, secret }))
+        Some((conn, SimCourier { net: self.clone(), conn, closed, runtime, secret }))
     }
 
     /// The end of the world: connections hold meshes, which hold couriers, which hold this.
@@ -310,7 +310,7 @@ impl Net {
                 let reply = conn.waiting.remove(&ack.id);
                 let (mesh, daemon) = (conn.end.mesh.clone(), conn.daemon);
                 let name = ack.id.clone();
-                let delivery = read(*ack, &conn.end.clock);
+                let delivery = read(*ack, &conn.end.runtime);
                 drop(state);
                 let unheard = match reply {
                     Some(reply) => reply.send(delivery).err(),
@@ -358,13 +358,13 @@ impl Net {
     }
 }
 
-fn read(ack: wire::Ack, clock: &Clock) -> Delivery {
+fn read(ack: wire::Ack, runtime: &Runtime) -> Delivery {
     match ack.error {
         Some(words) => Delivery::Refused { code: ack.code, permanent: ack.permanent, words },
         None => Delivery::Acked(Ack {
             broker_message_id: BrokerMessageId::trusted(ack.message_id),
             history_id: ack.history_id,
-            delivered_at: clock.now(),
+            delivered_at: runtime.now(),
             recipients: ack.recipients,
         }),
     }

@@ -300,20 +300,22 @@ impl Scenario {
         let sched = self.sched.clone();
         let mood = Arc::new(Mutex::new((self.mood, entropy.clone())));
         let rng = Mutex::new(entropy);
-        let clock = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
+        let runtime = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
         let broker = Broker {
             db: Broker::open(&disk),
             disk,
             net: self.around.net.clone(),
-            clock: clock.clone(),
+            runtime: runtime.clone(),
             keys: [0, 1].map(|daemon| secret(daemon).public().to_hex()),
             conns: Arc::default(),
             mood,
             no_dedupe: self.mutant == Some(Mutant::NoDedupe),
         };
         let (to_broker, frames) = smol::channel::unbounded();
-        let tasks =
-            vec![clock.spawn(broker.clone().run(frames)), clock.spawn(broker.clone().run_leases())];
+        let tasks = vec![
+            runtime.spawn(broker.clone().run(frames)),
+            runtime.spawn(broker.clone().run_leases()),
+        ];
         broker.disk.opened();
         self.around.net.set_broker(Some(to_broker));
         Life::Broker(broker, tasks, owner)

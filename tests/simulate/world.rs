@@ -2,7 +2,7 @@
 //! that jumps to the next event when nobody is ready. Knows nothing of what it runs.
 
 use async_task::Runnable;
-use claudemesh::clock::{BoxFuture, Clock, Source};
+use claudemesh_base::runtime::{BoxFuture, Runtime, Source};
 use claudemesh_fsm::id::Millis;
 use smol::Task;
 use std::collections::BTreeMap;
@@ -192,8 +192,8 @@ pub struct ProcessClock {
 }
 
 impl ProcessClock {
-    pub fn into_clock(self) -> Clock {
-        Clock::new(Arc::new(self))
+    pub fn into_clock(self) -> Runtime {
+        Runtime::new(Arc::new(self))
     }
 }
 

@@ -3,10 +3,9 @@
 
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::{WebSocketStream, client_async};
-use claudemesh::broker::{self, Admin, Options, Settings};
-use claudemesh::clock::Clock;
-use claudemesh::http::{Shutdown, Trigger};
-use claudemesh::message::{SecretKey, signed};
+use claudemesh_base::message::{SecretKey, signed};
+use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
+use claudemesh_broker::{Admin, Options, Settings};
 use claudemesh_fsm::id::Millis;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running broker with one mesh.
 pub struct TestBroker {
     pub addr: SocketAddr,
-    pub clock: Clock,
+    pub runtime: Runtime,
     pub mesh_id: String,
     dir: tempfile::TempDir,
     trigger: Option<Trigger>,
@@ -62,7 +61,7 @@ impl TestBroker {
 
     fn start_in(dir: tempfile::TempDir, settings: Settings) -> Self {
         let executor = Arc::new(smol::Executor::new());
-        let clock = Clock::real(Arc::clone(&executor));
+        let runtime = Runtime::real(Arc::clone(&executor));
         let (trigger, shutdown) = Shutdown::new();
         let (executor_end, end) = Shutdown::new();
         let (ready, bound) = smol::channel::bounded(1);
@@ -73,17 +72,17 @@ impl TestBroker {
             settings,
             on_ready: Some(Box::new(move |addr| ready.try_send(addr).expect("room for one"))),
         };
-        let running = clock.clone();
+        let running = runtime.clone();
         let thread = std::thread::spawn(move || {
             smol::block_on(executor.run(async {
-                broker::run(options, running, shutdown).await.expect("runs");
+                claudemesh_broker::run(options, running, shutdown).await.expect("runs");
                 end.wait().await;
             }));
         });
         let addr = bound.recv_blocking().expect("becomes ready");
         let mut this = Self {
             addr,
-            clock,
+            runtime,
             mesh_id: String::new(),
             dir,
             trigger: Some(trigger),
@@ -105,7 +104,7 @@ impl TestBroker {
     }
 
     pub async fn admin(&self) -> Admin {
-        Admin::open(&self.data_dir(), &self.clock).await.expect("a way in")
+        Admin::open(&self.data_dir(), &self.runtime).await.expect("a way in")
     }
 
     /// A member whose key is made of `seed`.
@@ -128,7 +127,7 @@ impl TestBroker {
 
     /// The frame of a good hello.
     pub fn hello(&self, member: &Member, session_id: &str) -> Value {
-        let at = self.clock.now();
+        let at = self.runtime.now();
         let text = signed::hello(&self.mesh_id, &member.id, &member.key.public(), at);
         json!({
             "type": "hello", "meshId": self.mesh_id, "memberId": member.id,
@@ -139,7 +138,7 @@ impl TestBroker {
 
     /// The frame of a good session_hello.
     pub fn session_hello(&self, member: &Member, session: &SecretKey, session_id: &str) -> Value {
-        let at = self.clock.now();
+        let at = self.runtime.now();
         let until = Millis(at.0 + 3_600_000);
         let (parent, key) = (member.key.public(), session.public());
         let word = signed::session_attestation(&parent, &key, until);

@@ -1,12 +1,12 @@
 //! The running broker's side of `admin.sock`: small JSON over HTTP, for our own uid only.
 
 use super::AUDIT_MAX;
-use crate::broker::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
-use crate::broker::provision::{self, InviteWish, MeshInfo};
-use crate::broker::serve::json_answer;
-use crate::broker::{Broker, BrokerError};
-use crate::clock::BoxFuture;
-use crate::http::{Body, Handler, Peer, read_body};
+use crate::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
+use crate::provision::{self, InviteWish, MeshInfo};
+use crate::serve::json_answer;
+use crate::{Broker, BrokerError};
+use claudemesh_base::http::{Body, Handler, Peer, read_body};
+use claudemesh_base::runtime::BoxFuture;
 use futures_channel::oneshot;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -58,7 +58,7 @@ impl Handler for Office {
         let broker = Arc::clone(&self.0);
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let read = read_body(body, BODY_BYTES_MAX, &broker.clock, peer.arrival_deadline);
+            let read = read_body(body, BODY_BYTES_MAX, &broker.runtime, peer.arrival_deadline);
             let done = match read.await {
                 Ok(body) => answer_to_the_end(broker, head.method, head.uri, body).await,
                 Err(_) => Err(BrokerError::Invalid("the body did not arrive".to_owned())),
@@ -88,13 +88,13 @@ async fn answer_to_the_end(
     body: Vec<u8>,
 ) -> Result<Value, BrokerError> {
     let (reply, answered) = oneshot::channel();
-    let (clock, alive) = (broker.clock.clone(), broker.alive());
+    let (runtime, alive) = (broker.runtime.clone(), broker.alive());
     let work = async move {
         // Nobody waiting is fine.
         let _ = reply.send(answer(&broker, &method, uri.path(), &body).await);
         drop(alive);
     };
-    clock.spawn(work).detach();
+    runtime.spawn(work).detach();
     answered.await.unwrap_or_else(|_| {
         Err(BrokerError::Io("the broker ended before it had answered".to_owned()))
     })
@@ -106,7 +106,7 @@ async fn answer(
     path: &str,
     body: &[u8],
 ) -> Result<Value, BrokerError> {
-    let (ledger, clock) = (&broker.ledger, &broker.clock);
+    let (ledger, runtime) = (&broker.ledger, &broker.runtime);
     match (method, path, path.strip_prefix("/member/")) {
         (&Method::GET, "/mesh", _) => {
             let meshes = provision::meshes(ledger).await?;
@@ -114,36 +114,36 @@ async fn answer(
         }
         (&Method::POST, "/mesh", _) => {
             let NewMesh { slug } = parse(body)?;
-            let made = provision::create_mesh(ledger, &broker.dir, clock, &slug).await?;
+            let made = provision::create_mesh(ledger, &broker.dir, runtime, &slug).await?;
             Ok(shown_mesh(&made))
         }
         (&Method::POST, "/mesh/policy", _) => {
             let Policy { mesh, policy } = parse(body)?;
-            provision::set_policy(ledger, clock, &mesh, &policy).await?;
+            provision::set_policy(ledger, runtime, &mesh, &policy).await?;
             Ok(json!({"policy": policy}))
         }
         (&Method::POST, "/invite", _) => {
             let wish: InviteWish = parse(body)?;
             let (dir, authority) = (&broker.dir, &broker.authority);
-            let made = provision::create_invite(ledger, dir, clock, authority, &wish).await?;
+            let made = provision::create_invite(ledger, dir, runtime, authority, &wish).await?;
             let at = made.expires_at_ms;
             Ok(json!({"token": made.token, "link": made.link, "expires_at_ms": at}))
         }
         (&Method::POST, "/member", _) => {
             let NewMember { mesh, pubkey, name } = parse(body)?;
-            let id = provision::add_member(ledger, clock, &mesh, &pubkey, &name).await?;
+            let id = provision::add_member(ledger, runtime, &mesh, &pubkey, &name).await?;
             Ok(json!(id))
         }
         (&Method::POST, "/member/act", _) => {
             let Act { mesh, member, act } = parse(body)?;
             let act = MemberAct::parse(&act)
                 .ok_or_else(|| BrokerError::Invalid(format!("there is no act {act:?}")))?;
-            let done = membership::act(ledger, clock, Some(broker), &mesh, &member, act).await?;
+            let done = membership::act(ledger, runtime, Some(broker), &mesh, &member, act).await?;
             Ok(shown_done(&done))
         }
         (&Method::POST, "/member/block", _) => {
             let Block { mesh, member, sender, blocked } = parse(body)?;
-            let done = membership::block(ledger, clock, &mesh, &member, &sender, blocked).await?;
+            let done = membership::block(ledger, runtime, &mesh, &member, &sender, blocked).await?;
             Ok(shown_done(&done))
         }
         (&Method::GET, _, Some(mesh)) => {
@@ -203,9 +203,9 @@ fn shown_act(act: &AuditInfo) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Settings;
-    use crate::broker::route::{Admission, Identity, Lines, Outgoing};
-    use crate::broker::testing::TestBroker;
+    use crate::Settings;
+    use crate::route::{Admission, Identity, Lines, Outgoing};
+    use crate::testing::TestBroker;
     use claudemesh_fsm::negotiate::Concurrent;
     use futures_lite::future::poll_once;
     use std::time::Duration;
@@ -227,7 +227,7 @@ mod tests {
             assert!(poll_once(&mut asked).await.is_none());
             // The command line died.
             drop(asked);
-            broker.clock.timeout(Duration::from_secs(10), ends.outgoing.recv()).await
+            broker.runtime.timeout(Duration::from_secs(10), ends.outgoing.recv()).await
         });
         assert!(matches!(closed, Some(Ok(Outgoing::Close(4002, "banned")))), "{closed:?}");
         assert_eq!(broker.hub.connections(), 0);

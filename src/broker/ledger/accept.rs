@@ -7,7 +7,7 @@
 use super::Ledger;
 use super::fanout::{Route, deliver_to_many, deliver_to_one, weight};
 use super::members::is_active;
-use crate::db::{Durability, Error, Param, Tx};
+use claudemesh_base::db::{Durability, Error, Param, Tx};
 use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
 

@@ -7,7 +7,7 @@
 //! that one that is far behind for a moment costs nothing. Things may live longer than told; never
 //! more than a day shorter.
 
-use crate::db::{Error, Tx};
+use claudemesh_base::db::{Error, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// The most that counts between two looks at the clock, in milliseconds.

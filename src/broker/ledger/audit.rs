@@ -2,7 +2,7 @@
 //! act itself, so that neither can be there without the other. It keeps no secret and no message.
 
 use super::Ledger;
-use crate::db::{Error, Tx};
+use claudemesh_base::db::{Error, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// Whoever may write the broker's directory.

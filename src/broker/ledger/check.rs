@@ -1,7 +1,7 @@
 //! The proof that the tables agree (§17.1).
 
 use super::Ledger;
-use crate::db::{Error, Tx};
+use claudemesh_base::db::{Error, Tx};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -2,9 +2,9 @@
 
 use super::Ledger;
 use super::receipts::{Told, count_stored};
-use crate::clock::iso;
-use crate::db::{Columns, Error, Tx};
-use crate::wire::Push;
+use claudemesh_base::db::{Columns, Error, Tx};
+use claudemesh_base::runtime::iso;
+use claudemesh_base::wire::Push;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 
 /// Which part of a member's queue one connection may read.

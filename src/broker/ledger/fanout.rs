@@ -1,7 +1,7 @@
 //! Filling the queues of a message's recipients (§17.1): one statement, however many they are.
 
 use super::accept::{Letter, NotAccepted, Refusal, Sender};
-use crate::db::{Error, Param, Tx};
+use claudemesh_base::db::{Error, Param, Tx};
 
 /// The most messages one member's queue holds (§17.1).
 pub(crate) const QUEUED_MAX: i64 = 100_000;

@@ -3,8 +3,8 @@
 use super::Ledger;
 use super::audit::{Entry, record};
 use super::meshes::{InviteProblem, use_invite};
-use crate::db::{Columns, Error, Param, Tx};
-use crate::wire::hello::Group;
+use claudemesh_base::db::{Columns, Error, Param, Tx};
+use claudemesh_base::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
 use std::collections::{BTreeSet, HashMap};
 

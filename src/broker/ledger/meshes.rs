@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::audit::{Entry, record};
-use crate::db::{Columns, Error, Tx};
+use claudemesh_base::db::{Columns, Error, Tx};
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::negotiate::Concurrent;
 

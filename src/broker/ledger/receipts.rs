@@ -4,8 +4,8 @@
 //! is counted once, whatever is told twice or not at all.
 
 use super::Ledger;
-use crate::db::{Columns, Error, Tx};
-use crate::wire::{RECEIPT_IDS_MAX, Receipt};
+use claudemesh_base::db::{Columns, Error, Tx};
+use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt};
 
 /// A receipt, and the member it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use super::Ledger;
 use super::age::trusted;
-use crate::db::{Error, Param, Tx};
+use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// Rows that go in one transaction.

@@ -1,6 +1,6 @@
 //! The ledger's tables (§17.1), as numbered forward steps.
 
-use crate::db::Migrations;
+use claudemesh_base::db::Migrations;
 
 /// Every schema step there has ever been; a released one is never edited.
 pub(crate) static MIGRATIONS: Migrations = Migrations {

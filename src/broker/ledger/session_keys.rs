@@ -1,7 +1,7 @@
 //! The keys of members' sessions: which member each is of, and that it is in use.
 
 use super::Ledger;
-use crate::db::{Error, Param};
+use claudemesh_base::db::{Error, Param};
 use claudemesh_fsm::id::Millis;
 
 impl Ledger {

@@ -7,7 +7,7 @@ use super::Ledger;
 use super::audit::{Entry, record};
 use super::members::Member;
 use super::receipts::count_queue_expired;
-use crate::db::{Error, Param, Tx};
+use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 impl Ledger {

@@ -172,7 +172,8 @@ fn a_refusal_in_the_transaction_leaves_the_id_free() {
 fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
     let broker = fixture(4);
     let seq = |n: usize| broker.members[n].seq;
-    let group = |name: &str| vec![crate::wire::hello::Group { name: name.into(), role: None }];
+    let group =
+        |name: &str| vec![claudemesh_base::wire::hello::Group { name: name.into(), role: None }];
     block_on(async {
         let ledger = &broker.ledger;
         for (n, name) in [(0, "eng"), (1, "eng/core"), (2, "engine"), (3, "eng")] {

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::members::is_active;
-use crate::db::{Columns, Error, Param, Tx};
+use claudemesh_base::db::{Columns, Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// The longest page of a topic's history.

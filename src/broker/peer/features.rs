@@ -1,8 +1,8 @@
 //! What this broker offers (§15).
 
-use crate::broker::Broker;
-use crate::wire::FRAME_BYTES_MAX;
-use crate::wire::features::{Feature, Request, Response};
+use crate::Broker;
+use claudemesh_base::wire::FRAME_BYTES_MAX;
+use claudemesh_base::wire::features::{Feature, Request, Response};
 use claudemesh_fsm::negotiate::{
     CONCURRENT, Concurrent, DEDUPE, MAX_PAYLOAD, RECEIPTS, VERSION, missing_required,
 };

@@ -1,13 +1,13 @@
 //! Who is there: `hello` and `session_hello`, checked in the order of `specs/wire.md`.
 
-use crate::broker::Broker;
-use crate::broker::ledger::{GROUPS_MAX, Member};
-use crate::broker::route::Identity;
-use crate::broker::send::is_public_key;
-use crate::db;
-use crate::message::keys::SIGNATURE_BYTES;
-use crate::message::{PublicKey, signed};
-use crate::wire::hello::{Group, Hello, SKEW_MS_MAX, SessionHello};
+use crate::Broker;
+use crate::ledger::{GROUPS_MAX, Member};
+use crate::route::Identity;
+use crate::send::is_public_key;
+use claudemesh_base::db;
+use claudemesh_base::message::keys::SIGNATURE_BYTES;
+use claudemesh_base::message::{PublicKey, signed};
+use claudemesh_base::wire::hello::{Group, Hello, SKEW_MS_MAX, SessionHello};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Map, Value, json};
 
@@ -72,7 +72,7 @@ pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Greeted, Rej
     if broker.hub.is_full(&hello.mesh_id, &hello.session_id) {
         return Err(Rejection::because("capacity"));
     }
-    let now = broker.clock.now();
+    let now = broker.runtime.now();
     check_skew(hello.timestamp, now)?;
     let key = parse_key(&hello.pubkey)?;
     let at = Millis(hello.timestamp);
@@ -120,7 +120,7 @@ pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Gree
     if broker.hub.is_full(&hello.mesh_id, &hello.session_id) {
         return Err(Rejection::because("capacity"));
     }
-    let now = broker.clock.now();
+    let now = broker.runtime.now();
     if word.expires_at <= now.0 {
         return Err(Rejection::because("expired"));
     }

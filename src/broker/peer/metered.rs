@@ -1,7 +1,7 @@
 //! A socket that counts what it has taken, so that a slow reader can be told from one that is gone.
 
-use crate::clock::Clock;
-use crate::http::Socket;
+use claudemesh_base::http::Socket;
+use claudemesh_base::runtime::Runtime;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ pub(super) struct Meter(Arc<AtomicU64>);
 
 impl Meter {
     /// Completes once nothing was taken for `limit`.
-    pub(super) async fn stalls(&self, clock: &Clock, limit: Duration) {
+    pub(super) async fn stalls(&self, runtime: &Runtime, limit: Duration) {
         loop {
             let before = self.0.load(Ordering::Relaxed);
-            clock.sleep(limit).await;
+            runtime.sleep(limit).await;
             if self.0.load(Ordering::Relaxed) == before {
                 return;
             }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_reader_is_slow_while_it_takes_anything_and_stalled_when_it_takes_nothing() {
         const LIMIT: Duration = Duration::from_millis(300);
-        let clock = Clock::real(Arc::new(Executor::new()));
+        let runtime = Runtime::real(Arc::new(Executor::new()));
         smol::block_on(async {
             let (ours, mut theirs) = UnixStream::pair().expect("a pair");
             let (mut socket, meter) = Metered::new(Socket::Unix(ours));
@@ -90,7 +90,7 @@ mod tests {
             let reading = async {
                 let mut buffer = vec![0; 64 * 1024];
                 while left > 0 {
-                    clock.sleep(LIMIT / 4).await;
+                    runtime.sleep(LIMIT / 4).await;
                     // Enough for the system to let the writer go on.
                     for _ in 0..8 {
                         theirs.read_exact(&mut buffer).await.expect("reads");
@@ -104,9 +104,9 @@ mod tests {
                     socket.write_all(&[7; 4096]).await.expect("writes");
                 }
             };
-            let began = clock.monotonic();
-            future::or(meter.stalls(&clock, LIMIT), future::or(writing, reading)).await;
-            assert!(clock.monotonic() - began > LIMIT * 2, "it was let read");
+            let began = runtime.monotonic();
+            future::or(meter.stalls(&runtime, LIMIT), future::or(writing, reading)).await;
+            assert!(runtime.monotonic() - began > LIMIT * 2, "it was let read");
             assert_eq!(left, 0);
         });
     }

@@ -1,6 +1,6 @@
 //! A client's text as a frame, or what can still be said about text that is none.
 
-use crate::wire::ClientFrame;
+use claudemesh_base::wire::ClientFrame;
 use serde::Deserialize;
 
 /// What a text was.

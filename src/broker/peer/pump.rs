@@ -1,8 +1,8 @@
 //! The pump of a connection: acknowledgements into the ledger, waiting messages out of it.
 
 use super::Peer;
-use crate::broker::route::ConnectionId;
-use crate::broker::{Broker, keeper};
+use crate::route::ConnectionId;
+use crate::{Broker, keeper};
 use futures_lite::future::or;
 use smol::channel::Receiver;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Peer {
         let (hub, ledger) = (&self.broker.hub, &self.broker.ledger);
         let mut retry_at: Option<Duration> = None;
         loop {
-            retry_at = retry_at.filter(|at| self.clock().monotonic() < *at);
+            retry_at = retry_at.filter(|at| self.runtime().monotonic() < *at);
             let acks = if retry_at.is_none() { hub.unstored_acks(id) } else { Vec::new() };
             if !acks.is_empty() {
                 match ledger.acknowledge(identity.member, acks.clone()).await {
@@ -29,17 +29,17 @@ impl Peer {
                     }
                     Err(error) => {
                         self.broker.ledger_failed(&error);
-                        retry_at = Some(self.clock().monotonic() + LEDGER_PAUSE);
+                        retry_at = Some(self.runtime().monotonic() + LEDGER_PAUSE);
                     }
                 }
             } else if let Some(read) = hub.next_read(id) {
                 let found = ledger.waiting(read.mailbox.clone(), read.after_seq, read.limit).await;
                 match found {
-                    Ok(found) => hub.deliver(id, &read, found, self.clock().monotonic()),
+                    Ok(found) => hub.deliver(id, &read, found, self.runtime().monotonic()),
                     Err(error) => {
                         hub.read_failed(id);
                         self.broker.ledger_failed(&error);
-                        self.clock().sleep(LEDGER_PAUSE).await;
+                        self.runtime().sleep(LEDGER_PAUSE).await;
                     }
                 }
             } else if !self.wait(woken, retry_at).await {
@@ -53,7 +53,7 @@ impl Peer {
         let woken = async { woken.recv().await.is_ok() };
         let Some(retry_at) = retry_at else { return woken.await };
         let retry = async {
-            self.clock().sleep_until(retry_at).await;
+            self.runtime().sleep_until(retry_at).await;
             true
         };
         or(woken, retry).await
@@ -62,10 +62,10 @@ impl Peer {
     /// The end: leases are free at once, what was acknowledged is still stored.
     pub(super) async fn depart(&self) {
         let Some(id) = self.session() else { return };
-        let Some(departed) = self.broker.hub.depart(id, self.clock().monotonic()) else { return };
+        let Some(departed) = self.broker.hub.depart(id, self.runtime().monotonic()) else { return };
         store_last_acks(&self.broker, departed.member, departed.acks).await;
         keeper::announce_departures(&self.broker, departed.crowded_out.into_iter().collect()).await;
-        let touched = self.broker.ledger.touch_member(departed.member, self.clock().now()).await;
+        let touched = self.broker.ledger.touch_member(departed.member, self.runtime().now()).await;
         if let Err(error) = touched {
             self.broker.ledger_failed(&error);
         }

@@ -3,11 +3,11 @@
 
 use super::Peer;
 use super::verbs::object;
-use crate::broker::ledger::Member;
-use crate::broker::route::{ConnectionId, Identity};
-use crate::clock::iso;
-use crate::db;
-use crate::wire::{Peer as PeerRow, to_text};
+use crate::ledger::Member;
+use crate::route::{ConnectionId, Identity};
+use claudemesh_base::db;
+use claudemesh_base::runtime::iso;
+use claudemesh_base::wire::{Peer as PeerRow, to_text};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 

@@ -1,12 +1,12 @@
 //! What only the inside can show: the moments between a check and what was checked for.
 
 use super::*;
-use crate::broker::ledger::{Member, MemberState};
-use crate::broker::membership::{MemberAct, act};
-use crate::broker::route::Identity;
-use crate::broker::testing::TestBroker;
-use crate::broker::{Settings, keeper};
-use crate::wire::hello::Group;
+use crate::ledger::{Member, MemberState};
+use crate::membership::{MemberAct, act};
+use crate::route::Identity;
+use crate::testing::TestBroker;
+use crate::{Settings, keeper};
+use claudemesh_base::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
 use futures_lite::future::poll_once;
 use hello::Greeted;
@@ -67,8 +67,8 @@ fn a_member_that_is_revoked_between_its_check_and_its_welcome_does_not_get_in() 
         let greeted = greeted(member);
         let broker = &test.broker;
         test.run(async {
-            let (ledger, clock) = (&broker.ledger, &broker.clock);
-            let done = act(ledger, clock, Some(&**broker), "test", "id1", what).await;
+            let (ledger, runtime) = (&broker.ledger, &broker.runtime);
+            let done = act(ledger, runtime, Some(&**broker), "test", "id1", what).await;
             assert_eq!(done.map(|done| (done.changed, done.closed)), Ok((true, 0)));
             let (peer, outgoing) = peer(broker);
             let rejection = peer.welcome(greeted).await.expect_err("is turned away");
@@ -123,7 +123,7 @@ fn a_hidden_member_does_not_leave_as_it_did_not_come() {
             let (peer, _outgoing) = peer(broker);
             peer.welcome(greeted(Member { visible, ..other.clone() })).await.expect("comes in");
             peer.depart().await;
-            let later = broker.clock.monotonic() + Duration::from_secs(3600);
+            let later = broker.runtime.monotonic() + Duration::from_secs(3600);
             keeper::announce_departures(broker, broker.hub.exorcise(later)).await;
             let events: Vec<_> = frames(&seen).iter().map(|f| f["event"].clone()).collect();
             let expected: &[&str] = if visible { &["peer_joined", "peer_left"] } else { &[] };
@@ -169,8 +169,8 @@ fn acknowledgements_the_ledger_does_not_take_wait_and_nothing_is_pushed_twice() 
         let ack = ClientAck { broker_message_id: message_id, client_message_id: None };
         broker.hub.acknowledge(id, &ack);
         for _ in 0..8 {
-            broker.clock.sleep(Duration::from_millis(200)).await;
-            broker.hub.expire_leases(broker.clock.monotonic());
+            broker.runtime.sleep(Duration::from_millis(200)).await;
+            broker.hub.expire_leases(broker.runtime.monotonic());
         }
         assert!(ends.outgoing.is_empty(), "nothing came again");
         // Mail that comes meanwhile is delivered all the same.
@@ -181,11 +181,11 @@ fn acknowledgements_the_ledger_does_not_take_wait_and_nothing_is_pushed_twice() 
         assert_eq!(broker.ledger.queued(to.seq).await, Ok(2));
         mend_ledger(broker);
         while broker.ledger.queued(to.seq).await != Ok(1) {
-            broker.clock.sleep(Duration::from_millis(10)).await;
+            broker.runtime.sleep(Duration::from_millis(10)).await;
         }
         assert!(broker.check().await.expect("checks").is_whole());
     };
-    let told = test.run(broker.clock.timeout(Duration::from_secs(30), or(story, pumping)));
+    let told = test.run(broker.runtime.timeout(Duration::from_secs(30), or(story, pumping)));
     assert!(told.is_some(), "in time");
 }
 
@@ -247,7 +247,7 @@ fn a_session_that_stays_connected_keeps_its_key_through_the_nightly_expiry() {
     let broker = &test.broker;
     test.run(async {
         for key in [&connected, &gone] {
-            let at = broker.clock.now();
+            let at = broker.runtime.now();
             let bound = broker.ledger.bind_session_key("m", key, member.seq, at).await;
             assert_eq!(bound, Ok(true));
         }
@@ -256,13 +256,13 @@ fn a_session_that_stays_connected_keeps_its_key_through_the_nightly_expiry() {
         greeted.identity.is_session = true;
         let (peer, _outgoing) = peer(broker);
         peer.welcome(greeted).await.expect("comes in");
-        broker.clock.sleep(Duration::from_millis(5)).await;
+        broker.runtime.sleep(Duration::from_millis(5)).await;
         keeper::expire(broker).await.expect("expires");
         let other = test_other(broker).await;
         let taken = |key: String| {
             let broker = Arc::clone(broker);
             async move {
-                let at = broker.clock.now();
+                let at = broker.runtime.now();
                 broker.ledger.bind_session_key("m", &key, other, at).await
             }
         };
@@ -272,7 +272,7 @@ fn a_session_that_stays_connected_keeps_its_key_through_the_nightly_expiry() {
 }
 
 async fn test_other(broker: &Broker) -> i64 {
-    let (key, at) = ("4".repeat(64), broker.clock.now());
+    let (key, at) = ("4".repeat(64), broker.runtime.now());
     broker.ledger.add_member("m", "id2", &key, "other", "member", at).await.expect("adds");
     broker.ledger.member("m", &key).await.expect("reads").expect("is there").seq
 }
@@ -288,13 +288,13 @@ async fn told(broker: &Arc<Broker>, from: &Member, to: &str, id: &str) -> serde_
         name: from.display_name.clone(),
         other_connection: None,
     };
-    let frame = crate::wire::Send {
+    let frame = claudemesh_base::wire::Send {
         id: Some(id.to_owned()),
         target_spec: to.to_owned(),
         priority: "next".into(),
         client_message_id: Some(id.to_owned()),
         request_fingerprint: Some("ab".repeat(32)),
-        ..crate::wire::Send::default()
+        ..claudemesh_base::wire::Send::default()
     };
     send(broker, author, peer.lines.clone(), frame).await;
     match outgoing.recv().await {
@@ -311,7 +311,7 @@ fn mail_past_its_days_goes_and_a_retry_learns_that_its_history_is_gone() {
     test.run(async {
         let first = told(broker, &from, &to.pubkey, "a").await;
         assert_eq!(first["code"], 201);
-        broker.clock.sleep(Duration::from_millis(5)).await;
+        broker.runtime.sleep(Duration::from_millis(5)).await;
         keeper::expire(broker).await.expect("expires");
         assert_eq!(broker.ledger.queued(to.seq).await, Ok(0), "nobody came for it in time");
         let again = told(broker, &from, &to.pubkey, "a").await;

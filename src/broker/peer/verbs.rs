@@ -5,14 +5,14 @@ use super::Peer;
 use super::features::{self, OFFLINE_ROSTER};
 use super::hello::{clean, clean_groups};
 use super::roster;
-use crate::broker::ledger::{
+use crate::ledger::{
     GROUPS_MAX, GroupError, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow,
 };
-use crate::broker::route::{ConnectionId, Identity};
-use crate::clock::iso;
-use crate::db;
-use crate::wire::hello::Group;
-use crate::wire::{
+use crate::route::{ConnectionId, Identity};
+use claudemesh_base::db;
+use claudemesh_base::runtime::iso;
+use claudemesh_base::wire::hello::Group;
+use claudemesh_base::wire::{
     Ack, BrokerFrame, ClientFrame, Correlated, PeersList, Receipts, ReceiptsRequest, Topic,
     TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
 };
@@ -101,7 +101,7 @@ async fn answer(
             Ok(Some(done(request_id)))
         }
         ClientFrame::SetProfile(profile) => {
-            let profile = crate::wire::to_text(&profile);
+            let profile = claudemesh_base::wire::to_text(&profile);
             if profile.len() > PROFILE_BYTES_MAX {
                 return Err(Failure::Refused(
                     "invalid_argument",
@@ -156,7 +156,7 @@ async fn topics(
             Ok(Some(BrokerFrame::TopicListResponse(response)))
         }
         ClientFrame::TopicJoin(topic) => {
-            let joined = ledger.join_topic(key(topic.topic), peer.clock().now()).await;
+            let joined = ledger.join_topic(key(topic.topic), peer.runtime().now()).await;
             joined.map(|()| None).map_err(topic_failed)
         }
         ClientFrame::TopicLeave(topic) => {
@@ -224,12 +224,12 @@ fn new_topic(peer: &Peer, request: TopicCreate) -> Result<TopicRow, Failure> {
         ));
     }
     Ok(TopicRow {
-        id: peer.clock().mint_id(),
+        id: peer.runtime().mint_id(),
         name,
         description: request.description.as_deref().map(clean),
         visibility,
         member_count: 0,
-        created_at: peer.clock().now(),
+        created_at: peer.runtime().now(),
     })
 }
 
@@ -303,7 +303,7 @@ fn not_a_member() -> Failure {
 fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {
     let event = if visible { "peer_visible" } else { "peer_hidden" };
     let data = json!({"name": who.name, "pubkey": who.routing_key});
-    let (clock, hub) = (peer.clock(), &peer.broker.hub);
-    let frame = super::system_event(clock.mint_id(), &who.mesh_id, event, data, clock.now());
+    let (runtime, hub) = (peer.runtime(), &peer.broker.hub);
+    let frame = super::system_event(runtime.mint_id(), &who.mesh_id, event, data, runtime.now());
     hub.broadcast(&who.mesh_id, &frame, |other| other.routing_key != who.routing_key);
 }

@@ -2,12 +2,12 @@
 
 use super::hello::{self, Greeted, Rejection};
 use super::{Handled, Peer};
-use crate::broker::ledger::{BY_BROKER, Entry, GroupError, Member};
-use crate::broker::route::{Admission, ConnectionId, Outgoing};
-use crate::broker::send::system_event;
-use crate::db;
-use crate::wire::hello::Group;
-use crate::wire::{BrokerFrame, HelloAck, SessionHello};
+use crate::ledger::{BY_BROKER, Entry, GroupError, Member};
+use crate::route::{Admission, ConnectionId, Outgoing};
+use crate::send::system_event;
+use claudemesh_base::db;
+use claudemesh_base::wire::hello::Group;
+use claudemesh_base::wire::{BrokerFrame, HelloAck, SessionHello};
 use claudemesh_fsm::negotiate::Concurrent;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -64,11 +64,11 @@ impl Peer {
             let data =
                 json!({"name": identity.name, "pubkey": identity.routing_key, "groups": groups});
             let event = system_event(
-                self.clock().mint_id(),
+                self.runtime().mint_id(),
                 &identity.mesh_id,
                 "peer_joined",
                 data,
-                self.clock().now(),
+                self.runtime().now(),
             );
             broker.hub.broadcast(&identity.mesh_id, &event, |other| {
                 let is_itself = other.routing_key == identity.routing_key;
@@ -76,7 +76,7 @@ impl Peer {
             });
         }
         // For the roster only: a broker whose disk is full still lets members collect their mail.
-        if let Err(error) = broker.ledger.touch_member(member.seq, self.clock().now()).await {
+        if let Err(error) = broker.ledger.touch_member(member.seq, self.runtime().now()).await {
             broker.ledger_failed(&error);
         }
         Ok(())
@@ -116,7 +116,7 @@ impl Peer {
 
     /// Our clock, which today's network does not tell.
     fn broker_time(&self) -> Option<i64> {
-        self.broker.faithful.is_none().then(|| self.clock().now().0)
+        self.broker.faithful.is_none().then(|| self.runtime().now().0)
     }
 
     /// A greeting makes today's network drain, even before it is answered.
@@ -132,7 +132,7 @@ impl Peer {
     /// if it cannot be written down.
     async fn verdict(&self, member: &Member, act: &'static str, newcomer: &str) {
         tracing::warn!(member = %member.id, mesh = %member.mesh_id, act, newcomer, "audit: two installs of a member key");
-        let (at, actor) = (self.clock().now(), BY_BROKER);
+        let (at, actor) = (self.runtime().now(), BY_BROKER);
         let (mesh_id, subject) = (member.mesh_id.clone(), member.id.clone());
         let detail = Some(newcomer.to_owned());
         let entry = Entry { at, mesh_id, actor, act, subject, detail };

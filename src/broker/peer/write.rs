@@ -3,7 +3,7 @@
 
 use super::Peer;
 use super::metered::{Meter, Metered};
-use crate::broker::route::Outgoing;
+use crate::route::Outgoing;
 use async_tungstenite::WebSocketSender;
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -39,16 +39,16 @@ impl Peer {
         outgoing: Receiver<Outgoing>,
         drains: channel::Sender<()>,
     ) -> bool {
-        let mut ping_at = self.clock().monotonic() + PING_EVERY;
+        let mut ping_at = self.runtime().monotonic() + PING_EVERY;
         loop {
             let dead_at = self.heard_at() + SILENCE_MAX;
             let timer = async {
-                self.clock().sleep_until(ping_at.min(dead_at)).await;
+                self.runtime().sleep_until(ping_at.min(dead_at)).await;
                 None
             };
             let next = or(async { outgoing.recv().await.ok() }, timer).await;
             if next.is_none() {
-                let now = self.clock().monotonic();
+                let now = self.runtime().monotonic();
                 if now >= self.heard_at() + SILENCE_MAX {
                     return false;
                 }
@@ -65,7 +65,7 @@ impl Peer {
             };
             let stalled = async {
                 // A slow reader is no dead one: what waits for it is bounded.
-                meter.stalls(self.clock(), WRITE_STALL_MAX).await;
+                meter.stalls(self.runtime(), WRITE_STALL_MAX).await;
                 None
             };
             match or(async { writing.await.ok() }, stalled).await {

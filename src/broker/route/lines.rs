@@ -1,8 +1,7 @@
 //! What waits for one connection's reader: bounded in frames and in bytes (§17.1).
 
-use crate::clock::Clock;
-use crate::http::{Shutdown, Trigger};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
 use futures_lite::future::or;
 use smol::channel::{self, Receiver, Sender};
 use std::sync::Arc;
@@ -70,10 +69,10 @@ pub(crate) struct Cutoff {
 
 impl Cutoff {
     /// Completes when the connection is over, whatever its client still reads.
-    pub(crate) async fn reached(&self, clock: &Clock) {
+    pub(crate) async fn reached(&self, runtime: &Runtime) {
         let farewell = async {
             self.dismissed.wait().await;
-            clock.sleep(FAREWELL_MAX).await;
+            runtime.sleep(FAREWELL_MAX).await;
         };
         or(self.gone.wait(), farewell).await;
     }
@@ -142,21 +141,24 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::testing::fast;
+    use claudemesh_base::runtime::testing::fast;
     use futures_lite::future::poll_once;
 
     #[test]
     fn who_is_sent_away_has_a_while_to_read_it_and_no_longer() {
         smol::block_on(async {
-            let clock = fast(Clock::real(Arc::default()), 200);
+            let runtime = fast(Runtime::real(Arc::default()), 200);
             let (lines, Ends { outgoing, cutoff, .. }) = Lines::new();
             assert!(lines.send(Outgoing::Frame("hola".into())));
-            assert!(poll_once(cutoff.reached(&clock)).await.is_none(), "nobody was sent away");
+            assert!(poll_once(cutoff.reached(&runtime)).await.is_none(), "nobody was sent away");
             assert!(lines.send(Outgoing::Close(1000, "session_replaced")));
-            let began = clock.monotonic();
-            assert!(poll_once(cutoff.reached(&clock)).await.is_none(), "there is time to read it");
-            cutoff.reached(&clock).await;
-            assert!(clock.monotonic() - began >= FAREWELL_MAX);
+            let began = runtime.monotonic();
+            assert!(
+                poll_once(cutoff.reached(&runtime)).await.is_none(),
+                "there is time to read it"
+            );
+            cutoff.reached(&runtime).await;
+            assert!(runtime.monotonic() - began >= FAREWELL_MAX);
             assert_eq!(outgoing.len(), 2, "it was not read at all");
         });
     }

@@ -6,9 +6,9 @@
 //! that nobody leases and nobody pushes is not possible while its member is connected.
 
 use super::{Connection, ConnectionId, Hub, Outgoing, Progress, State, UNACKED_MAX};
-use crate::broker::ledger::{Mail, Mailbox};
-use crate::wire::ClientAck;
+use crate::ledger::{Mail, Mailbox};
 use async_tungstenite::tungstenite::Utf8Bytes;
+use claudemesh_base::wire::ClientAck;
 use std::time::Duration;
 
 /// Messages read from the ledger at once: bounds the memory of one read to 64 frames.
@@ -272,8 +272,8 @@ impl Parcel {
     fn of(mail: Mail) -> Self {
         let message_id = mail.push.message_id.clone();
         let client_message_id = mail.push.client_message_id.clone();
-        let frame = crate::wire::BrokerFrame::Push(Box::new(mail.push));
-        let frame = crate::wire::to_text(&frame).into();
+        let frame = claudemesh_base::wire::BrokerFrame::Push(Box::new(mail.push));
+        let frame = claudemesh_base::wire::to_text(&frame).into();
         Self { seq: mail.seq, message_id, client_message_id, frame }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::lines::{Cutoff, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
-use crate::broker::ledger::Mail;
-use crate::wire::{ClientAck, Push};
+use crate::ledger::Mail;
+use claudemesh_base::wire::{ClientAck, Push};
 use claudemesh_fsm::negotiate::Concurrent;
 
 const LEASE: Duration = Duration::from_secs(30);

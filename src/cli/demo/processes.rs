@@ -7,10 +7,11 @@
 
 use super::super::context::Context;
 use super::super::failure::Failure;
-use crate::broker;
 use crate::client::Client;
-use crate::clock::Clock;
-use crate::paths::{DEFAULT_DIR, Paths, check_socket_path, ensure_private_dir, write_private};
+use claudemesh_base::paths::{
+    DEFAULT_DIR, Paths, check_socket_path, ensure_private_dir, write_private,
+};
+use claudemesh_base::runtime::Runtime;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{DirBuilder, File};
 use std::future::Future;
@@ -58,27 +59,27 @@ impl Process {
     pub(super) async fn end(
         mut self,
         signal: Signal,
-        clock: &Clock,
+        runtime: &Runtime,
     ) -> Result<ExitStatus, Failure> {
         // A pid stays ours until it is waited for, which only this function and the drop do.
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
             kill_process(pid, signal)
                 .map_err(|error| Failure::failed(format!("cannot stop {}: {error}", self.name)))?;
         }
-        self.ended(clock).await
+        self.ended(runtime).await
     }
 
-    async fn ended(&mut self, clock: &Clock) -> Result<ExitStatus, Failure> {
-        let deadline = clock.monotonic() + WAIT_MAX;
+    async fn ended(&mut self, runtime: &Runtime) -> Result<ExitStatus, Failure> {
+        let deadline = runtime.monotonic() + WAIT_MAX;
         loop {
             let looked = self.child.try_wait();
             let name = &self.name;
             match looked.map_err(|error| Failure::failed(format!("{name}: {error}")))? {
                 Some(status) => return Ok(status),
-                None if clock.monotonic() >= deadline => {
+                None if runtime.monotonic() >= deadline => {
                     return Err(Failure::failed(format!("{name} does not end")));
                 }
-                None => clock.sleep(LOOK_PAUSE).await,
+                None => runtime.sleep(LOOK_PAUSE).await,
             }
         }
     }
@@ -106,7 +107,7 @@ pub(super) struct Stage {
     pub(super) bob: Host,
     broker: Option<Process>,
     program: PathBuf,
-    pub(super) clock: Clock,
+    pub(super) runtime: Runtime,
     pub(super) dir: TemporaryDir,
 }
 
@@ -122,13 +123,13 @@ impl Drop for TemporaryDir {
 
 impl Stage {
     pub(super) fn new(context: &Context) -> Result<Self, Failure> {
-        let clock = context.clock.clone();
+        let runtime = context.runtime.clone();
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
-        let dir = temporary_dir(&clock)?;
-        let alice = Host::new(&dir.0, "alice", &clock)?;
-        let bob = Host::new(&dir.0, "bob", &clock)?;
-        Ok(Self { alice, bob, broker: None, program, clock, dir })
+        let dir = temporary_dir(&runtime)?;
+        let alice = Host::new(&dir.0, "alice", &runtime)?;
+        let bob = Host::new(&dir.0, "bob", &runtime)?;
+        Ok(Self { alice, bob, broker: None, program, runtime, dir })
     }
 
     /// The broker's directory.
@@ -140,7 +141,7 @@ impl Stage {
     /// time, at the same one from then on. The address, and the pid.
     pub(super) async fn start_broker(&mut self) -> Result<(SocketAddr, u32), Failure> {
         let dir = self.broker_dir();
-        let port = broker::stored_port(&dir).unwrap_or(0);
+        let port = claudemesh_broker::stored_port(&dir).unwrap_or(0);
         let mut command = self.command(&self.dir.0);
         command.args(["--json", "broker", "--listen", &format!("127.0.0.1:{port}")]);
         command.arg("--data").arg(&dir);
@@ -162,7 +163,7 @@ impl Stage {
     /// Asks the broker to end, as a service manager would.
     pub(super) async fn stop_broker(&mut self) -> Result<(), Failure> {
         match self.broker.take() {
-            Some(broker) => broker.end(Signal::TERM, &self.clock).await.map(drop),
+            Some(broker) => broker.end(Signal::TERM, &self.runtime).await.map(drop),
             None => Ok(()),
         }
     }
@@ -179,7 +180,7 @@ impl Stage {
         let mut command = self.command(&self.dir.0.join(host.name));
         command.args(args);
         let name = format!("{}-command", host.name);
-        let status = self.spawn(&name, command)?.ended(&self.clock).await?;
+        let status = self.spawn(&name, command)?.ended(&self.runtime).await?;
         let said = std::fs::read_to_string(self.output_of(&name)).unwrap_or_default();
         if status.success() {
             return Ok(said.trim_end().to_owned());
@@ -206,16 +207,16 @@ impl Stage {
     where
         F: Future<Output = Result<Option<T>, Failure>>,
     {
-        let deadline = self.clock.monotonic() + WAIT_MAX;
+        let deadline = self.runtime.monotonic() + WAIT_MAX;
         loop {
             if let Some(found) = look().await? {
                 return Ok(found);
             }
-            if self.clock.monotonic() >= deadline {
+            if self.runtime.monotonic() >= deadline {
                 let seconds = WAIT_MAX.as_secs();
                 return Err(Failure::failed(format!("{what}: not within {seconds} s")));
             }
-            self.clock.sleep(LOOK_PAUSE).await;
+            self.runtime.sleep(LOOK_PAUSE).await;
         }
     }
 
@@ -263,19 +264,19 @@ impl Stage {
 }
 
 impl Host {
-    fn new(dir: &Path, name: &'static str, clock: &Clock) -> Result<Self, Failure> {
+    fn new(dir: &Path, name: &'static str, runtime: &Runtime) -> Result<Self, Failure> {
         let paths = Paths::under(&dir.join(name).join(DEFAULT_DIR))?;
         ensure_private_dir(&paths.home)?;
         ensure_private_dir(&paths.daemon_dir)?;
         write_private(&paths.config_toml(), SETTINGS.as_bytes())?;
-        let client = Client::new(&paths, clock);
+        let client = Client::new(&paths, runtime);
         Ok(Self { name, paths, client, daemon: None })
     }
 }
 
 /// A new directory of ours alone, with a path short enough for the sockets in it.
-fn temporary_dir(clock: &Clock) -> Result<TemporaryDir, Failure> {
-    let id = clock.mint_id().to_lowercase();
+fn temporary_dir(runtime: &Runtime) -> Result<TemporaryDir, Failure> {
+    let id = runtime.mint_id().to_lowercase();
     // The end of an id is its random part.
     let name = format!("cm-demo-{}", &id[id.len() - 8..]);
     let mut dir = std::env::temp_dir().join(&name);

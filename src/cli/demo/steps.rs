@@ -156,7 +156,7 @@ async fn crash_and_recover(
         "alice's daemon is killed (kill -9) and started again; the broker returns",
     )?;
     if let Some(daemon) = stage.alice.daemon.take() {
-        let ended = daemon.end(Signal::KILL, &stage.clock).await?;
+        let ended = daemon.end(Signal::KILL, &stage.runtime).await?;
         check("the signal that ended it", &json!(9), &json!(ended.signal()))?;
     }
     let daemon = stage.start_daemon(&stage.alice)?;
@@ -191,7 +191,7 @@ async fn events_of(host: &Host) -> Result<Events, Failure> {
 }
 
 async fn next_message(stage: &Stage, events: &mut Events) -> Result<Event, Failure> {
-    match stage.clock.timeout(WAIT_MAX, events.next()).await {
+    match stage.runtime.timeout(WAIT_MAX, events.next()).await {
         Some(event) => event?.ok_or_else(|| Failure::failed("bob's daemon ended its event stream")),
         None => {
             let seconds = WAIT_MAX.as_secs();

@@ -1,8 +1,8 @@
 //! What is sent, and what is said about it.
 
 use super::*;
-use crate::cli::args::{Globals, Invocation, parse};
-use crate::cli::print::Printer;
+use crate::args::{Globals, Invocation, parse};
+use crate::print::Printer;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 

@@ -91,7 +91,7 @@ fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
     let session = key(55);
     let join = block_on(ledger.join_topic(deploys(&broker, 1), NOW));
     assert!(matches!(join, Err(TopicError::NotAMember)), "{join:?}");
-    let group = crate::wire::hello::Group { name: "eng".into(), role: None };
+    let group = claudemesh_base::wire::hello::Group { name: "eng".into(), role: None };
     let join = block_on(ledger.join_groups("m", member.seq, vec![group], false));
     assert_eq!(join, Err(GroupError::NotAMember));
     let new = topic("t2", "own");
@@ -133,7 +133,8 @@ fn a_member_cannot_grow_beyond_so_many_groups_and_a_mesh_not_beyond_so_many_topi
     let broker = fixture(1);
     let (ledger, member) = (&broker.ledger, broker.members[0].seq);
     let groups = |from: usize, count: usize| -> Vec<_> {
-        let group = |n: usize| crate::wire::hello::Group { name: format!("g{n}"), role: None };
+        let group =
+            |n: usize| claudemesh_base::wire::hello::Group { name: format!("g{n}"), role: None };
         (from..from + count).map(group).collect()
     };
     let join = |groups, replace| block_on(ledger.join_groups("m", member, groups, replace));

@@ -1,0 +1,100 @@
+//! The command line (§8): arguments to plain data, plain data to an action, one answer.
+//!
+//! `table` is the one list of commands and flags; parsing, help and completions read it, and
+//! each entry names the function that acts. Data goes to standard output, everything else to
+//! standard error. Nothing here decides what a daemon or broker decides: the daily verbs only
+//! speak to the daemon, and print what it said.
+
+mod args;
+mod broker;
+mod client;
+mod complete;
+mod context;
+mod daemon;
+mod demo;
+mod detach;
+mod detect;
+mod events;
+mod failure;
+mod help;
+mod inbox;
+mod member;
+mod mesh;
+mod outbox;
+mod peers;
+mod print;
+mod recover;
+mod retire;
+mod send;
+mod table;
+mod up;
+
+use args::{Invocation, Parsed};
+use context::Context;
+use failure::Failure;
+use print::Printer;
+use std::ffi::OsString;
+
+/// The version that every part of this build reports.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The exit codes of §8.
+pub mod exit {
+    /// It worked, or the reader of our output left.
+    pub const OK: u8 = 0;
+    /// It did not work.
+    pub const FAILED: u8 = 1;
+    /// The command line, or a file a person wrote, cannot be understood.
+    pub const USAGE: u8 = 2;
+    /// The daemon is not running.
+    pub const NOT_RUNNING: u8 = 3;
+    /// The daemon says a thing that contradicts another, or a store is damaged.
+    pub const CONFLICT: u8 = 5;
+    /// `--wait` ended first.
+    pub const NOT_IN_TIME: u8 = 6;
+    /// A broker refused us.
+    pub const REFUSED: u8 = 10;
+    /// Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Runs one command line (without the program's name); the exit code.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> u8 {
+    let print = Printer::of_process(args::wants_json(&args));
+    let outcome = args::parse(args).and_then(|invocation| act(&print, invocation));
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => print.failure(&failure),
+    }
+}
+
+fn act(print: &Printer, invocation: Invocation) -> Result<u8, Failure> {
+    match invocation {
+        Invocation::Help { words } => {
+            let page = help::page(&words)?;
+            print.text(&page)?;
+            Ok(exit::OK)
+        }
+        Invocation::Version => version(print),
+        Invocation::Run { globals, parsed } => {
+            let context = Context::new(print.clone(), globals)?;
+            (parsed.command.run)(&context, &parsed)
+        }
+    }
+}
+
+fn version(print: &Printer) -> Result<u8, Failure> {
+    print.answer(&serde_json::json!({ "version": VERSION }), || format!("claudemesh {VERSION}"))?;
+    Ok(exit::OK)
+}
+
+fn run_version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+    version(&context.print)
+}
+
+/// `help <command>`; plain `--help` never needs a home directory, and neither does this.
+fn run_help(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    context.print.text(&help::page(&parsed.operands)?)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,237 @@
+//! Between the HTTP server and the routes: guard, body, tide, answer (§3.1, §1.2).
+//!
+//! tide routes and answers; it never sees a socket, a refused request or an unread body. Knows no
+//! route itself: the table is handed in.
+
+use super::guard::{self, Head, LocalToken, Policy, TOKEN_IN_QUERY, TokenLog};
+use super::reply::{self, Problem};
+use bytes::Bytes;
+use claudemesh_base::http::{self, Body, BodyError, Handler, Peer};
+use claudemesh_base::runtime::{BoxFuture, Runtime, Shutdown, Slots};
+use futures_lite::{future::or, stream::unfold};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use smol::channel::Receiver;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tide::http::{Method, Url};
+
+/// The methods a path takes, or `None` if it is no route. `HEAD` goes where `GET` goes.
+pub type RouteTable = fn(path: &str) -> Option<&'static [Method]>;
+
+/// Put into a tide response (`insert_ext`), it becomes the body: one write per item, the headers
+/// at once, the end when the channel closes or the daemon shuts down. Keep the channel bounded.
+pub struct EventStream(pub Receiver<Bytes>);
+
+/// What the adapter is made of.
+pub struct Ipc<S> {
+    /// The routes.
+    pub app: tide::Server<S>,
+    /// Which of them exist, for 404 and 405.
+    pub routes: RouteTable,
+    /// The token TCP callers must show; rotated from outside.
+    pub token: Arc<RwLock<LocalToken>>,
+    /// `GET /v1/health` needs no token.
+    pub public_health: bool,
+    /// Requests in flight; share one among all listeners.
+    pub in_flight: Slots,
+    /// The longest bodies.
+    pub body_limits: BodyLimits,
+    /// Ends event streams.
+    pub shutdown: Shutdown,
+    /// Time for deadlines.
+    pub runtime: Runtime,
+}
+
+/// The longest bodies, in bytes, by route (§1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// `POST /v1/send`.
+    pub send_bytes_max: usize,
+    /// `POST /v1/outbox/requeue`.
+    pub requeue_bytes_max: usize,
+    /// `POST /v1/inbox/seen`.
+    pub seen_bytes_max: usize,
+    /// Any other route.
+    pub other_bytes_max: usize,
+}
+
+impl BodyLimits {
+    /// The longest body a path takes, in bytes.
+    #[must_use]
+    pub fn of(&self, path: &str) -> usize {
+        match path {
+            "/v1/send" => self.send_bytes_max,
+            "/v1/outbox/requeue" => self.requeue_bytes_max,
+            "/v1/inbox/seen" => self.seen_bytes_max,
+            _ => self.other_bytes_max,
+        }
+    }
+}
+
+/// The handler to give to [`http::serve`]; one serves all listeners.
+#[must_use]
+pub fn handler<S: Clone + Send + Sync + 'static>(ipc: Ipc<S>) -> Arc<dyn Handler> {
+    Arc::new(Adapter(Arc::new(Shared { ipc, token_log: Mutex::default() })))
+}
+
+struct Adapter<S>(Arc<Shared<S>>);
+
+struct Shared<S> {
+    ipc: Ipc<S>,
+    token_log: Mutex<TokenLog>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Handler for Adapter<S> {
+    fn handle(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: Peer,
+    ) -> BoxFuture<hyper::Response<Body>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let answer = shared.answer(request, peer).await;
+            let mut response = answer.unwrap_or_else(hyper::Response::from);
+            reply::set_phrase(&mut response);
+            response
+        })
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Shared<S> {
+    async fn answer(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: Peer,
+    ) -> Result<hyper::Response<Body>, Problem> {
+        let (head, body) = request.into_parts();
+        self.guard(&head, peer)?;
+        let in_flight = &self.ipc.in_flight;
+        let _slot = in_flight.take().ok_or_else(|| Problem::daemon_busy(in_flight.max()))?;
+        let mut request = convert_head(&head, self.ipc.routes)?;
+        let path = request.url().path().to_owned();
+        let limit_bytes = self.ipc.body_limits.of(&path);
+        let runtime = &self.ipc.runtime;
+        let bytes = http::read_body(body, limit_bytes, runtime, peer.arrival_deadline).await;
+        request.set_body(bytes.map_err(refuse_body)?);
+        request.ext_mut().insert(peer.transport);
+        let answer: tide::http::Result<tide::http::Response> = self.ipc.app.respond(request).await;
+        match answer {
+            Ok(response) => self.convert_answer(response, &path).await,
+            Err(error) => {
+                tracing::error!(%error, path, "the router failed");
+                Err(Problem::internal())
+            }
+        }
+    }
+
+    fn guard(&self, head: &hyper::http::request::Parts, peer: Peer) -> Result<(), Problem> {
+        let now = self.ipc.runtime.monotonic();
+        let transport = peer.transport;
+        let token = self.ipc.token.read().unwrap_or_else(PoisonError::into_inner);
+        let policy = Policy { token: &token, public_health: self.ipc.public_health, now };
+        let (method, target, headers) = (&head.method, &head.uri, &head.headers);
+        let verdict = guard::admit(Head { transport, method, target, headers }, policy);
+        verdict.map(drop).inspect_err(|problem| {
+            if problem.error == TOKEN_IN_QUERY {
+                self.log_token(now, transport);
+            }
+        })
+    }
+
+    fn log_token(&self, now: std::time::Duration, transport: http::Transport) {
+        let mut log = self.token_log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = log.seen(now) {
+            tracing::warn!(?transport, suppressed, "security: a token was sent in a query");
+        }
+    }
+
+    async fn convert_answer(
+        &self,
+        mut answer: tide::http::Response,
+        path: &str,
+    ) -> Result<hyper::Response<Body>, Problem> {
+        let status = u16::from(answer.status());
+        let stream = answer.ext_mut().remove::<EventStream>();
+        if stream.is_none() && answer.is_empty() == Some(true) {
+            // Routes answer with problems; a bare error is tide's own.
+            if let Some(problem) = reply::bare_error(status, path, (self.ipc.routes)(path)) {
+                return Err(problem);
+            }
+        }
+        let body = match stream {
+            Some(EventStream(events)) => event_body(events, self.ipc.shutdown.clone()),
+            None => http::full(answer.take_body().into_bytes().await.map_err(|error| {
+                tracing::error!(%error, path, "a route's answer could not be read");
+                Problem::internal()
+            })?),
+        };
+        let mut response = hyper::Response::new(body);
+        *response.status_mut() = reply::hyper_status(status);
+        for (name, values) in answer.iter() {
+            let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
+            // The codec frames the body by what it is, not by what a route says.
+            if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+                continue;
+            }
+            for value in values {
+                if let Ok(value) = HeaderValue::try_from(value.as_str()) {
+                    response.headers_mut().append(name.clone(), value);
+                }
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// The request without its body, as tide wants it, if its route exists and takes its method.
+fn convert_head(
+    head: &hyper::http::request::Parts,
+    routes: RouteTable,
+) -> Result<tide::http::Request, Problem> {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    // Without the slash, `localhost` and the target would melt into another host name.
+    let url = target.starts_with('/').then(|| Url::parse(&format!("http://localhost{target}")));
+    let url = url.and_then(Result::ok).ok_or_else(|| {
+        Problem::bad_request("invalid_target", "the request target is no path: send /v1/…")
+    })?;
+    let path = url.path();
+    let allowed = routes(path).ok_or_else(|| Problem::unknown_route(path))?;
+    let method = head.method.as_str().parse().ok();
+    let takes = |method: Method| {
+        allowed.contains(&method) || (method == Method::Head && allowed.contains(&Method::Get))
+    };
+    let method = method.filter(|method| takes(*method));
+    let method = method.ok_or_else(|| Problem::method_not_allowed(path, allowed))?;
+    let mut request = tide::http::Request::new(method, url);
+    for (name, value) in &head.headers {
+        // http_types panics on anything but ASCII.
+        let value = value.to_str().map_err(|_| Problem::invalid_header(name.as_str()))?;
+        request.append_header(name.as_str(), value);
+    }
+    Ok(request)
+}
+
+fn refuse_body(error: BodyError) -> Problem {
+    match error {
+        BodyError::TooLarge { limit } => {
+            Problem::payload_too_large(format!("this route takes bodies of {limit} bytes"), limit)
+        }
+        BodyError::TimedOut => Problem::request_timeout(),
+        BodyError::Broken => Problem::bad_request("invalid_body", "the body is cut off or broken"),
+    }
+}
+
+fn event_body(events: Receiver<Bytes>, shutdown: Shutdown) -> Body {
+    http::stream(unfold((events, shutdown), |(events, shutdown)| async move {
+        let end = async {
+            shutdown.wait().await;
+            None
+        };
+        // What is already queued still goes out at shutdown.
+        let item = or(async { events.recv().await.ok() }, end).await?;
+        Some((item, (events, shutdown)))
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Opening a push: which key, which box, and what that makes of it.
+
+use crate::port::Inbound;
+use claudemesh_base::message::seal::open_plain;
+use claudemesh_base::message::{Extension, PublicKey, SharedBox, SharedBoxes};
+use claudemesh_base::wire::Push;
+use claudemesh_fsm::envelope::Destination;
+use claudemesh_fsm::receive::{self, Encryption, Opened, TargetKind, Verdict};
+use std::sync::Arc;
+
+/// What a push turned out to be.
+pub(super) struct Read {
+    pub(super) verdict: Verdict,
+    /// The text, if there is any.
+    pub(super) body: Option<String>,
+    /// What travelled beside it; empty if nothing did, or if it does not open.
+    pub(super) extension: Extension,
+}
+
+/// What opening needs from one push to the next.
+#[derive(Default)]
+pub(super) struct Openers {
+    boxes: SharedBoxes,
+}
+
+impl Openers {
+    pub(super) fn read(&self, inbound: &Inbound) -> Read {
+        let push = &inbound.push;
+        let opened = self.open(inbound);
+        let plain = open_plain(&push.ciphertext);
+        let own_keys: Vec<String> =
+            inbound.secrets.iter().map(|secret| secret.public().to_hex()).collect();
+        let own_keys: Vec<&str> = own_keys.iter().map(String::as_str).collect();
+        let connection_key = inbound.connection_key.to_hex();
+        let verdict = receive::verdict(&receive::Push {
+            subtype: push.subtype.as_deref(),
+            target: target_kind(push),
+            has_topic: push.topic.is_some(),
+            sender_key: &push.sender_pubkey,
+            has_sender_member_key: push.sender_member_pubkey.is_some(),
+            connection_key: &connection_key,
+            own_keys: &own_keys,
+            opened: match &opened {
+                None => Opened::NotForUs,
+                Some((_, Some(_))) => Opened::Text,
+                Some((_, None)) => Opened::NotText,
+            },
+            plain_is_text: plain.is_some(),
+        });
+        match verdict {
+            Verdict::Store { encryption: Encryption::None, .. } => {
+                Read { verdict, body: plain, extension: plain_extension(push) }
+            }
+            _ => {
+                let (shared, body) =
+                    opened.map_or((None, None), |(shared, body)| (Some(shared), body));
+                let extension = shared.map(|shared| sealed_extension(push, &shared));
+                Read { verdict, body, extension: extension.unwrap_or_default() }
+            }
+        }
+    }
+
+    /// The box that opens it, and its text if it is text.
+    fn open(&self, inbound: &Inbound) -> Option<(Arc<SharedBox>, Option<String>)> {
+        let push = &inbound.push;
+        let sender = PublicKey::parse(&push.sender_pubkey).ok()?;
+        inbound.secrets.iter().find_map(|secret| {
+            let shared = self.boxes.between(secret, &sender);
+            let bytes = shared.open(&push.nonce, &push.ciphertext)?;
+            Some((shared, String::from_utf8(bytes).ok()))
+        })
+    }
+}
+
+/// What the broker says it was sent to; brokers of today's network do not say.
+fn target_kind(push: &Push) -> Option<TargetKind> {
+    match Destination::parse(push.target_spec.as_deref()?).ok()? {
+        Destination::Member(_) => Some(TargetKind::Direct),
+        Destination::Group(_) => Some(TargetKind::Group),
+        Destination::Topic(_) => Some(TargetKind::Topic),
+        Destination::Everyone => Some(TargetKind::Everyone),
+        Destination::Unrecorded => None,
+    }
+}
+
+fn sealed_extension(push: &Push, shared: &SharedBox) -> Extension {
+    let (Some(nonce), Some(ciphertext)) = (&push.ext_nonce, &push.ext_ciphertext) else {
+        return Extension::default();
+    };
+    shared.open_extension(nonce, ciphertext).unwrap_or_else(|error| unreadable(&error))
+}
+
+fn plain_extension(push: &Push) -> Extension {
+    let Some(json) = push.ext_ciphertext.as_deref().and_then(open_plain) else {
+        return Extension::default();
+    };
+    Extension::parse(json.as_bytes()).unwrap_or_else(|error| unreadable(&error))
+}
+
+/// The body is worth having without what stood beside it.
+fn unreadable(error: &dyn std::fmt::Display) -> Extension {
+    tracing::debug!(%error, "the second box of a message was left out");
+    Extension::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claudemesh_base::message::SecretKey;
+    use claudemesh_fsm::receive::Encryption;
+    use data_encoding::BASE64;
+    use smol::channel;
+
+    fn read(target: &str, ciphertext: String) -> Read {
+        let (us, peer) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+        let push = Push {
+            message_id: "b".into(),
+            sender_pubkey: peer.public().to_hex(),
+            target_spec: Some(target.into()),
+            ciphertext,
+            ..Push::default()
+        };
+        let (connection_key, acks) = (us.public(), channel::bounded(1).0);
+        let secrets = Arc::from([us]);
+        Openers::default().read(&Inbound { push, acks, secrets, connection_key })
+    }
+
+    #[test]
+    fn bytes_to_many_that_are_no_text_have_no_body_and_text_has_one() {
+        for target in ["#ops", "@eng", "*"] {
+            let read = |ciphertext: String| read(target, ciphertext);
+            let text = read(BASE64.encode("hola".as_bytes()));
+            let stored =
+                |undecryptable| Verdict::Store { undecryptable, encryption: Encryption::None };
+            assert_eq!((text.verdict, text.body.as_deref()), (stored(false), Some("hola")));
+            for bytes in [BASE64.encode(&[0x80, 0xFE]), "no base64!".into(), "aG9sYQ".into()] {
+                let none = read(bytes);
+                assert_eq!((none.verdict, none.body), (stored(true), None));
+            }
+        }
+    }
+}

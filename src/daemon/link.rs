@@ -1,0 +1,110 @@
+//! Keeps one mesh connected: carries out what [`fsm::link`](claudemesh_fsm::link) decides, with a
+//! real socket (§15, §15.5, §15.6, `specs/wire.md`).
+//!
+//! ```text
+//! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ Courier (out), Inbound (in), roster
+//!   ▲       │          │          │
+//!   └─ wait ◀──────────┴──────────┴──▶ refused
+//! ```
+//!
+//! A link is one task: it reads, writes and watches the time in one place, and spawns nothing. It
+//! knows no outbox and no inbox: it hands out a [`Courier`](crate::port::Courier) while it is
+//! open and passes pushes on. It keeps no message: what it could not hand over stays the sender's,
+//! or the broker's.
+
+mod acks;
+mod asks;
+mod connection;
+mod driver;
+mod fair;
+mod roster;
+mod signals;
+mod slept;
+mod socket;
+mod tls;
+mod topics;
+mod view;
+
+pub use signals::{Orders, Remote};
+pub use socket::{CLOSE_MAX, CONNECT_MAX, MESSAGE_BYTES_MAX};
+pub use tls::{TlsError, TlsRoots};
+
+use crate::port::{Inbound, LinkObserver, LinkView};
+use claudemesh_base::message::SecretKey;
+use claudemesh_base::runtime::{BoxFuture, Runtime};
+use claudemesh_fsm::link::{LinkState, Timers};
+use claudemesh_fsm::negotiate::Policy;
+use driver::Driver;
+use signals::Signals;
+use smol::channel::Sender;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a broker may take to answer a send.
+pub const ACK_MAX: Duration = Duration::from_secs(15);
+/// How many sends may wait for their answers at once (§4.6).
+pub const INFLIGHT_MAX: usize = 256;
+/// How many acknowledgements of pushes may wait to be written.
+pub const CLIENT_ACKS_MAX: usize = 256;
+/// The feature that lists members who are not connected; asked for, never required.
+pub const OFFLINE_ROSTER: &str = "offline_roster";
+/// The most characters of a broker's words that are kept; the rest says nothing new.
+pub const WORDS_CHARS_MAX: usize = 512;
+
+/// One mesh's link.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Where the broker listens: `ws://` or `wss://`, `/ws` included, used as it is.
+    pub broker_url: String,
+    /// The mesh's id on the wire; also names the mesh in the log.
+    pub mesh_id: String,
+    /// The member row's id.
+    pub member_id: String,
+    /// The member key.
+    pub secret: SecretKey,
+    /// Stable per install and mesh: a second connection with it replaces the first.
+    pub session_id: String,
+    /// Overrides the member's name.
+    pub display_name: Option<String>,
+    /// Shown in the roster.
+    pub hostname: Option<String>,
+    /// Shown in the roster; required by today's network.
+    pub cwd: String,
+    /// This process; required by today's network.
+    pub pid: u32,
+    /// The timers of §15.5.
+    pub timers: Timers,
+    /// See [`CONNECT_MAX`].
+    pub connect_max: Duration,
+    /// See [`ACK_MAX`].
+    pub ack_max: Duration,
+    /// See [`INFLIGHT_MAX`]; at least 1.
+    pub inflight_max: usize,
+    /// What is asked of the broker (§15).
+    pub policy: Policy,
+    /// `outbox.max_age_hours`, if it is set (§4.9).
+    pub max_age_override_hours: Option<u64>,
+    /// Who may vouch for a `wss://` broker.
+    pub tls_roots: TlsRoots,
+}
+
+/// Keeps the link alive until `stop` completes; then says goodbye and ends within
+/// [`CLOSE_MAX`]. A refused link stays refused until then, or until the other end of `orders` says
+/// to dial again. After the host slept it dials again by itself (§14). Pushes go to `inbound`; while
+/// it is full nothing is read, and the broker keeps the rest.
+pub async fn run(
+    config: LinkConfig,
+    runtime: Runtime,
+    observer: Arc<dyn LinkObserver>,
+    inbound: Sender<Inbound>,
+    stop: BoxFuture<()>,
+    orders: Orders,
+) {
+    let signals = Signals::new(stop, orders);
+    let mut driver = Driver::new(config, runtime, observer.clone(), inbound, signals);
+    Box::pin(driver.run()).await;
+    observer.down(LinkView::plain(LinkState::Offline));
+}
+
+#[cfg(test)]
+mod tests;

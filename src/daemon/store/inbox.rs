@@ -1,0 +1,391 @@
+//! `inbox.db`: what arrived, once each (§4.10).
+
+mod prune;
+mod view;
+
+pub use prune::{Bounds, Clear, SEEN_OUTLIVES_MS};
+
+use super::quota::Quota;
+use super::schema;
+use claudemesh_base::db::{Columns, Db, Driver, Durability, Error, Integrity, Kind, Param, Tx};
+use claudemesh_fsm::id::Millis;
+use std::path::Path;
+
+/// A message to be stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the column of the same name")]
+pub struct NewMessage {
+    pub id: String,
+    pub client_message_id: Option<String>,
+    pub broker_message_id: String,
+    pub mesh: String,
+    pub topic: Option<String>,
+    pub sender_pubkey: String,
+    pub sender_member_pubkey: Option<String>,
+    pub sender_name: Option<String>,
+    pub recipient_pubkey: Option<String>,
+    pub recipient_kind: Option<String>,
+    /// `None` when no key opened it, or when it is no text.
+    pub body: Option<String>,
+    /// Canonical JSON.
+    pub meta: Option<String>,
+    pub priority: String,
+    pub subtype: Option<String>,
+    /// Sealed end to end, or in clear (§3.7).
+    pub is_direct: bool,
+    pub created_at: Option<String>,
+    pub received_at: Millis,
+    pub reply_to_id: Option<String>,
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its place in the inbox: never reused, the sequence half of an event id.
+    pub seq: i64,
+    /// What was stored.
+    pub content: NewMessage,
+    /// When it was marked as seen.
+    pub seen_at: Option<Millis>,
+}
+
+/// Whether a message was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in the inbox now, at this place.
+    New {
+        /// The place.
+        seq: i64,
+    },
+    /// A copy was stored before; nothing changed.
+    Duplicate,
+}
+
+/// Which messages to show, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only this mesh.
+    pub mesh: Option<String>,
+    /// Only this topic.
+    pub topic: Option<String>,
+    /// Only this sender: session key or member key.
+    pub from: Option<String>,
+    /// Only messages received at or after this instant.
+    pub since: Option<Millis>,
+    /// Only messages not marked as seen.
+    pub unread_only: bool,
+    /// Only messages before this place.
+    pub before_seq: Option<i64>,
+    /// At most this many.
+    pub limit: usize,
+    /// A page ends once its bodies weigh this much.
+    pub bytes_max: usize,
+}
+
+/// A page of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Where the next page begins, if there is more.
+    pub next_before_seq: Option<i64>,
+}
+
+/// A handle on `inbox.db`. Cheap to clone.
+#[derive(Clone)]
+pub struct Inbox {
+    db: Db,
+    epoch: String,
+    quota: Quota,
+}
+
+macro_rules! columns {
+    ($($tail:tt)+) => {
+        concat!(
+            "SELECT seq, id, client_message_id, broker_message_id, mesh, topic, sender_pubkey, \
+             sender_member_pubkey, sender_name, recipient_pubkey, recipient_kind, body, meta, \
+             priority, subtype, encryption, created_at, received_at, seen_at, reply_to_id \
+             FROM inbox ",
+            $($tail)+
+        )
+    };
+}
+
+impl Inbox {
+    /// Opens or creates the database.
+    ///
+    /// # Errors
+    /// See [`Db::open`].
+    pub fn open(path: &Path, driver: Driver) -> Result<Self, Error> {
+        let db = Db::open(path, &schema::INBOX, driver)?;
+        let epoch = |tx: &Tx<'_>| {
+            let epoch = tx.query_row("SELECT value FROM epoch", &[], |row| row.text(0))?;
+            epoch.ok_or_else(|| Error::corrupt("the inbox has no epoch"))
+        };
+        // Whoever sets the file aside and opens another must be alone with it.
+        let epoch = smol::block_on(db.read(epoch)).inspect_err(|_| db.close())?;
+        Ok(Self { db, epoch, quota: Quota::unlimited() })
+    }
+
+    /// The same inbox, which stores nothing while the disk has no room (§1.2).
+    #[must_use]
+    pub fn within(self, quota: Quota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// Whether the file is known to be whole (§4.11).
+    #[must_use]
+    pub fn integrity(&self) -> Integrity {
+        self.db.integrity()
+    }
+
+    /// The database itself, for who looks after it.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Names this database: event ids of another one mean nothing here (§3.5).
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Stores messages in order, each unless a copy is known, and commits to stable storage once.
+    /// Only after this may they be acknowledged. A message no table will ever take fails alone.
+    ///
+    /// # Errors
+    /// When there is no room or the commit fails: none is stored, and none may be acknowledged.
+    pub async fn store(
+        &self,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<(NewMessage, Result<Stored, Error>)>, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let store = |message: NewMessage| match tx.nested(|tx| store_in(tx, &message)) {
+                // Only what this message itself is at fault for is its own failure.
+                Err(error) if error.kind() != Kind::Constraint => Err(error),
+                stored => Ok((message, stored)),
+            };
+            messages.into_iter().map(store).collect()
+        };
+        self.quota.admit_inbound()?;
+        let stored = self.db.write(Durability::Synced, job, |_| ()).await;
+        self.quota.heard(&stored, |stored: &Vec<_>| {
+            stored.iter().any(|(_, stored)| matches!(stored, Ok(Stored::New { .. })))
+        });
+        stored
+    }
+
+    /// A page of messages.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn list(&self, query: Query) -> Result<Page, Error> {
+        self.db.read(move |tx| list_in(tx, &query)).await
+    }
+
+    /// The newest place that was ever given to a message, also one that has left; 0 if none was.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_seq(&self) -> Result<i64, Error> {
+        self.db.read(newest_seq).await
+    }
+
+    /// Messages after a place, oldest first: what a listener missed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<Message>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = columns!("WHERE seq > ? ORDER BY seq LIMIT ?");
+        self.db.read(move |tx| tx.query(sql, &[seq.into(), limit.into()], read)).await
+    }
+
+    /// Marks messages as seen; says how many were unread.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn mark_seen(&self, seqs: Vec<i64>, now: Millis) -> Result<usize, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE inbox SET seen_at = ? WHERE seq = ? AND seen_at IS NULL";
+            let mut marked = 0;
+            for seq in seqs {
+                marked += tx.execute(sql, &[now.0.into(), seq.into()])?;
+            }
+            Ok(marked)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
+    /// As [`mark_seen`](Self::mark_seen), by the messages' ids; unknown ones are passed over.
+    ///
+    /// # Errors
+    /// When the commit fails.
+    pub async fn mark_ids_seen(&self, ids: Vec<String>, now: Millis) -> Result<usize, Error> {
+        let job = move |tx: &Tx<'_>| {
+            let sql = "UPDATE inbox SET seen_at = ? WHERE id = ? AND seen_at IS NULL";
+            let mut marked = 0;
+            for id in ids {
+                marked += tx.execute(sql, &[now.0.into(), id.as_str().into()])?;
+            }
+            Ok(marked)
+        };
+        self.db.write(Durability::Relaxed, job, |_: &Result<usize, Error>| ()).await
+    }
+
+    /// Finishes what was queued and closes the file. Blocks.
+    pub fn close(&self) {
+        self.db.close();
+    }
+}
+
+fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
+    let sender = message.sender_member_pubkey.as_deref().unwrap_or(&message.sender_pubkey);
+    // Either unique key may say that a copy is known; both are left untouched then. The place is
+    // the one that the message gets below.
+    let is_new = tx.execute(
+        "INSERT INTO seen (mesh, broker_message_id, sender, client_message_id, first_seen_at, \
+         inbox_seq) VALUES (?, ?, ?, ?, ?, \
+         1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0)) \
+         ON CONFLICT DO NOTHING",
+        &[
+            message.mesh.as_str().into(),
+            message.broker_message_id.as_str().into(),
+            sender.into(),
+            message.client_message_id.as_deref().into(),
+            message.received_at.0.into(),
+        ],
+    )? > 0;
+    if !is_new {
+        return Ok(Stored::Duplicate);
+    }
+    let seq = tx.query_row(
+        "INSERT INTO inbox (id, client_message_id, broker_message_id, mesh, topic, sender_pubkey, \
+         sender_member_pubkey, sender_name, recipient_pubkey, recipient_kind, body, meta, \
+         priority, subtype, encryption, created_at, received_at, reply_to_id, undecryptable) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+        &[
+            message.id.as_str().into(),
+            message.client_message_id.as_deref().into(),
+            message.broker_message_id.as_str().into(),
+            message.mesh.as_str().into(),
+            message.topic.as_deref().into(),
+            message.sender_pubkey.as_str().into(),
+            message.sender_member_pubkey.as_deref().into(),
+            message.sender_name.as_deref().into(),
+            message.recipient_pubkey.as_deref().into(),
+            message.recipient_kind.as_deref().into(),
+            message.body.as_ref().map(|body| Param::Blob(body.as_bytes())).into(),
+            message.meta.as_deref().into(),
+            message.priority.as_str().into(),
+            message.subtype.as_deref().into(),
+            (if message.is_direct { "direct" } else { "none" }).into(),
+            message.created_at.as_deref().into(),
+            message.received_at.0.into(),
+            message.reply_to_id.as_deref().into(),
+            message.body.is_none().into(),
+        ],
+        |row| row.int(0),
+    )?;
+    let seq = seq.ok_or_else(|| Error::corrupt("an insert returned no row"))?;
+    Ok(Stored::New { seq })
+}
+
+/// Not the place of the newest message that is there: the inbox may have been cleared.
+fn newest_seq(tx: &Tx<'_>) -> Result<i64, Error> {
+    let sql = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'inbox'";
+    Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or(0))
+}
+
+/// SQL: a page of messages; `$narrower` is one more condition, written out so that an index of just
+/// those serves it.
+macro_rules! page {
+    ($narrower:literal) => {
+        columns!(
+            "WHERE seq < ?1 AND (?2 IS NULL OR mesh = ?2) AND (?3 IS NULL OR topic = ?3) \
+             AND (?4 IS NULL OR sender_pubkey = ?4 OR sender_member_pubkey = ?4) \
+             AND received_at >= ?5 ",
+            $narrower,
+            " ORDER BY seq DESC LIMIT ?6"
+        )
+    };
+}
+const PAGE: &str = page!("");
+const UNREAD_PAGE: &str = page!("AND seen_at IS NULL");
+
+fn list_in(tx: &Tx<'_>, query: &Query) -> Result<Page, Error> {
+    let sql = if query.unread_only { UNREAD_PAGE } else { PAGE };
+    // One more than asked for tells whether there is a next page.
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
+    let params = [
+        query.before_seq.unwrap_or(i64::MAX).into(),
+        query.mesh.as_deref().into(),
+        query.topic.as_deref().into(),
+        query.from.as_deref().into(),
+        query.since.map_or(i64::MIN, |since| since.0).into(),
+        limit.into(),
+    ];
+    let mut messages = tx.query(sql, &params, read)?;
+    let fits = fitting(&messages, query);
+    let more = messages.len() > fits;
+    messages.truncate(fits);
+    let next_before_seq = if more { messages.last().map(|message| message.seq) } else { None };
+    Ok(Page { messages, next_before_seq })
+}
+
+/// How many messages a page holds: the limit, or fewer once their bodies weigh `bytes_max`. One is
+/// always shown, or paging would stop at a large one.
+fn fitting(messages: &[Message], query: &Query) -> usize {
+    let mut bytes = 0;
+    let heavy = messages.iter().position(|message| {
+        bytes += message.content.body.as_ref().map_or(0, String::len);
+        bytes > query.bytes_max
+    });
+    heavy.unwrap_or(messages.len()).max(1).min(query.limit).min(messages.len())
+}
+
+fn read(row: &Columns<'_, '_>) -> Result<Message, Error> {
+    let body = row.blob_or_null(11)?.map(String::from_utf8).transpose();
+    let content = NewMessage {
+        id: row.text(1)?,
+        client_message_id: row.text_or_null(2)?,
+        broker_message_id: row.text(3)?,
+        mesh: row.text(4)?,
+        topic: row.text_or_null(5)?,
+        sender_pubkey: row.text(6)?,
+        sender_member_pubkey: row.text_or_null(7)?,
+        sender_name: row.text_or_null(8)?,
+        recipient_pubkey: row.text_or_null(9)?,
+        recipient_kind: row.text_or_null(10)?,
+        body: body.map_err(|_| Error::corrupt("an inbox body is not UTF-8"))?,
+        meta: row.text_or_null(12)?,
+        priority: row.text(13)?,
+        subtype: row.text_or_null(14)?,
+        is_direct: row.text(15)? == "direct",
+        created_at: row.text_or_null(16)?,
+        received_at: Millis(row.int(17)?),
+        reply_to_id: row.text_or_null(19)?,
+    };
+    Ok(Message { seq: row.int(0)?, content, seen_at: row.int_or_null(18)?.map(Millis) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unread_messages_are_found_by_their_index() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let inbox = Inbox::open(&dir.path().join("inbox.db"), Driver::Threaded).expect("opens");
+        let explain = |tx: &Tx<'_>| {
+            let sql = concat!("EXPLAIN QUERY PLAN ", page!("AND seen_at IS NULL"));
+            let params =
+                [i64::MAX.into(), Param::Null, Param::Null, Param::Null, 0.into(), 9.into()];
+            tx.query(sql, &params, |row| row.text(3))
+        };
+        let plan: Vec<String> = smol::block_on(inbox.db.read(explain)).expect("explains");
+        assert!(plan[0].contains("inbox_unread"), "{plan:?}");
+        assert_eq!(plan.len(), 1, "nothing is sorted: {plan:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Accepting inside its transaction: the insert and the look-up of §4.5.1.
+
+use super::NewRow;
+use claudemesh_base::db::{Error, Param, Tx};
+use claudemesh_base::message::legacy;
+use claudemesh_fsm::accept::{Decision, decide, mismatch};
+use claudemesh_fsm::envelope::Envelope;
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
+use claudemesh_fsm::outbox::{Standing, StandingRecord, standing};
+
+/// What a request is told, with what every 409 also says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The row's id: the existing one's, or the new one's.
+    pub row_id: RowId,
+    /// §4.5.1.
+    pub decision: Decision,
+    /// The mesh of the row: the existing one's, or the new one's. Empty where an earlier daemon did
+    /// not record it.
+    pub mesh: String,
+    /// Whether nothing says where the existing row goes, so that it cannot be requeued.
+    pub is_unaddressed: bool,
+    /// The existing row's fingerprint, or the new one's.
+    pub fingerprint: Fingerprint,
+}
+
+/// A request as an existing row is compared with it.
+pub(super) struct Asked<'a> {
+    pub(super) envelope: &'a Envelope,
+    /// See [`NewRow::key_as_written`].
+    pub(super) key_as_written: Option<&'a str>,
+    /// The mesh, if the caller named one.
+    pub(super) explicit_mesh: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The request's fingerprint as a row that has `stored` is to be compared with: the form of
+    /// the daemon before us if that is the row's, or else ours (§4.4).
+    fn fingerprint_beside(&self, stored: Fingerprint) -> Fingerprint {
+        let ours = self.envelope.fingerprint;
+        let theirs = || legacy::fingerprint(self.envelope, self.key_as_written);
+        if stored != ours && theirs() == Some(stored) { stored } else { ours }
+    }
+}
+
+/// An existing row as §4.5.1 sees it.
+pub(super) struct Existing {
+    row_id: RowId,
+    fingerprint: Fingerprint,
+    standing: Standing,
+    mesh: String,
+    is_unaddressed: bool,
+}
+
+impl Existing {
+    pub(super) fn judge(self, asked: &Asked<'_>) -> Accepted {
+        let Self { row_id, fingerprint: stored, standing, mesh, is_unaddressed } = self;
+        // A mesh that nobody recorded differs from none.
+        let is_of_another =
+            asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
+        let decision = if is_of_another {
+            Decision::Conflict(mismatch(standing))
+        } else {
+            decide(Some((stored, standing)), asked.fingerprint_beside(stored))
+        };
+        Accepted { row_id, decision, mesh, is_unaddressed, fingerprint: stored }
+    }
+}
+
+pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
+    let sql = "SELECT request_fingerprint, status, last_error, broker_message_id, history_id, \
+               superseded_by, mesh, id, mesh = '' OR destination_ref = '' \
+               FROM outbox WHERE client_message_id = ?";
+    tx.query_row(sql, &[id.as_str().into()], |row| {
+        let record = StandingRecord {
+            request_fingerprint: row.blob(0)?,
+            status: row.text(1)?,
+            last_error: row.text_or_null(2)?,
+            broker_message_id: row.text_or_null(3)?,
+            history_id: row.text_or_null(4)?,
+            superseded_by: row.text_or_null(5)?,
+        };
+        let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
+        let (mesh, row_id) = (row.text(6)?, RowId::trusted(row.text(7)?));
+        let is_unaddressed = row.int(8)? != 0;
+        Ok(Existing { row_id, fingerprint, standing, mesh, is_unaddressed })
+    })
+}
+
+/// The insert and the look-up are one: the unique index finds an existing row, and only then is it
+/// read.
+pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
+    let NewRow { envelope, .. } = new;
+    if insert(tx, new)? {
+        return Ok(Accepted {
+            row_id: new.id.clone(),
+            decision: decide(None, envelope.fingerprint),
+            mesh: envelope.mesh.clone(),
+            is_unaddressed: false,
+            fingerprint: envelope.fingerprint,
+        });
+    }
+    known_in(tx, new)?.ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
+}
+
+/// What a retry is told, if its id has a row.
+pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<Accepted>, Error> {
+    let asked = Asked {
+        envelope: &new.envelope,
+        key_as_written: new.key_as_written.as_deref(),
+        explicit_mesh: new.mesh_is_explicit.then_some(new.envelope.mesh.as_str()),
+    };
+    Ok(look_up(tx, &new.client_message_id)?.map(|existing| existing.judge(&asked)))
+}
+
+/// Inserts a pending row, or says that its `client_message_id` has one.
+pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
+    let NewRow { id, client_message_id, envelope, enqueued_at, .. } = new;
+    let reference = envelope.destination.reference();
+    let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
+               destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
+               reply_to_id, mentions, enqueued_at, next_attempt_at, status) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 'pending') \
+               ON CONFLICT (client_message_id) DO NOTHING";
+    let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
+    let params = [
+        id.as_str().into(),
+        client_message_id.as_str().into(),
+        Param::Blob(envelope.fingerprint.as_bytes()),
+        Param::Blob(&envelope.payload),
+        envelope.mesh.as_str().into(),
+        envelope.destination.kind().as_str().into(),
+        reference.as_str().into(),
+        envelope.recipient.as_ref().map(|recipient| recipient.routing_key.as_str()).into(),
+        envelope.recipient.as_ref().map(|recipient| recipient.member_key.as_str()).into(),
+        envelope.priority.as_str().into(),
+        envelope.meta.as_deref().into(),
+        envelope.reply_to_id.as_deref().into(),
+        mentions.as_deref().into(),
+        enqueued_at.0.into(),
+    ];
+    Ok(tx.execute(sql, &params)? > 0)
+}

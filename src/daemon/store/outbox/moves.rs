@@ -1,0 +1,237 @@
+//! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
+
+use super::depth::ROW_OVERHEAD_BYTES;
+use super::{Moved, query, receipt};
+use claudemesh_base::db::{Columns, Error, Param, Tx};
+use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
+use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Status, Unsettled, Verdict};
+use std::convert::Infallible;
+
+/// What a claim found.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Rows to send, in claim order.
+    pub rows: Vec<Row<Inflight>>,
+    /// Rows too old to send.
+    pub expired: Vec<Row<Pending>>,
+    /// Whether more rows may be due already.
+    pub more: bool,
+    /// When the next row is due, if none is now.
+    pub next_due_at: Option<Millis>,
+}
+
+/// A claim whose commit is not decided yet.
+pub(super) struct UnsettledClaim {
+    claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
+    buried: Vec<Moved>,
+    expired: Vec<Row<Pending>>,
+    more: bool,
+    next_due_at: Option<Millis>,
+}
+
+impl UnsettledClaim {
+    /// Once its commit stands: each row is given up once.
+    pub(super) fn log_buried(&self) {
+        for Moved { mesh, client_message_id: id, last_error, .. } in &self.buried {
+            tracing::error!(mesh, %id, ?last_error, "a waiting row makes no sense any more");
+        }
+    }
+
+    /// What listeners are told.
+    pub(super) fn moves(&self) -> impl Iterator<Item = &Moved> {
+        let claimed = self.claims.iter().filter_map(|(_, applied)| applied.moved.as_ref());
+        claimed.chain(&self.buried)
+    }
+
+    pub(super) fn settle(self) -> Claimed {
+        let settled = self.claims.into_iter().map(|(row, applied)| {
+            // Each of them moved: a claim that finds otherwise fails as a whole.
+            row.settle(Ok::<_, Infallible>(applied.verdict)).ok().flatten()
+        });
+        Claimed {
+            rows: settled.flatten().collect(),
+            expired: self.expired,
+            more: self.more,
+            next_due_at: self.next_due_at,
+        }
+    }
+}
+
+pub(super) fn claim_due_in(
+    tx: &Tx<'_>,
+    mesh: &str,
+    now: Millis,
+    expired_before: Millis,
+    limit: usize,
+) -> Result<UnsettledClaim, Error> {
+    let due = query::due(tx, mesh, now, limit)?;
+    let more = due.len() == limit;
+    // One of them must not keep the others of its mesh from being sent.
+    let damage = || query::damaged_due_index(tx);
+    let buried = due.senseless.iter().map(|(id, why)| bury(tx, id, why)?.ok_or_else(damage));
+    let buried = buried.collect::<Result<_, Error>>()?;
+    let (expired, fresh): (Vec<_>, Vec<_>) =
+        due.rows.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
+    let claim = |row: Row<Pending>| {
+        let (guard, unsettled) = row.claim().split();
+        let applied = apply(tx, guard)?;
+        if applied.moved.is_none() {
+            return Err(damage());
+        }
+        Ok((unsettled, applied))
+    };
+    let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
+    for row in &expired {
+        if !query::waits(tx, &row.identity().id)? {
+            return Err(damage());
+        }
+    }
+    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
+    Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
+}
+
+/// A guarded move inside its transaction: what the mover needs, and what listeners are told.
+pub(super) struct Applied {
+    pub(super) verdict: Verdict,
+    pub(super) moved: Option<Moved>,
+}
+
+/// Spends a guard on its one `UPDATE` (§4.5.2).
+pub(super) fn apply(tx: &Tx<'_>, guard: Guard) -> Result<Applied, Error> {
+    let moved = update(tx, &guard)?;
+    if moved.is_some() {
+        follow(tx, &guard)?;
+    }
+    Ok(Applied { verdict: guard.applied(usize::from(moved.is_some())), moved })
+}
+
+/// What goes with a move that happened, beside its row.
+fn follow(tx: &Tx<'_>, guard: &Guard) -> Result<(), Error> {
+    match guard.change() {
+        Change::Done { recipients: Some(recipients), delivered_at, .. } => {
+            receipt::begin(tx, guard.id(), *recipients, *delivered_at)
+        }
+        // The walks that make finished rows small may have passed it already.
+        Change::Aborted { .. } => {
+            let sql = "INSERT OR IGNORE INTO left_behind (seq) SELECT seq FROM outbox WHERE id = ?";
+            tx.execute(sql, &[guard.id().as_str().into()]).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The `UPDATE` of a move: what to set, and the guard; it gives what listeners are told.
+macro_rules! guarded {
+    ($($set:expr),+) => {
+        concat!(
+            "UPDATE outbox SET ",
+            $($set,)+
+            " WHERE id = ? AND status = ? AND attempts = ? \
+             RETURNING mesh, client_message_id, broker_message_id, last_error, \
+             ",
+            weight_of_row!()
+        )
+    };
+}
+
+/// A waiting row that cannot be restored is dead: no typestate has it, so this is no guarded step.
+/// One that lost whom it is sealed to is unaddressed, so that no requeue can send it in the clear.
+fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
+    let sql = concat!(
+        "UPDATE outbox SET status = 'dead', last_error = ?, destination_ref = CASE \
+         WHEN destination_kind = 'dm' AND recipient IS NULL THEN '' ELSE destination_ref END, \
+         may_have_been_sent = ",
+        may_have_been_sent!(),
+        " WHERE id = ? AND status = 'pending' \
+         RETURNING mesh, client_message_id, broker_message_id, last_error, ",
+        weight_of_row!()
+    );
+    let last_error = format!("this row makes no sense any more and was not sent: {why}");
+    tx.query_row(sql, &[last_error.as_str().into(), id.into()], |row| {
+        read_moved(row, Status::Pending, Status::Dead)
+    })
+}
+
+fn read_moved(row: &Columns<'_, '_>, from: Status, status: Status) -> Result<Moved, Error> {
+    Ok(Moved {
+        from: Some(from),
+        mesh: row.text(0)?,
+        client_message_id: ClientMessageId::trusted(row.text(1)?),
+        status,
+        broker_message_id: row.text_or_null(2)?,
+        last_error: row.text_or_null(3)?,
+        bytes: weight(row.int(4)?),
+    })
+}
+
+/// What a row weighs, from what its own columns do (`weight_of_row`), in bytes.
+pub(super) fn weight(columns_bytes: i64) -> u64 {
+    ROW_OVERHEAD_BYTES + u64::try_from(columns_bytes).unwrap_or(0)
+}
+
+/// What listeners are told of the move, if it happened.
+fn update(tx: &Tx<'_>, guard: &Guard) -> Result<Option<Moved>, Error> {
+    let attempts_after = i64::from(guard.attempts_after());
+    let [id, leaves, attempts] = [
+        guard.id().as_str().into(),
+        guard.leaves().as_str().into(),
+        i64::from(guard.attempts()).into(),
+    ];
+    let run = |sql: &'static str, params: &[Param<'_>]| {
+        tx.query_row(sql, params, |row| read_moved(row, guard.leaves(), guard.change().enters()))
+    };
+    match guard.change() {
+        Change::Claimed => run(
+            guarded!("status = 'inflight', attempts = ?"),
+            &[attempts_after.into(), id, leaves, attempts],
+        ),
+        Change::Done { broker_message_id, history_id, delivered_at, recipients: _ } => run(
+            guarded!(
+                "status = 'done', broker_message_id = ?, history_id = ?, delivered_at = ?, \
+                 may_have_been_sent = 0"
+            ),
+            &[
+                broker_message_id.as_str().into(),
+                history_id.as_deref().into(),
+                delivered_at.0.into(),
+                id,
+                leaves,
+                attempts,
+            ],
+        ),
+        Change::Returned { next_attempt_at, last_error, may_have_been_sent, counts: _ } => run(
+            guarded!(
+                "status = 'pending', next_attempt_at = ?, last_error = coalesce(?, last_error), \
+                 may_have_been_sent = ?, attempts = ?"
+            ),
+            &[
+                next_attempt_at.0.into(),
+                last_error.as_deref().into(),
+                (*may_have_been_sent).into(),
+                attempts_after.into(),
+                id,
+                leaves,
+                attempts,
+            ],
+        ),
+        Change::Dead { last_error, may_have_been_sent } => run(
+            guarded!("status = 'dead', last_error = ?, may_have_been_sent = ?"),
+            &[last_error.as_str().into(), (*may_have_been_sent).into(), id, leaves, attempts],
+        ),
+        Change::Aborted { aborted_at, aborted_by, superseded_by } => run(
+            guarded!(
+                "status = 'aborted', aborted_at = ?, aborted_by = ?, superseded_by = ?, \
+                 may_have_been_sent = ",
+                may_have_been_sent!()
+            ),
+            &[
+                aborted_at.0.into(),
+                aborted_by.as_str().into(),
+                superseded_by.as_ref().map(RowId::as_str).into(),
+                id,
+                leaves,
+                attempts,
+            ],
+        ),
+    }
+}

@@ -1,0 +1,316 @@
+//! Reading `outbox.db`: due rows for the drain, views and pages for the API.
+
+use super::receipt::{self, Receipt};
+use claudemesh_base::db::{Columns, Error, Param, Tx};
+use claudemesh_fsm::envelope::{Destination, Priority};
+use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
+use claudemesh_fsm::outbox::{AnyRow, Pending, Row, RowRecord, Status};
+use std::collections::BTreeMap;
+
+const CLAIM_ORDER: [Priority; 3] = [Priority::Now, Priority::Next, Priority::Low];
+
+macro_rules! all_columns {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, client_message_id, request_fingerprint, payload, mesh, destination_kind, \
+             destination_ref, recipient, recipient_member, priority, meta, reply_to_id, \
+             mentions, enqueued_at, attempts, next_attempt_at, status, last_error, ",
+            may_have_been_sent!(),
+            ", delivered_at, broker_message_id, history_id, aborted_at, aborted_by, superseded_by \
+             FROM outbox ",
+            $tail
+        )
+    };
+}
+
+/// SQL: the due rows of a mesh and a priority, in the order of `outbox_due`: a million may be due
+/// since the same moment, and a claim that sorts them would hold the writer for a second.
+macro_rules! due_of_a_priority {
+    () => {
+        all_columns!(
+            "WHERE mesh = ? AND status = 'pending' AND priority = ? AND next_attempt_at <= ? \
+             ORDER BY next_attempt_at, enqueued_at, seq LIMIT ?"
+        )
+    };
+}
+
+fn record(row: &Columns<'_, '_>) -> Result<RowRecord, Error> {
+    Ok(RowRecord {
+        id: row.text(0)?,
+        client_message_id: row.text(1)?,
+        request_fingerprint: row.blob(2)?,
+        payload: row.blob(3)?,
+        mesh: row.text(4)?,
+        destination_kind: row.text(5)?,
+        destination_ref: row.text(6)?,
+        recipient: row.text_or_null(7)?,
+        recipient_member: row.text_or_null(8)?,
+        priority: row.text(9)?,
+        meta: row.text_or_null(10)?,
+        reply_to_id: row.text_or_null(11)?,
+        mentions: row.text_or_null(12)?,
+        enqueued_at: row.int(13)?,
+        attempts: row.int(14)?,
+        next_attempt_at: row.int(15)?,
+        status: row.text(16)?,
+        last_error: row.text_or_null(17)?,
+        may_have_been_sent: row.int(18)? != 0,
+        delivered_at: row.int_or_null(19)?,
+        broker_message_id: row.text_or_null(20)?,
+        history_id: row.text_or_null(21)?,
+        aborted_at: row.int_or_null(22)?,
+        aborted_by: row.text_or_null(23)?,
+        superseded_by: row.text_or_null(24)?,
+    })
+}
+
+fn restore(row: &Columns<'_, '_>) -> Result<AnyRow, Error> {
+    AnyRow::restore(record(row)?).map_err(Error::corrupt)
+}
+
+/// The row of a `client_message_id`, in whichever state it is.
+pub(super) fn row(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<AnyRow>, Error> {
+    tx.query_row(all_columns!("WHERE client_message_id = ?"), &[id.as_str().into()], restore)
+}
+
+/// The row of a row id.
+pub(super) fn row_by_row_id(tx: &Tx<'_>, id: &RowId) -> Result<Option<AnyRow>, Error> {
+    tx.query_row(all_columns!("WHERE id = ?"), &[id.as_str().into()], restore)
+}
+
+/// Rows that are due.
+#[derive(Default)]
+pub(super) struct Due {
+    /// In claim order: `now`, `next`, `low`, then the time they became due, then insertion.
+    pub(super) rows: Vec<Row<Pending>>,
+    /// Rows that make no sense any more, though SQLite finds the file whole: their `id`s, and why.
+    pub(super) senseless: Vec<(String, String)>,
+}
+
+impl Due {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() + self.senseless.len()
+    }
+}
+
+/// Rows that are due, up to `limit`. Whether each still waits, as `outbox_due` has it, only its own
+/// row can say: SQLite takes a column that a partial index fixes from the index.
+pub(super) fn due(tx: &Tx<'_>, mesh: &str, now: Millis, limit: usize) -> Result<Due, Error> {
+    let mut due = Due::default();
+    for priority in CLAIM_ORDER {
+        let room = i64::try_from(limit - due.len()).unwrap_or(i64::MAX);
+        if room == 0 {
+            break;
+        }
+        let params = [mesh.into(), priority.as_str().into(), now.0.into(), room.into()];
+        tx.query(due_of_a_priority!(), &params, |row| {
+            let stored = record(row)?;
+            let id = stored.id.clone();
+            match AnyRow::restore(stored) {
+                Ok(AnyRow::Pending(row)) => due.rows.push(row),
+                Ok(_) => return Err(damaged_due_index(tx)),
+                Err(why) => due.senseless.push((id, why.to_string())),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(due)
+}
+
+/// The index has a row as one that waits, and the row has not. Nobody else writes in the transaction
+/// that found it; passed over, it would be found at once again.
+pub(super) fn damaged_due_index(tx: &Tx<'_>) -> Error {
+    tx.damage("the index outbox_due lists a row that does not wait")
+}
+
+/// Whether a row waits, as the row has it.
+pub(super) fn waits(tx: &Tx<'_>, id: &RowId) -> Result<bool, Error> {
+    let sql = "SELECT status = 'pending' FROM outbox WHERE id = ?";
+    let waits = tx.query_row(sql, &[id.as_str().into()], |row| row.int(0))?;
+    Ok(waits == Some(1))
+}
+
+pub(super) fn next_due_at(tx: &Tx<'_>, mesh: &str) -> Result<Option<Millis>, Error> {
+    let sql = "SELECT min(next_attempt_at) FROM outbox \
+               WHERE mesh = ? AND status = 'pending' AND priority = ?";
+    let mut earliest: Option<i64> = None;
+    for priority in CLAIM_ORDER {
+        let params = [mesh.into(), priority.as_str().into()];
+        let found = tx.query_row(sql, &params, |row| row.int_or_null(0))?.flatten();
+        earliest = earliest.into_iter().chain(found).min();
+    }
+    Ok(earliest.map(Millis))
+}
+
+pub(super) fn oldest_waiting(tx: &Tx<'_>) -> Result<BTreeMap<String, Millis>, Error> {
+    let pending =
+        "SELECT mesh, min(enqueued_at) FROM outbox WHERE status = 'pending' GROUP BY mesh";
+    let inflight =
+        "SELECT mesh, min(enqueued_at) FROM outbox WHERE status = 'inflight' GROUP BY mesh";
+    let mut oldest = BTreeMap::new();
+    for sql in [pending, inflight] {
+        for (mesh, at) in tx.query(sql, &[], |row| Ok((row.text(0)?, Millis(row.int(1)?))))? {
+            oldest
+                .entry(mesh)
+                .and_modify(|known: &mut Millis| *known = at.min(*known))
+                .or_insert(at);
+        }
+    }
+    Ok(oldest)
+}
+
+/// A row as the API shows it: everything but the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is the column of the same name")]
+pub struct RowView {
+    pub id: String,
+    pub client_message_id: String,
+    pub mesh: String,
+    /// As the caller wrote it.
+    pub to: String,
+    /// Whether one member receives it, sealed end to end.
+    pub is_direct: bool,
+    pub status: Status,
+    pub attempts: i64,
+    pub enqueued_at: Millis,
+    pub next_attempt_at: Millis,
+    pub delivered_at: Option<Millis>,
+    pub broker_message_id: Option<String>,
+    pub history_id: Option<String>,
+    pub last_error: Option<String>,
+    pub aborted_at: Option<Millis>,
+    pub aborted_by: Option<String>,
+    pub superseded_by: Option<String>,
+    pub may_have_been_sent: bool,
+    pub payload_bytes: i64,
+    /// Where the row stands in the order of insertion: the cursor of a page.
+    pub seq: i64,
+    /// What the broker told since it is done (§4.13).
+    pub receipt: Option<Receipt>,
+}
+
+macro_rules! view_columns {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, client_message_id, mesh, destination_kind, destination_ref, status, \
+             attempts, enqueued_at, next_attempt_at, delivered_at, broker_message_id, history_id, \
+             last_error, aborted_at, aborted_by, superseded_by, ",
+            may_have_been_sent!(),
+            ", length(payload), outbox.seq, recipients, stored, expired, updated_at \
+             FROM outbox LEFT JOIN receipt ON receipt.seq = outbox.seq ",
+            $tail
+        )
+    };
+}
+
+fn read_view(row: &Columns<'_, '_>) -> Result<RowView, Error> {
+    let (kind, reference, status) = (row.text(3)?, row.text(4)?, row.text(5)?);
+    let destination = Destination::restore(&kind, &reference)
+        .ok_or_else(|| Error::corrupt(format_args!("destination `{kind}` `{reference}`")))?;
+    Ok(RowView {
+        id: row.text(0)?,
+        client_message_id: row.text(1)?,
+        mesh: row.text(2)?,
+        to: destination.to_text(),
+        is_direct: destination.is_direct(),
+        status: Status::parse(&status)
+            .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?,
+        attempts: row.int(6)?,
+        enqueued_at: Millis(row.int(7)?),
+        next_attempt_at: Millis(row.int(8)?),
+        delivered_at: row.int_or_null(9)?.map(Millis),
+        broker_message_id: row.text_or_null(10)?,
+        history_id: row.text_or_null(11)?,
+        last_error: row.text_or_null(12)?,
+        aborted_at: row.int_or_null(13)?.map(Millis),
+        aborted_by: row.text_or_null(14)?,
+        superseded_by: row.text_or_null(15)?,
+        // An unanswered attempt counts while it is under way, too.
+        may_have_been_sent: row.int(16)? != 0,
+        payload_bytes: row.int(17)?,
+        seq: row.int(18)?,
+        receipt: receipt::read(row, 19)?,
+    })
+}
+
+pub(super) fn view(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<RowView>, Error> {
+    tx.query_row(view_columns!("WHERE client_message_id = ?"), &[id.as_str().into()], read_view)
+}
+
+pub(super) fn view_by_row_id(tx: &Tx<'_>, id: &RowId) -> Result<Option<RowView>, Error> {
+    tx.query_row(view_columns!("WHERE id = ?"), &[id.as_str().into()], read_view)
+}
+
+/// Which rows of the outbox to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Only rows in this state.
+    pub status: Option<Status>,
+    /// Only rows of this mesh.
+    pub mesh: Option<String>,
+    /// Only rows older than this place.
+    pub before_seq: Option<i64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A page of rows, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage {
+    /// The rows.
+    pub rows: Vec<RowView>,
+    /// Where the next page begins, if there is more.
+    pub next_before_seq: Option<i64>,
+}
+
+pub(super) fn list(tx: &Tx<'_>, query: &ListQuery) -> Result<ListPage, Error> {
+    let before = query.before_seq.unwrap_or(i64::MAX);
+    // One more than asked for tells whether there is a next page.
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
+    let mesh = query.mesh.as_deref().map(Param::from);
+    let status = query.status.map(|status| Param::Text(status.as_str()));
+    let sql = match (&status, &mesh) {
+        (None, None) => view_columns!("WHERE outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?"),
+        (Some(_), None) => {
+            view_columns!("WHERE status = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?")
+        }
+        (None, Some(_)) => {
+            view_columns!("WHERE mesh = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?")
+        }
+        (Some(_), Some(_)) => {
+            view_columns!(
+                "WHERE status = ? AND mesh = ? AND outbox.seq < ? ORDER BY outbox.seq DESC LIMIT ?"
+            )
+        }
+    };
+    let bounds = [before.into(), limit.into()];
+    let params: Vec<Param<'_>> = status.into_iter().chain(mesh).chain(bounds).collect();
+    let mut rows = tx.query(sql, &params, read_view)?;
+    let more = rows.len() > query.limit;
+    rows.truncate(query.limit);
+    let next_before_seq = if more { rows.last().map(|row| row.seq) } else { None };
+    Ok(ListPage { rows, next_before_seq })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Outbox;
+    use super::*;
+    use claudemesh_base::db::Driver;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_claim_sorts_nothing() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("outbox.db");
+        let outbox = Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens");
+        let explain = |tx: &Tx<'_>| {
+            let sql = concat!("EXPLAIN QUERY PLAN ", due_of_a_priority!());
+            let params = ["demo".into(), "next".into(), 1.into(), 64.into()];
+            tx.query(sql, &params, |row| row.text(3))
+        };
+        let plan: Vec<String> = smol::block_on(outbox.db().read(explain)).expect("explains");
+        assert!(plan[0].contains("USING INDEX outbox_due"), "{plan:?}");
+        assert!(!plan.iter().any(|step| step.contains("B-TREE")), "{plan:?}");
+    }
+}
