@@ -16,27 +16,29 @@ const KEY_SHOWN_MAX: usize = 64;
 /// What a path begins with.
 const ROOT: &str = "meta";
 
-/// What is wrong with `meta`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wrong with `meta`; each text goes on from the path of the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says what it is")]
 pub enum MetaFault {
-    /// Not JSON at all.
+    #[error("is not valid JSON")]
     NotJson,
-    /// JSON, but neither an object nor null.
+    #[error("must be a JSON object or null")]
     NotAnObject,
-    /// A key stands twice in one object; readers disagree about which counts.
+    #[error("stands twice in its object: keep one of them")]
     DuplicateKey,
-    /// A `\uD800`…`\uDFFF` escape without its other half, which is no character.
+    #[error("has half of a surrogate pair: escape both halves or write the character")]
     LoneSurrogate,
-    /// An integer beyond ±2^53, which other readers would round.
+    #[error("is an integer beyond ±{INTEGER_MAX} (2^53), which readers round: send it as a string")]
     UnsafeInteger,
-    /// A number beyond the range of a double.
+    #[error("is beyond the range of a number: send it as a string")]
     NumberOutOfRange,
-    /// Nested deeper than [`DEPTH_MAX`].
+    #[error("is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
 }
 
 /// Why `meta` is refused, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` {fault}")]
 pub struct MetaError {
     /// What is wrong.
     pub fault: MetaFault,
@@ -54,33 +56,6 @@ impl MetaError {
         Self::at_root(MetaFault::NotJson)
     }
 }
-
-impl fmt::Display for MetaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = &self.path;
-        match self.fault {
-            MetaFault::NotJson => write!(f, "`{path}` is not valid JSON"),
-            MetaFault::NotAnObject => write!(f, "`{path}` must be a JSON object or null"),
-            MetaFault::DuplicateKey => {
-                write!(f, "`{path}` stands twice in its object: keep one of them")
-            }
-            MetaFault::LoneSurrogate => write!(
-                f,
-                "`{path}` has half of a surrogate pair: escape both halves or write the character"
-            ),
-            MetaFault::UnsafeInteger => write!(
-                f,
-                "`{path}` is an integer beyond ±{INTEGER_MAX} (2^53), which readers round: send it as a string"
-            ),
-            MetaFault::NumberOutOfRange => {
-                write!(f, "`{path}` is beyond the range of a number: send it as a string")
-            }
-            MetaFault::TooDeep => write!(f, "`{path}` is nested deeper than {DEPTH_MAX} levels"),
-        }
-    }
-}
-
-impl std::error::Error for MetaError {}
 
 /// The canonical form of `meta` from the text a caller sent; `null` is `None`, `{}` is `{}`.
 ///

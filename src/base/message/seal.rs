@@ -190,30 +190,21 @@ pub struct Extension {
 }
 
 /// Why a second box says nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExtensionError {
     /// No box between these keys, or a damaged one.
+    #[error("the second box does not open")]
     Unopened,
     /// Not the JSON of an extension.
+    #[error("the second box is not an extension: {0}")]
     Malformed(MetaError),
     /// A `v` we do not know.
+    #[error("the second box has a version this build predates")]
     UnknownVersion,
     /// This field has the wrong type.
+    #[error("the second box has a malformed `{0}`")]
     BadField(&'static str),
 }
-
-impl fmt::Display for ExtensionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unopened => f.write_str("the second box does not open"),
-            Self::Malformed(error) => write!(f, "the second box is not an extension: {error}"),
-            Self::UnknownVersion => f.write_str("the second box has a version this build predates"),
-            Self::BadField(name) => write!(f, "the second box has a malformed `{name}`"),
-        }
-    }
-}
-
-impl std::error::Error for ExtensionError {}
 
 impl Extension {
     /// Whether there is nothing to send, so that no second box is needed.
