@@ -109,7 +109,7 @@ impl Hash for PublicKey {
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {
-    /// The key pair of a seed. A new key is `SecretKey::from_seed(clock.random())`.
+    /// The key pair of a seed. A new key is `SecretKey::from_seed(runtime.random())`.
     #[must_use]
     pub fn from_seed(seed: [u8; KEY_BYTES]) -> Self {
         let seed = Zeroizing::new(seed);
