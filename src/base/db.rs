@@ -9,30 +9,37 @@
 //! bundled SQLite has a bug that corrupts the WAL otherwise.
 
 mod adopt;
+pub mod check;
 mod condition;
 mod error;
+pub mod files;
+mod job;
+mod migrations;
 pub mod open;
 mod reader;
 mod space;
 mod tx;
+mod values;
 mod writer;
 
 pub use adopt::Adoption;
+pub use check::Check;
 pub use condition::Integrity;
 pub use error::{Error, Kind};
-pub use open::{Check, Migrations};
+pub use migrations::Migrations;
 pub use space::Space;
-pub use tx::{Columns, Param, Tx};
+pub use tx::Tx;
+pub use values::{Columns, Param};
 
-use condition::{Alarm, Condition};
+use condition::{Condition, PanicSignal};
 use futures_channel::oneshot;
+use job::{Job, Undo, WriteRequest};
 use reader::Readers;
 use smol::channel::{Sender, TrySendError};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use writer::{Job, Undo, WriteRequest};
 
 /// How many jobs may wait for the writer (§1.2).
 pub const QUEUE_MAX: usize = 1024;
@@ -83,7 +90,7 @@ struct Shared {
     jobs: Sender<Box<dyn Job>>,
     readers: Readers,
     condition: Condition,
-    alarm: Alarm,
+    panic_signal: PanicSignal,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -100,16 +107,17 @@ impl Db {
         driver: Driver,
     ) -> Result<Self, Error> {
         let condition = Condition::new(path, open::prepare(path, migrations)?);
-        let alarm = Alarm::new();
+        let panic_signal = PanicSignal::new();
         // Before the writer: they open nothing until they are asked, and it opens the file at once.
-        let readers = Readers::start(path, migrations.name, &condition, &alarm)?;
+        let readers = Readers::start(path, migrations.name, &condition, &panic_signal)?;
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();
         let faults = match &driver {
             Driver::Threaded => None,
             Driver::Inline(faults) => Some(faults.clone()),
         };
-        let (watch, writer_condition) = (alarm.watch_writer(queue.clone()), condition.clone());
+        let (watch, writer_condition) =
+            (panic_signal.watch_writer(queue.clone()), condition.clone());
         let thread = std::thread::Builder::new()
             .name(format!("{}-writer", migrations.name))
             .spawn(move || {
@@ -123,7 +131,7 @@ impl Db {
             jobs,
             readers,
             condition,
-            alarm,
+            panic_signal,
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -147,7 +155,7 @@ impl Db {
     pub fn check_whole(&self) {
         let condition = &self.shared.condition;
         condition.checked(Integrity::Checking);
-        match open::check(self.path()) {
+        match check::check(self.path()) {
             Ok(Check::Whole) => condition.checked(Integrity::Whole),
             Ok(Check::Damaged(findings)) => condition.found(&Error::damaged(findings)),
             Err(error) if error.is_damage() => condition.found(&error),
@@ -161,7 +169,7 @@ impl Db {
     /// Completes when a thread of this database panicked. Nothing works any more then, and only a
     /// new process can help.
     pub async fn lost(&self) {
-        self.shared.alarm.rings().await;
+        self.shared.panic_signal.wait().await;
     }
 
     /// Runs `job` in the writer's next transaction, waiting for room in its queue.

@@ -3,8 +3,8 @@
 //!
 //! Refuses a file that anybody else has open: two programs would send the same rows.
 
-use super::open::{Migrations, connect_alone};
-use super::{Error, Kind, Tx};
+use super::files::connect_alone;
+use super::{Error, Kind, Migrations, Tx};
 use sqlite::Connection;
 use std::path::Path;
 

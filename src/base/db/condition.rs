@@ -4,7 +4,8 @@
 //! Damage is remembered for as long as the database is open. Nothing is written to a damaged file,
 //! which could only make it worse, and nothing is read from it, which could not be trusted.
 
-use super::{Error, writer::Job};
+use super::Error;
+use super::job::Job;
 use smol::channel::{Receiver, Sender};
 use std::convert::Infallible;
 use std::path::Path;
@@ -88,40 +89,40 @@ impl Condition {
 /// Tells whether a thread of a database panicked. Such a database is lost: its queue is closed, and
 /// whoever waits is answered.
 #[derive(Clone)]
-pub(super) struct Alarm {
+pub(super) struct PanicSignal {
     // Never sent on; it is closed when a thread is lost.
     lost: Sender<Infallible>,
     heard: Receiver<Infallible>,
 }
 
-impl Alarm {
+impl PanicSignal {
     pub(super) fn new() -> Self {
         let (lost, heard) = smol::channel::bounded(1);
         Self { lost, heard }
     }
 
     /// Completes when a thread panicked.
-    pub(super) async fn rings(&self) {
+    pub(super) async fn wait(&self) {
         let _ = self.heard.recv().await;
     }
 
     /// Watches the thread that holds this.
     pub(super) fn watch_writer(&self, queue: Receiver<Box<dyn Job>>) -> impl Drop + Send + use<> {
-        let alarm = self.clone();
+        let panic_signal = self.clone();
         OnPanic(Some(move || {
             queue.close();
             while let Ok(job) = queue.try_recv() {
                 job.answer(Err(Error::closed()));
             }
-            alarm.lost.close();
+            panic_signal.lost.close();
         }))
     }
 
     /// Watches the thread that holds this.
     pub(super) fn watch_reader(&self) -> impl Drop + Send + use<> {
-        let alarm = self.clone();
+        let panic_signal = self.clone();
         OnPanic(Some(move || {
-            alarm.lost.close();
+            panic_signal.lost.close();
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! Reader threads: each with a read-only connection and its prepared statements.
 
-use super::condition::{Alarm, Condition};
-use super::{Error, Kind, Tx, open};
+use super::condition::{Condition, PanicSignal};
+use super::{Error, Kind, Tx, files};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use std::path::Path;
@@ -23,11 +23,12 @@ impl Readers {
         path: &Path,
         name: &str,
         condition: &Condition,
-        alarm: &Alarm,
+        panic_signal: &PanicSignal,
     ) -> Result<Self, Error> {
         let (queries, queue) = smol::channel::bounded(super::QUEUE_MAX);
         let start = |_| {
-            let (path, queue, watch) = (path.to_path_buf(), queue.clone(), alarm.watch_reader());
+            let (path, queue, watch) =
+                (path.to_path_buf(), queue.clone(), panic_signal.watch_reader());
             let condition = condition.clone();
             std::thread::Builder::new()
                 .name(format!("{name}-reader"))
@@ -87,7 +88,7 @@ fn in_one_moment<T, E: From<Error>>(
 fn run(path: &Path, queue: &Receiver<Query>, condition: &Condition) {
     // Opened by the first query: most databases of an idle daemon are never read.
     while let Ok(first) = queue.recv_blocking() {
-        match open::connect_read_only(path) {
+        match files::connect_read_only(path) {
             // The next query tries again.
             Err(error) => first(Err(error)),
             Ok(connection) => {

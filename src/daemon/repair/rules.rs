@@ -6,7 +6,7 @@
 
 use super::salvage::{Judgement, Rules, Saved, SavedRow, salvage};
 use crate::store::schema;
-use claudemesh_base::db::open::check_thoroughly;
+use claudemesh_base::db::check::check_thoroughly;
 use claudemesh_base::db::{Check, Error, Kind};
 use claudemesh_base::message::{fingerprint_of, legacy};
 use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
