@@ -11,6 +11,7 @@ use smol::channel;
 use smol::net::TcpListener;
 use smol::net::unix::UnixStream;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 const SHORT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(20);
