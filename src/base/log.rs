@@ -68,9 +68,9 @@ const THROTTLE: Duration = Duration::from_secs(60);
 
 /// Something that happens again and again and does not end: one line a minute says it (§10).
 #[derive(Default)]
-pub struct Throttled(Mutex<Option<Said>>);
+pub struct Throttled(Mutex<Option<LastLine>>);
 
-struct Said {
+struct LastLine {
     at: Duration,
     suppressed: u64,
 }
@@ -79,15 +79,15 @@ impl Throttled {
     /// It happened at `now`, in monotonic time. If it is to be logged: how often it happened without
     /// a line since the last one.
     pub fn admit(&self, now: Duration) -> Option<u64> {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *said {
-            Some(said) if now < said.at + THROTTLE => {
-                said.suppressed += 1;
+        let mut last_line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *last_line {
+            Some(last_line) if now < last_line.at + THROTTLE => {
+                last_line.suppressed += 1;
                 None
             }
             last => {
-                let suppressed = last.as_ref().map_or(0, |said| said.suppressed);
-                *last = Some(Said { at: now, suppressed: 0 });
+                let suppressed = last.as_ref().map_or(0, |last_line| last_line.suppressed);
+                *last = Some(LastLine { at: now, suppressed: 0 });
                 Some(suppressed)
             }
         }

@@ -12,7 +12,7 @@ const PRIVATE: u32 = 0o600;
 /// moment. Set before anything else.
 const PATIENCE: &str = "PRAGMA busy_timeout=5000";
 /// How long one that must be alone waits: who has the file open for longer is at work in it.
-const PATIENCE_ALONE: &str = "PRAGMA busy_timeout=1000";
+const BUSY_TIMEOUT_EXCLUSIVE: &str = "PRAGMA busy_timeout=1000";
 /// What a connection that writes is set to.
 ///
 /// `fullfsync` matters on macOS alone, where a plain fsync does not reach the platter (§4.7).
@@ -31,9 +31,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
 }
 
 /// The same, for one that works only while nobody else has the file open.
-pub(super) fn connect_alone(path: &Path) -> Result<Connection, Error> {
+pub(super) fn connect_exclusive(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
-    connection.execute(PATIENCE_ALONE)?;
+    connection.execute(BUSY_TIMEOUT_EXCLUSIVE)?;
     // Before the file is first looked at: a WAL that was opened to be shared stays shared.
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")?;
     connection.execute(WRITER_PRAGMAS)?;

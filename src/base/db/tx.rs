@@ -1,7 +1,7 @@
 //! Statements inside a transaction, each prepared once.
 
 use super::Error;
-use super::condition::Condition;
+use super::integrity::IntegrityMonitor;
 use super::values::{Columns, Param};
 use sqlite::{Connection, State, Statement};
 use std::cell::RefCell;
@@ -15,18 +15,18 @@ pub struct Tx<'c> {
     connection: &'c Connection,
     prepared: RefCell<HashMap<&'static str, Statement<'c>>>,
     /// Hears of damage.
-    condition: Option<Condition>,
+    integrity: Option<IntegrityMonitor>,
 }
 
 impl<'c> Tx<'c> {
     /// A transaction's view of a connection that its caller alone uses.
     pub fn new(connection: &'c Connection) -> Self {
-        Self { connection, prepared: RefCell::new(HashMap::new()), condition: None }
+        Self { connection, prepared: RefCell::new(HashMap::new()), integrity: None }
     }
 
     /// The same, for a database in use: what its statements find out about the file is remembered.
-    pub(super) fn watched(connection: &'c Connection, condition: &Condition) -> Self {
-        Self { condition: Some(condition.clone()), ..Self::new(connection) }
+    pub(super) fn monitored(connection: &'c Connection, integrity: &IntegrityMonitor) -> Self {
+        Self { integrity: Some(integrity.clone()), ..Self::new(connection) }
     }
 
     /// Runs a statement to its end and says how many rows it changed.
@@ -74,8 +74,8 @@ impl<'c> Tx<'c> {
     #[must_use]
     pub fn damage(&self, found: &str) -> Error {
         let error = Error::damaged(found);
-        if let Some(condition) = &self.condition {
-            condition.found(&error);
+        if let Some(integrity) = &self.integrity {
+            integrity.record_damage(&error);
         }
         error
     }
@@ -104,10 +104,10 @@ impl<'c> Tx<'c> {
         on_row: impl FnMut(&Columns<'_, 'c>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let outcome = self.run_prepared(sql, params, on_row);
-        if let (Err(error), Some(condition)) = (&outcome, &self.condition)
+        if let (Err(error), Some(integrity)) = (&outcome, &self.integrity)
             && error.is_damage()
         {
-            condition.found(error);
+            integrity.record_damage(error);
         }
         outcome
     }

@@ -1,7 +1,7 @@
 //! The writer thread: gather what waits, one transaction, one commit, then every answer.
 
-use super::condition::Condition;
 use super::files::connect;
+use super::integrity::IntegrityMonitor;
 use super::job::{Job, JobFailure, Undo};
 use super::{BATCH_MAX, Durability, Error, Faults, Kind, Tx};
 use crate::log::Repeated;
@@ -21,7 +21,7 @@ const YIELDS_BEFORE_SLEEP: usize = 300;
 pub(super) fn run(
     path: &Path,
     queue: &Receiver<Box<dyn Job>>,
-    condition: &Condition,
+    integrity: &IntegrityMonitor,
     faults: Option<&dyn Faults>,
 ) {
     let faults = faults.map(|faults| (path, faults));
@@ -29,7 +29,7 @@ pub(super) fn run(
     loop {
         match connect(path) {
             Ok(connection) => {
-                if serve(path, &connection, queue, condition, faults, &failures).is_closed() {
+                if serve(path, &connection, queue, integrity, faults, &failures).is_closed() {
                     // Leaves an empty WAL behind, so that a copy of the file alone is whole.
                     if let Err(error) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") {
                         tracing::warn!(%error, path = %path.display(), "the last checkpoint failed");
@@ -65,12 +65,12 @@ fn log_recovery(failures: &Repeated, path: &Path) {
     }
 }
 
-enum Ended {
+enum ServeEnd {
     Closed,
     WantsReopening,
 }
 
-impl Ended {
+impl ServeEnd {
     const fn is_closed(&self) -> bool {
         matches!(self, Self::Closed)
     }
@@ -80,11 +80,11 @@ fn serve(
     path: &Path,
     connection: &Connection,
     queue: &Receiver<Box<dyn Job>>,
-    condition: &Condition,
+    integrity: &IntegrityMonitor,
     faults: Option<(&Path, &dyn Faults)>,
     failures: &Repeated,
-) -> Ended {
-    let tx = Tx::watched(connection, condition);
+) -> ServeEnd {
+    let tx = Tx::monitored(connection, integrity);
     let mut synchronous = Durability::Synced;
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = next(queue) {
@@ -96,8 +96,8 @@ fn serve(
         }
         let changes_before = connection.total_change_count();
         // A damaged file is not written to: nothing runs, and everybody is told.
-        let commit = condition.usable().and_then(|()| {
-            commit(connection, &tx, &mut synchronous, &mut batch, condition, faults)
+        let commit = integrity.require_undamaged().and_then(|()| {
+            commit(connection, &tx, &mut synchronous, &mut batch, integrity, faults)
         });
         for job in batch.drain(..) {
             job.answer(commit.clone());
@@ -106,15 +106,15 @@ fn serve(
             // A commit of nothing writes nothing, and proves nothing.
             Ok(()) if connection.total_change_count() == changes_before => {}
             Ok(()) => log_recovery(failures, path),
-            Err(error) if error.wants_reopening() && condition.usable().is_ok() => {
+            Err(error) if error.wants_reopening() && integrity.require_undamaged().is_ok() => {
                 log_failure(failures, path, &error);
-                return Ended::WantsReopening;
+                return ServeEnd::WantsReopening;
             }
             // Its jobs were told; the next commit may stand.
             Err(_) => {}
         }
     }
-    Ended::Closed
+    ServeEnd::Closed
 }
 
 /// The next job, or `None` once the queue is closed and empty.
@@ -138,7 +138,7 @@ fn commit(
     tx: &Tx<'_>,
     synchronous: &mut Durability,
     batch: &mut [Box<dyn Job>],
-    condition: &Condition,
+    integrity: &IntegrityMonitor,
     faults: Option<(&Path, &dyn Faults)>,
 ) -> Result<(), Error> {
     let wanted = if batch.iter().any(|job| job.durability() == Durability::Synced) {
@@ -157,7 +157,7 @@ fn commit(
     tx.execute("BEGIN IMMEDIATE", &[])?;
     let done = run_all(tx, batch)
         // One job found damage: what the others changed is not committed either.
-        .and_then(|()| condition.usable())
+        .and_then(|()| integrity.require_undamaged())
         .and_then(|()| faults.map_or(Ok(()), |(path, faults)| faults.before_commit(path, wanted)))
         .and_then(|()| tx.execute("COMMIT", &[]).map(drop));
     match (&done, faults) {

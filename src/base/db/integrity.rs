@@ -38,22 +38,22 @@ impl Integrity {
 
 /// Shared by everything that works on one database.
 #[derive(Clone)]
-pub(super) struct Condition {
+pub(super) struct IntegrityMonitor {
     path: Arc<Path>,
     known: Arc<Mutex<Integrity>>,
 }
 
-impl Condition {
+impl IntegrityMonitor {
     pub(super) fn new(path: &Path, integrity: Integrity) -> Self {
         Self { path: path.into(), known: Arc::new(Mutex::new(integrity)) }
     }
 
-    pub(super) fn integrity(&self) -> Integrity {
+    pub(super) fn current(&self) -> Integrity {
         self.lock().clone()
     }
 
     /// A check came to its end, or begins. Damage stays damage.
-    pub(super) fn checked(&self, integrity: Integrity) {
+    pub(super) fn record_check(&self, integrity: Integrity) {
         let mut known = self.lock();
         if !matches!(*known, Integrity::Damaged(_)) {
             *known = integrity;
@@ -61,7 +61,7 @@ impl Condition {
     }
 
     /// Damage was found. Logged once.
-    pub(super) fn found(&self, error: &Error) {
+    pub(super) fn record_damage(&self, error: &Error) {
         let mut known = self.lock();
         if !matches!(*known, Integrity::Damaged(_)) {
             let path = self.path.display();
@@ -74,7 +74,7 @@ impl Condition {
     ///
     /// # Errors
     /// [`Kind::Corrupt`](super::Kind::Corrupt).
-    pub(super) fn usable(&self) -> Result<(), Error> {
+    pub(super) fn require_undamaged(&self) -> Result<(), Error> {
         match &*self.lock() {
             Integrity::Damaged(why) => Err(Error::damaged(why.clone())),
             _ => Ok(()),
@@ -89,40 +89,40 @@ impl Condition {
 /// Tells whether a thread of a database panicked. Such a database is lost: its queue is closed, and
 /// whoever waits is answered.
 #[derive(Clone)]
-pub(super) struct PanicSignal {
+pub(super) struct PanicMonitor {
     // Never sent on; it is closed when a thread is lost.
     lost: Sender<Infallible>,
-    heard: Receiver<Infallible>,
+    closed: Receiver<Infallible>,
 }
 
-impl PanicSignal {
+impl PanicMonitor {
     pub(super) fn new() -> Self {
-        let (lost, heard) = smol::channel::bounded(1);
-        Self { lost, heard }
+        let (lost, closed) = smol::channel::bounded(1);
+        Self { lost, closed }
     }
 
     /// Completes when a thread panicked.
     pub(super) async fn wait(&self) {
-        let _ = self.heard.recv().await;
+        let _ = self.closed.recv().await;
     }
 
     /// Watches the thread that holds this.
     pub(super) fn watch_writer(&self, queue: Receiver<Box<dyn Job>>) -> impl Drop + Send + use<> {
-        let panic_signal = self.clone();
+        let panics = self.clone();
         OnPanic(Some(move || {
             queue.close();
             while let Ok(job) = queue.try_recv() {
                 job.answer(Err(Error::closed()));
             }
-            panic_signal.lost.close();
+            panics.lost.close();
         }))
     }
 
     /// Watches the thread that holds this.
     pub(super) fn watch_reader(&self) -> impl Drop + Send + use<> {
-        let panic_signal = self.clone();
+        let panics = self.clone();
         OnPanic(Some(move || {
-            panic_signal.lost.close();
+            panics.lost.close();
         }))
     }
 }

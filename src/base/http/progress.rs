@@ -1,6 +1,6 @@
 //! What a connection is waiting for, and until when.
 //!
-//! The socket, the service and the bodies of one connection tell its [`Watch`] what they do; the
+//! The socket, the service and the bodies of one connection tell its [`Progress`] what they do; the
 //! task that drives the connection asks it for the next deadline. No timer is touched per request.
 
 use super::{Limits, Socket};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Why a connection's time is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expiry {
+pub(super) enum Timeout {
     /// Part of a request came, and then not the rest of its head.
     Head,
     /// Nothing came.
@@ -43,12 +43,12 @@ struct State {
 }
 
 /// The shared record of one connection's progress.
-pub(super) struct Watch {
+pub(super) struct Progress {
     runtime: Runtime,
     state: Mutex<State>,
 }
 
-impl Watch {
+impl Progress {
     pub(super) fn new(runtime: Runtime) -> Self {
         let phase = Phase::Fresh { since: runtime.monotonic() };
         let state = State { phase, write_blocked_since: None, peer_ended: false };
@@ -76,27 +76,27 @@ impl Watch {
     }
 
     /// Whether bytes of the peer may still be on their way when the codec has ended.
-    pub(super) fn may_hear_more(&self) -> bool {
+    pub(super) fn may_receive_more(&self) -> bool {
         let state = self.state();
         !state.peer_ended && !matches!(state.phase, Phase::Fresh { .. })
     }
 
     /// When the connection must end unless something happens first, and why.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Duration, Expiry)> {
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Duration, Timeout)> {
         let state = self.state();
         if let Some(since) = state.write_blocked_since {
             // An answer is still under way, so whatever else is late has to wait for it.
-            return Some((since + limits.write_stall, Expiry::Write));
+            return Some((since + limits.write_stall, Timeout::Write));
         }
         match state.phase {
-            Phase::Fresh { since } => Some((since + limits.head_arrival, Expiry::Idle)),
-            Phase::Head { since } => Some((since + limits.head_arrival, Expiry::Head)),
-            Phase::Idle { since } => Some((since + limits.idle, Expiry::Idle)),
+            Phase::Fresh { since } => Some((since + limits.head_arrival, Timeout::Idle)),
+            Phase::Head { since } => Some((since + limits.head_arrival, Timeout::Head)),
+            Phase::Idle { since } => Some((since + limits.idle, Timeout::Idle)),
             Phase::Answering => None,
         }
     }
 
-    fn has_read(&self, bytes: usize) {
+    fn on_read(&self, bytes: usize) {
         let mut state = self.state();
         if bytes == 0 {
             state.peer_ended = true;
@@ -105,7 +105,7 @@ impl Watch {
         }
     }
 
-    fn write_is(&self, blocked: bool) {
+    fn on_write(&self, blocked: bool) {
         let mut state = self.state();
         if !blocked {
             state.write_blocked_since = None;
@@ -115,15 +115,15 @@ impl Watch {
     }
 }
 
-/// A socket that reports to a [`Watch`].
-pub(super) struct Watched {
+/// A socket that reports to a [`Progress`].
+pub(super) struct TrackedSocket {
     socket: Socket,
-    watch: Arc<Watch>,
+    progress: Arc<Progress>,
 }
 
-impl Watched {
-    pub(super) fn new(socket: Socket, watch: Arc<Watch>) -> Self {
-        Self { socket, watch }
+impl TrackedSocket {
+    pub(super) fn new(socket: Socket, progress: Arc<Progress>) -> Self {
+        Self { socket, progress }
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -131,7 +131,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TrackedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -139,20 +139,20 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if let Poll::Ready(Ok(bytes)) = poll {
-            self.watch.has_read(bytes);
+            self.progress.on_read(bytes);
         }
         poll
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TrackedSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.watch.write_is(poll.is_pending());
+        self.progress.on_write(poll.is_pending());
         poll
     }
 
