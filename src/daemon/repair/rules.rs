@@ -48,7 +48,7 @@ impl Store {
     /// Copies what can be read of `from` into the new file `to`.
     ///
     /// # Errors
-    /// See [`salvage`].
+    /// When a file cannot be read or written.
     pub fn salvage(self, from: &Path, to: &Path) -> Result<Vec<Saved>, Error> {
         match self {
             Self::Outbox => salvage(from, to, &schema::OUTBOX, &OUTBOX_RULES),
