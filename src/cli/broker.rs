@@ -126,11 +126,11 @@ pub(super) fn settings_of(settings: &Settings) -> claudemesh_broker::Settings {
             burst: settings.rate_burst,
             per_second: f64::from(settings.rate_per_s),
         }),
-        dedupe_retention_days: match settings.retention {
+        dedupe_retention_days: match settings.retention_days {
             Retention::Permanent => None,
             Retention::Days(days) => Some(days),
         },
-        undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
+        undelivered_days: settings.mail_days,
         connections_per_mesh_max: settings.connections_max,
         disk_reserved_bytes,
         faithful: false,

@@ -95,7 +95,7 @@ fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), 
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
     match slugs {
         None => settings.set(LEGACY_KEY, true, Origin::Flag)?,
-        Some(slugs) if !slugs.is_empty() => settings.add(LEGACY_KEY, slugs)?,
+        Some(slugs) if !slugs.is_empty() => settings.allow_legacy_brokers(slugs)?,
         Some(_) => {}
     }
     Ok(())

@@ -142,7 +142,7 @@ async fn serve(options: Options, runtime: Runtime) -> Result<(), DaemonError> {
     let (stop, stopped) = Shutdown::new();
     let (bus, meshes) = (Bus::default(), Meshes::default());
     let limits = Limits {
-        outbox_bytes_max: settings.outbox.bytes_max,
+        outbox_bytes_max: settings.outbox.max_bytes,
         disk_reserved_bytes: settings.disk.reserved_bytes,
     };
     let surroundings = (&runtime, &bus, &meshes);
@@ -200,7 +200,7 @@ fn upkeep(settings: &Settings, stores: &Stores, runtime: &Runtime) -> Upkeep {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     let bounds = Bounds {
         kept_ms: i64::from(settings.inbox.retention_days) * DAY_MS,
-        bytes_max: i64::try_from(settings.inbox.bytes_max).unwrap_or(i64::MAX),
+        bytes_max: i64::try_from(settings.inbox.max_bytes).unwrap_or(i64::MAX),
     };
     Upkeep::new(stores.outbox.clone(), stores.inbox.clone(), bounds, runtime.clone())
 }
@@ -311,10 +311,10 @@ async fn ipc_on_both(
         runtime: runtime.clone(),
     });
     let limits = http::Limits {
-        head_arrival: settings.ipc.head,
-        idle: settings.ipc.idle,
-        request_arrival: settings.ipc.request,
-        write_stall: settings.ipc.stall,
+        head_arrival: settings.ipc.head_ms,
+        idle: settings.ipc.idle_ms,
+        request_arrival: settings.ipc.request_ms,
+        write_stall: settings.ipc.stall_ms,
         slots: Slots::new(settings.ipc.connections_max),
         ..http::Limits::default()
     };

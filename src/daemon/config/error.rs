@@ -1,6 +1,6 @@
 //! What can be wrong with `config.toml`, in words a person can act on.
 
-use super::keys::{KEYS, SECTIONS};
+use super::table::{KEYS, SECTIONS};
 use std::fmt;
 use std::path::PathBuf;
 
