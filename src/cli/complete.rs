@@ -1,22 +1,32 @@
-//! Shell completions, made from the table: command words, then the command's flags.
+//! `completions`: scripts for shells, made from the declarations of the commands.
 
-use super::args::Parsed;
+use super::command::{Command, GLOBAL_FLAGS, Parsed};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
-use super::table::{COMMANDS, Command, GLOBAL_FLAGS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// `completions <shell>`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const COMPLETIONS: Command = Command {
+    name: "completions",
+    operands: &["<shell>"],
+    about: "print completions for bash, zsh or fish",
+    examples: &[
+        "claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh",
+        "claudemesh completions fish > ~/.config/fish/completions/claudemesh.fish",
+    ],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let script = match parsed.operands[0].as_str() {
-        "bash" => bash(),
+        "bash" => bash(parsed.commands),
         // zsh runs bash completions once it is told to.
         "zsh" => {
-            format!("#compdef claudemesh\nautoload -U +X bashcompinit && bashcompinit\n{}", bash())
+            let bash = bash(parsed.commands);
+            format!("#compdef claudemesh\nautoload -U +X bashcompinit && bashcompinit\n{bash}")
         }
-        "fish" => fish(),
+        "fish" => fish(parsed.commands),
         other => {
             return Err(Failure::usage(format!(
                 "<shell> is {other:?}; expected bash, zsh or fish"
@@ -27,35 +37,41 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn shown() -> impl Iterator<Item = &'static Command> {
-    COMMANDS.iter().filter(|command| !command.is_hidden)
+/// `daemon`, `daemon outbox`, `daemon outbox list`.
+fn beginnings(name: &str) -> impl Iterator<Item = &str> {
+    let ends = name.match_indices(' ').map(|(at, _)| at).chain([name.len()]);
+    ends.map(|end| &name[..end])
+}
+
+/// A beginning's last word, and what stands before it.
+fn split_last(beginning: &str) -> (&str, &str) {
+    beginning.rsplit_once(' ').unwrap_or(("", beginning))
 }
 
 /// What may follow each beginning of a command: further words, or its flags.
-fn followers() -> BTreeMap<String, BTreeSet<String>> {
+fn followers(commands: &[Command]) -> BTreeMap<String, BTreeSet<String>> {
     let mut after: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for command in shown() {
+    for command in commands {
         for name in command.names() {
-            for length in 0..name.len() {
-                let before = name[..length].join(" ");
-                after.entry(before).or_default().insert(name[length].to_owned());
+            for (before, word) in beginnings(name).map(split_last) {
+                after.entry(before.to_owned()).or_default().insert(word.to_owned());
             }
             let flags = command.shown_flags().chain(GLOBAL_FLAGS);
             let flags = flags.map(|flag| format!("--{}", flag.long));
-            after.entry(name.join(" ")).or_default().extend(flags);
+            after.entry(name.to_owned()).or_default().extend(flags);
         }
     }
     after
 }
 
-fn bash() -> String {
+fn bash(commands: &[Command]) -> String {
     let mut script = String::from(
         "_claudemesh() {\n  local word line=\"\"\n  \
          for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n    \
          case \"$word\" in -*) ;; *) line=\"${line:+$line }$word\" ;; esac\n  done\n  \
          local words=\"\"\n  while :; do\n    case \"$line\" in\n",
     );
-    for (before, words) in followers() {
+    for (before, words) in followers(commands) {
         let words = words.into_iter().collect::<Vec<_>>().join(" ");
         writeln!(script, "      \"{before}\") words=\"{words}\"; break ;;")
             .expect("a string takes every byte");
@@ -69,23 +85,26 @@ fn bash() -> String {
     script
 }
 
-fn fish() -> String {
+fn fish(commands: &[Command]) -> String {
     let mut script = String::from("complete -c claudemesh -f\n");
     let mut line = |text: String| {
         script.push_str(&text);
         script.push('\n');
     };
-    for command in shown() {
+    for command in commands {
         for name in command.names() {
-            let (last, before) = name.split_last().expect("every command has a name: tested");
-            let seen = |words: &[&str]| {
-                let conditions = words.iter().map(|w| format!("__fish_seen_subcommand_from {w}"));
+            let seen = |words: &str| {
+                let words = words.split(' ');
+                let conditions = words.map(|word| format!("__fish_seen_subcommand_from {word}"));
                 conditions.collect::<Vec<_>>().join("; and ")
             };
-            let condition =
-                if before.is_empty() { "__fish_use_subcommand".to_owned() } else { seen(before) };
             let about = command.about.replace('\'', "\\'");
-            line(format!("complete -c claudemesh -n '{condition}' -a {last} -d '{about}'"));
+            let (before, word) = split_last(name);
+            let condition = match before {
+                "" => "__fish_use_subcommand".to_owned(),
+                before => seen(before),
+            };
+            line(format!("complete -c claudemesh -n '{condition}' -a {word} -d '{about}'"));
             for flag in command.shown_flags() {
                 let about = flag.about.replace('\'', "\\'");
                 let (condition, long) = (seen(name), flag.long);

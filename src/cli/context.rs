@@ -1,7 +1,6 @@
 //! What every command works with: where everything is, how to print, a clock, and a way to wait
 //! that Ctrl-C ends.
 
-use super::args::Globals;
 use super::failure::Failure;
 use super::print::Printer;
 use crate::client::{self, Client};
@@ -26,14 +25,14 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(print: Printer, globals: Globals) -> Result<Self, Failure> {
-        let (paths, warnings) = Paths::resolve(&Inputs::from_process(globals.home.clone()))?;
+    pub(super) fn new(print: Printer, home: Option<PathBuf>) -> Result<Self, Failure> {
+        let (paths, warnings) = Paths::resolve(&Inputs::from_process(home.clone()))?;
         for warning in warnings {
             print.note(&format!("warning: {warning}"));
         }
         let executor = Arc::new(Executor::new());
         let runtime = Runtime::real(Arc::clone(&executor));
-        Ok(Self { paths, print, runtime, home: globals.home, executor })
+        Ok(Self { paths, print, runtime, home, executor })
     }
 
     /// Runs `work` to its end, or until Ctrl-C.

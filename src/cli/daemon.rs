@@ -1,6 +1,6 @@
 //! `daemon status`, `daemon version`, `daemon down` and `daemon reload`.
 
-use super::args::Parsed;
+use super::command::{Command, Parsed};
 use super::context::Context;
 use super::detach::{LOOK_PAUSE, uptime};
 use super::exit;
@@ -22,8 +22,16 @@ const NAME_WIDTH_MIN: usize = 7;
 pub(super) const NO_MESH: &str =
     "no mesh joined yet: `claudemesh join <link>`, or `claudemesh mesh create <slug>`";
 
-/// `daemon status`
-pub(super) fn status(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const STATUS: Command = Command {
+    name: "daemon status",
+    aliases: &["daemon ps", "status"],
+    about: "is it running, and how are its links and its outbox",
+    details: "Exits 3 when the daemon is not running.",
+    examples: &["claudemesh daemon status", "claudemesh daemon status --json"],
+    ..Command::new(status)
+};
+
+fn status(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let asked = context.block_on(async {
         let client = context.client();
         Ok((client.health().await, client.version().await))
@@ -145,8 +153,14 @@ fn tcp_address(context: &Context) -> Option<String> {
     Some(format!("127.0.0.1:{port}"))
 }
 
-/// `daemon version`
-pub(super) fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const VERSION: Command = Command {
+    name: "daemon version",
+    about: "which daemon runs, and what it serves",
+    examples: &["claudemesh daemon version --json"],
+    ..Command::new(version)
+};
+
+fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let version = context.block_on(async {
         context.client().version().await.map_err(|error| context.explain(error))
     })?;
@@ -157,8 +171,16 @@ pub(super) fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// `daemon down`
-pub(super) fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const DOWN: Command = Command {
+    name: "daemon down",
+    aliases: &["daemon stop"],
+    about: "stop the daemon, and wait until it is gone",
+    details: "Exits 0 when there is nothing to stop.",
+    examples: &["claudemesh daemon down"],
+    ..Command::new(down)
+};
+
+fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let Some(pid) = running_pid(context)? else {
         context.print.answer(&json!({ "stopped": false, "reason": "not_running" }), || {
             "daemon not running".to_owned()
@@ -219,8 +241,16 @@ fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     }
 }
 
-/// `daemon reload`
-pub(super) fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const RELOAD: Command = Command {
+    name: "daemon reload",
+    about: "read config.toml and config.json again, and dial what is down",
+    details: "Attaches meshes that were joined. Links that wait or were refused dial at once; \
+                  open ones stay. Exits 3 when the daemon is not running.",
+    examples: &["claudemesh daemon reload"],
+    ..Command::new(run_reload)
+};
+
+fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let Some(pid) = running_pid(context)? else {
         context.print.answer(&json!({ "reloading": false, "reason": "not_running" }), || {
             format!("daemon not running; start it with `{}`", context.command("daemon up"))

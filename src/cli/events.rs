@@ -1,6 +1,6 @@
 //! `events`, and following a stream across a daemon's restart.
 
-use super::args::Parsed;
+use super::command::{Command, Flag, Parsed, one};
 use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, inline};
@@ -10,12 +10,27 @@ use claudemesh_daemon::api::bodies::MessageEvent;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const TYPES: &[&str] = &["message", "outbox", "broker_status", "peer_join", "peer_leave", "system"];
+/// What `--types` takes.
+const EVENT_TYPES: &[&str] =
+    &["message", "outbox", "broker_status", "peer_join", "peer_leave", "system"];
 /// Between two attempts to reach a daemon that went away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// `events`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const TYPES: Flag = one(
+    "types",
+    "a,b",
+    "only these: message, outbox, broker_status, peer_join, peer_leave, system",
+);
+
+pub(super) const EVENTS: Command = Command {
+    name: "events",
+    flags: &[TYPES],
+    about: "what happens, as it happens",
+    examples: &["claudemesh events --types outbox,broker_status", "claudemesh events --json"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let types = types(parsed)?;
     context.block_on(async {
         let client = context.daemon().await?;
@@ -26,10 +41,10 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 }
 
 fn types(parsed: &Parsed) -> Result<Vec<String>, Failure> {
-    let expected = TYPES.join(", ");
-    let list = parsed.parsed("types", &format!("some of {expected}, with commas"), |text| {
+    let expected = EVENT_TYPES.join(", ");
+    let list = parsed.parsed(TYPES, &format!("some of {expected}, with commas"), |text| {
         let names: Vec<_> = text.split(',').map(str::trim).map(str::to_owned).collect();
-        names.iter().all(|name| TYPES.contains(&name.as_str())).then_some(names)
+        names.iter().all(|name| EVENT_TYPES.contains(&name.as_str())).then_some(names)
     })?;
     Ok(list.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! `inbox`: what arrived, and with `--follow` what arrives.
 
-use super::args::Parsed;
+use super::command::{Command, Flag, MESH, Parsed, one, switch};
 use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, block, inline};
@@ -19,17 +19,31 @@ const LIMIT_MAX: usize = 1_000_000;
 /// The most that the daemon answers at once.
 const PAGE_MAX: usize = 1000;
 
-/// `inbox`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let limit = parsed.count("limit", LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-    let own = |flag| parsed.value(flag).map(str::to_owned);
+const FOLLOW: Flag = switch("follow", "go on with what arrives, until Ctrl-C");
+const UNREAD: Flag = switch("unread", "only what was not marked as seen");
+const TOPIC: Flag = one("topic", "topic", "only this topic");
+const FROM: Flag = one("from", "who", "only this sender: a public key, or a name in the roster");
+const SINCE: Flag = one("since", "time", "only from then on: 2h, or 2025-06-15T15:06:40Z");
+const LIMIT: Flag = one("limit", "n", "at most this many (100)");
+const MARK_SEEN: Flag = switch("mark-seen", "mark what is shown as seen");
+
+pub(super) const INBOX: Command = Command {
+    name: "inbox",
+    flags: &[FOLLOW, UNREAD, MESH, TOPIC, FROM, SINCE, LIMIT, MARK_SEEN],
+    about: "what arrived",
+    examples: &["claudemesh inbox --unread --mark-seen", "claudemesh inbox --follow --json"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let limit = parsed.count(LIMIT, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
     let mut query = InboxQuery {
-        mesh: own("mesh"),
-        topic: own("topic"),
-        from: own("from"),
-        since: since(parsed, context.runtime.now())?,
-        unread_only: parsed.has("unread"),
-        mark_seen: parsed.has("mark-seen"),
+        mesh: parsed.owned(MESH),
+        topic: parsed.owned(TOPIC),
+        from: parsed.owned(FROM),
+        since: instant(parsed, SINCE, context.runtime.now())?,
+        unread_only: parsed.has(UNREAD),
+        mark_seen: parsed.has(MARK_SEEN),
         ..InboxQuery::default()
     };
     context.block_on(async {
@@ -38,7 +52,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             let mesh = query.mesh.as_deref();
             query.from = Some(peers::key_of(context, &client, mesh, who).await?);
         }
-        if parsed.has("follow") {
+        if parsed.has(FOLLOW) {
             follow(context, &client, &query, limit).await?;
         } else {
             let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
@@ -48,13 +62,8 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-/// A time, or how long ago.
-fn since(parsed: &Parsed, now: Millis) -> Result<Option<String>, Failure> {
-    instant(parsed, "since", now)
-}
-
 /// A flag's value: a time, or how long ago.
-pub(super) fn instant(parsed: &Parsed, flag: &str, now: Millis) -> Result<Option<String>, Failure> {
+pub(super) fn instant(parsed: &Parsed, flag: Flag, now: Millis) -> Result<Option<String>, Failure> {
     parsed.parsed(flag, "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
         if let Some(at) = parse_iso(text) {
             return Some(iso(at));
@@ -179,13 +188,16 @@ fn is_wanted(query: &InboxQuery, message: &InboxMessage) -> bool {
 mod tests {
     use super::*;
     use crate::args::{Invocation, parse};
+    use crate::table::COMMANDS;
 
     #[test]
     fn since_is_an_age_or_a_time() {
         let read = |text: &str| {
             let args = ["inbox", "--since", text].map(Into::into).into();
-            let Ok(Invocation::Run { parsed, .. }) = parse(args) else { panic!("{text}") };
-            since(&parsed, Millis(1_750_000_000_123)).map_err(|failure| failure.message)
+            let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, args) else {
+                panic!("{text}")
+            };
+            instant(&parsed, SINCE, Millis(1_750_000_000_123)).map_err(|failure| failure.message)
         };
         assert_eq!(read("2h"), Ok(Some("2025-06-15T13:06:40.123Z".into())));
         assert_eq!(read("2025-06-15T15:06:40Z"), Ok(Some("2025-06-15T15:06:40.000Z".into())));

@@ -1,20 +1,29 @@
 //! `member list|kick|ban|unban|revoke|block|unblock`: on the machine that runs the broker, through
 //! it or, when none runs, on its ledger (§17.3).
 
-use super::args::Parsed;
-use super::broker::data_dir;
+use super::broker::{DATA, ITS_MESH, data_dir, open};
+use super::command::{Command, Parsed};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
 use claudemesh_base::runtime::iso;
-use claudemesh_broker::{Admin, MemberAct, MemberDone, MemberInfo};
+use claudemesh_broker::{MemberAct, MemberDone, MemberInfo};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
-use std::path::Path;
 
-/// `member list`
-pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+/// Says what `<who>` may be.
+const WHO: &str = "<who> is a member's name, id, key, or the first 8 digits of its key or more.";
+
+pub(super) const LIST: Command = Command {
+    name: "member list",
+    flags: &[ITS_MESH, DATA],
+    about: "who is in a mesh, on the machine that runs its broker",
+    examples: &["claudemesh member list --mesh demo"],
+    ..Command::new(list)
+};
+
+fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let dir = data_dir(context, parsed);
     let (mesh, members) = context.block_on(async {
         let (admin, mesh) = open(context, &dir, parsed).await?;
@@ -31,45 +40,99 @@ pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// `member kick <who>`
-pub(super) fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const KICK: Command = Command {
+    name: "member kick",
+    operands: &["<who>"],
+    flags: &[ITS_MESH, DATA],
+    about: "close a member's connections",
+    details: WHO,
+    examples: &["claudemesh member kick bob"],
+    ..Command::new(kick)
+};
+
+fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Kick, |name, done| match done.changed {
         true => format!("kicked {name}: {}", closed(done)),
         false => format!("{name} is not connected: nothing to close"),
     })
 }
 
-/// `member ban <who>`
-pub(super) fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const BAN: Command = Command {
+    name: "member ban",
+    operands: &["<who>"],
+    flags: &[ITS_MESH, DATA],
+    about: "keep a member out until it is unbanned; its mail waits",
+    details: WHO,
+    examples: &["claudemesh member ban bob --mesh demo"],
+    ..Command::new(ban)
+};
+
+fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Ban, |name, done| match done.changed {
         true => format!("banned {name}: {}; its mail waits for an unban", closed(done)),
         false => format!("{name} was banned already"),
     })
 }
 
-/// `member unban <who>`
-pub(super) fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const UNBAN: Command = Command {
+    name: "member unban",
+    operands: &["<who>"],
+    flags: &[ITS_MESH, DATA],
+    about: "let a banned member in again",
+    details: WHO,
+    examples: &["claudemesh member unban bob"],
+    ..Command::new(unban)
+};
+
+fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Unban, |name, done| match done.changed {
         true => format!("unbanned {name}: it may connect again (`claudemesh daemon down`, `up`)"),
         false => format!("{name} was not banned"),
     })
 }
 
-/// `member revoke <who>`
-pub(super) fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const REVOKE: Command = Command {
+    name: "member revoke",
+    operands: &["<who>"],
+    flags: &[ITS_MESH, DATA],
+    about: "end a membership for good; its mail is thrown away",
+    details: WHO,
+    examples: &["claudemesh member revoke 8139770ea87d175f"],
+    ..Command::new(revoke)
+};
+
+fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Revoke, |name, done| match done.changed {
         true => format!("revoked {name} for good: {}", closed(done)),
         false => format!("{name} was revoked already"),
     })
 }
 
-/// `member block <who> <sender>`
-pub(super) fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const BLOCK: Command = Command {
+    name: "member block",
+    operands: &["<who>", "<sender>"],
+    flags: &[ITS_MESH, DATA],
+    about: "keep one member's direct messages from another",
+    details: WHO,
+    examples: &["claudemesh member block bob mallory"],
+    ..Command::new(block)
+};
+
+fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     set_block(context, parsed, true)
 }
 
-/// `member unblock <who> <sender>`
-pub(super) fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const UNBLOCK: Command = Command {
+    name: "member unblock",
+    operands: &["<who>", "<sender>"],
+    flags: &[ITS_MESH, DATA],
+    about: "let them through again",
+    details: WHO,
+    examples: &["claudemesh member unblock bob mallory"],
+    ..Command::new(unblock)
+};
+
+fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     set_block(context, parsed, false)
 }
 
@@ -109,29 +172,6 @@ fn set_block(context: &Context, parsed: &Parsed, is_blocked: bool) -> Result<u8,
             (false, false) => format!("{name} was not kept from {sender}'s direct messages"),
         },
     )
-}
-
-/// The broker's administration, and the mesh that is meant: the flag's, or the only one.
-pub(super) async fn open(
-    context: &Context,
-    dir: &Path,
-    parsed: &Parsed,
-) -> Result<(Admin, String), Failure> {
-    let admin = Admin::open(dir, &context.runtime).await?;
-    if let Some(mesh) = parsed.value("mesh") {
-        return Ok((admin, mesh.to_owned()));
-    }
-    let meshes = admin.meshes().await?;
-    match &meshes[..] {
-        [] => Err(Failure::failed(format!("the broker of {} has no mesh", dir.display()))
-            .hint(super::broker::NO_LEDGER_HINT)),
-        [one] => Ok((admin, one.slug.clone())),
-        several => {
-            let slugs: Vec<_> = several.iter().map(|mesh| mesh.slug.as_str()).collect();
-            let words = format!("which mesh? this broker has {}", slugs.join(", "));
-            Err(Failure::usage(words).hint("choose one with --mesh <slug>"))
-        }
-    }
 }
 
 fn answer(

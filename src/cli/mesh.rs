@@ -1,7 +1,7 @@
 //! `join`, and `mesh create`, `mesh list`, `mesh invite`.
 
-use super::args::Parsed;
-use super::broker::data_dir;
+use super::broker::{DATA, data_dir};
+use super::command::{Command, Flag, Parsed, one};
 use super::context::Context;
 use super::failure::Failure;
 use super::print::{Tone, columns, inline};
@@ -16,13 +16,22 @@ use std::time::Duration;
 /// How long the invite lives that `mesh create` makes for its own use.
 const OWN_INVITE_EXPIRES_S: u64 = 600;
 
-/// `join <link>`
-pub(super) fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const NAME: Flag = one("name", "name", "the name peers see; else that of config.json, else $USER");
+const AS: Flag = one("as", "slug", "call the mesh this here");
+
+pub(super) const JOIN: Command = Command {
+    name: "join",
+    operands: &["<link>"],
+    flags: &[NAME, AS],
+    about: "join a mesh with an invite link",
+    details: "A running daemon attaches the mesh at once.",
+    examples: &["claudemesh join http://127.0.0.1:7900/join/eyJ2Ijox… --name bob"],
+    ..Command::new(join)
+};
+
+fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let invite = Invite::read(&parsed.operands[0], context.runtime.now())?;
-    let options = Options {
-        display_name: name(context, parsed)?,
-        slug: parsed.value("as").map(str::to_owned),
-    };
+    let options = Options { display_name: name(context, parsed)?, slug: parsed.owned(AS) };
     context.print.progress(&format!("asking {}…", inline(&invite.broker_url)));
     let joined = context.block_on(async {
         Ok(join::join(&context.paths, &context.runtime, &invite, &options).await?)
@@ -45,7 +54,7 @@ pub(super) fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 /// The name peers are to see: the flag's, else the configured one, else the user's.
 fn name(context: &Context, parsed: &Parsed) -> Result<String, Failure> {
-    if let Some(name) = parsed.value("name") {
+    if let Some(name) = parsed.value(NAME) {
         return Ok(name.to_owned());
     }
     let configured = join::display_name(&context.paths)?;
@@ -57,7 +66,7 @@ fn after_joining(context: &Context, parsed: &Parsed, joined: &Joined, is_running
         return;
     }
     let shown = joined.display_name.as_deref().unwrap_or_default();
-    if parsed.value("name").is_some_and(|wanted| wanted != shown) {
+    if parsed.value(NAME).is_some_and(|wanted| wanted != shown) {
         context.print.note(&format!(
             "note: one name is kept for all meshes, and it is `{}`; change `displayName` in {} \
              to be called otherwise",
@@ -70,8 +79,14 @@ fn after_joining(context: &Context, parsed: &Parsed, joined: &Joined, is_running
     }
 }
 
-/// `mesh list`
-pub(super) fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const LIST: Command = Command {
+    name: "mesh list",
+    about: "the meshes joined here",
+    examples: &["claudemesh mesh list"],
+    ..Command::new(list)
+};
+
+fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let joined = join::joined(&context.paths)?;
     // Links are known while a daemon runs, and not otherwise.
     let health = context.block_on(async { Ok(context.client().health().await.ok()) })?;
@@ -102,8 +117,16 @@ pub(super) fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// `mesh create <slug>`
-pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const CREATE: Command = Command {
+    name: "mesh create",
+    operands: &["<slug>"],
+    flags: &[NAME, DATA],
+    about: "create a mesh on this machine's broker, and join it",
+    examples: &["claudemesh mesh create demo"],
+    ..Command::new(create)
+};
+
+fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let slug = &parsed.operands[0];
     let options = Options { display_name: name(context, parsed)?, slug: None };
     let dir = data_dir(context, parsed);
@@ -168,15 +191,27 @@ async fn enter(
     }
 }
 
-/// `mesh invite <slug>`
-pub(super) fn invite(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let expires = parsed.duration("expires")?.unwrap_or(Duration::from_secs(INVITE_EXPIRES_S));
+const EXPIRES: Flag = one("expires", "time", "for how long it works (7d)");
+const USES: Flag = one("uses", "n", "for how many members (1)");
+const ROLE: Flag = one("role", "role", "member (default) or admin");
+
+pub(super) const INVITE: Command = Command {
+    name: "mesh invite",
+    operands: &["<slug>"],
+    flags: &[EXPIRES, USES, ROLE, DATA],
+    about: "print an invite link, on the machine that runs the broker",
+    examples: &["claudemesh mesh invite demo --expires 7d --uses 3"],
+    ..Command::new(invite)
+};
+
+fn invite(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let expires = parsed.duration(EXPIRES)?.unwrap_or(Duration::from_secs(INVITE_EXPIRES_S));
     if !(1..=INVITE_EXPIRES_S_MAX).contains(&expires.as_secs()) {
         let max = humantime::format_duration(Duration::from_secs(INVITE_EXPIRES_S_MAX));
         return Err(Failure::usage(format!("--expires must be from 1s to {max}")));
     }
-    let uses = parsed.count("uses", INVITE_USES_MAX as usize)?.unwrap_or(1);
-    let role = parsed.parsed("role", "member or admin", |role| {
+    let uses = parsed.count(USES, INVITE_USES_MAX as usize)?.unwrap_or(1);
+    let role = parsed.parsed(ROLE, "member or admin", |role| {
         matches!(role, "member" | "admin").then(|| role.to_owned())
     })?;
     let wish = InviteWish {

@@ -1,6 +1,6 @@
 //! `peers`: who is there, as far as the daemon can know.
 
-use super::args::Parsed;
+use super::command::{Command, MESH, Parsed};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
@@ -13,11 +13,18 @@ use serde_json::{Map, Value, json};
 const KEY_DIGITS_SHOWN: usize = 16;
 const KEY_DIGITS: usize = 64;
 
-/// `peers`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const PEERS: Command = Command {
+    name: "peers",
+    flags: &[MESH],
+    about: "who is there",
+    examples: &["claudemesh peers --mesh demo"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let peers = context.block_on(async {
         let client = context.daemon().await?;
-        client.peers(parsed.value("mesh")).await.map_err(|error| context.explain(error))
+        client.peers(parsed.value(MESH)).await.map_err(|error| context.explain(error))
     })?;
     context.print.answer(&json!(peers), || in_words(&peers))?;
     if !context.print.is_json() {

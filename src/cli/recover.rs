@@ -1,6 +1,6 @@
 //! `daemon recover`: what a damaged store needs, while no daemon runs (§4.11).
 
-use super::args::Parsed;
+use super::command::{Command, Flag, Parsed, switch};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
@@ -14,18 +14,23 @@ use serde_json::{Value, json};
 /// Rows listed on the screen per table and kind; `--json` lists all of them.
 const NOTES_SHOWN: usize = 10;
 
-/// `daemon recover`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let chosen: Vec<Repair> =
-        [("check", Repair::Check), ("salvage", Repair::Salvage), ("fresh", Repair::Fresh)]
-            .into_iter()
-            .filter_map(|(flag, repair)| parsed.has(flag).then_some(repair))
-            .collect();
-    let repair = match chosen[..] {
-        [] => Repair::Check,
-        [one] => one,
-        _ => return Err(Failure::usage("--check, --salvage and --fresh exclude each other")),
-    };
+const CHECK: Flag = switch("check", "look and change nothing (the default)");
+const SALVAGE: Flag = switch("salvage", "keep every readable row in a new file, list the rest");
+const FRESH: Flag = switch("fresh", "set a damaged file aside, start empty");
+
+pub(super) const RECOVER: Command = Command {
+    name: "daemon recover",
+    flags: &[CHECK, SALVAGE, FRESH],
+    about: "examine or repair damaged databases, while no daemon runs",
+    details: "Only a damaged file is ever replaced, and it is set aside, not deleted. Exits 5 \
+                  when a file is damaged and stays so, or when a daemon runs.",
+    examples: &["claudemesh daemon recover --check", "claudemesh daemon recover --salvage"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let repairs = [(CHECK, Repair::Check), (SALVAGE, Repair::Salvage), (FRESH, Repair::Fresh)];
+    let repair = parsed.choice(&repairs)?.unwrap_or(Repair::Check);
     if repair == Repair::Salvage {
         context.print.progress("reading what can be read…");
     }

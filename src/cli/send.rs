@@ -3,7 +3,7 @@
 //! The id is made here when nobody gave one, so that a request whose answer was lost is sent again
 //! as the same message and never as a second one.
 
-use super::args::Parsed;
+use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
@@ -28,11 +28,35 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
 const BUSY: [&str; 2] = ["daemon_busy", "too_many_connections"];
 const PRIORITIES: [&str; 3] = ["now", "next", "low"];
 
-/// `send <to> <message>`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const MESH: Flag = one("mesh", "slug", "in this mesh, where more than one could take it");
+const PRIORITY: Flag = one("priority", "priority", "now, next (default) or low");
+const REPLY_TO: Flag = one("reply-to", "id", "the client_message_id this answers");
+const META: Flag = many("meta", "k=v", "a member of the message's meta; may be repeated");
+const ID: Flag = one("id", "id", "the message's id; the same id is never sent twice");
+const WAIT: Flag = maybe("wait", "30s", "wait until the broker has it");
+const DELIVERED: Flag = switch("delivered", "wait until everybody it is for has stored it");
+
+pub(super) const SEND: Command = Command {
+    name: "send",
+    operands: &["<to>", "<message>..."],
+    flags: &[MESH, PRIORITY, REPLY_TO, META, ID, WAIT, DELIVERED],
+    about: "send a message",
+    details: "<to> is a public key, a name, @group, #topic or * for everybody. <message> - \
+                  reads standard input. Only messages to one recipient are sealed end to end.\n\
+                  With --wait: exit 0 when the broker has it, 1 when it never will, 6 when time \
+                  is over.",
+    examples: &[
+        "claudemesh send bob 'hello'",
+        "claudemesh send '#deploys' 'going out' --wait=5s",
+        "git diff | claudemesh send bob - --meta kind=diff",
+    ],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let message = message(parsed, || context.runtime.mint_id())?;
-    let until = if parsed.has("delivered") { Until::Delivered } else { Until::Done };
-    let wait = match (parsed.has("wait"), parsed.duration("wait")?) {
+    let until = if parsed.has(DELIVERED) { Until::Delivered } else { Until::Done };
+    let wait = match (parsed.has(WAIT), parsed.duration(WAIT)?) {
         (false, _) if until == Until::Done => None,
         (_, wait) => Some(wait.unwrap_or(WAIT_DEFAULT)),
     };
@@ -66,16 +90,15 @@ fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Fa
     }
     let expected = "now, next or low";
     let priority = parsed
-        .parsed("priority", expected, |text| PRIORITIES.contains(&text).then(|| text.to_owned()))?;
-    let own = |flag| parsed.value(flag).map(str::to_owned);
+        .parsed(PRIORITY, expected, |text| PRIORITIES.contains(&text).then(|| text.to_owned()))?;
     Ok(Send {
         to: to.clone(),
         message: text,
-        mesh: own("mesh"),
+        mesh: parsed.owned(MESH),
         priority,
-        meta: meta(&parsed.values("meta"))?,
-        reply_to_id: own("reply-to"),
-        client_message_id: own("id").unwrap_or_else(mint_id),
+        meta: meta(&parsed.values(META))?,
+        reply_to_id: parsed.owned(REPLY_TO),
+        client_message_id: parsed.owned(ID).unwrap_or_else(mint_id),
     })
 }
 

@@ -1,7 +1,7 @@
 //! `daemon up`: flags, files and detection to the daemon's options; then run it here, or start it
 //! in the background.
 
-use super::args::Parsed;
+use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::context::Context;
 use super::detect::{self, Host};
 use super::failure::Failure;
@@ -11,19 +11,55 @@ use claudemesh_daemon::join;
 use claudemesh_daemon::startup::{self, DaemonError, LocalBroker};
 use std::net::SocketAddr;
 
-const TCP: &str = "ipc.tcp_enabled";
-const LEGACY: &str = "allow-legacy-broker";
+const TCP_KEY: &str = "ipc.tcp_enabled";
 const LEGACY_KEY: &str = "features.allow_legacy_broker";
 
-/// `daemon up`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const FOREGROUND: Flag =
+    switch("foreground", "stay, and write the log to standard error (services)");
+const DETACHED: Flag = switch("detached", "");
+const LOCAL: Flag = switch("local", "also run the embedded broker, with a mesh `local`");
+const LISTEN: Flag = one("listen", "addr", "where the embedded broker listens (with --local)");
+const MESH: Flag = many("mesh", "slug", "serve only this mesh; may be repeated");
+const NAME: Flag = one("name", "name", "the name peers see");
+const NO_TCP: Flag = switch("no-tcp", "listen on the Unix socket alone");
+const TCP: Flag = switch("tcp", "listen on loopback TCP too, also in a container or in CI");
+const PERSISTENT: Flag = switch("persistent", "in CI, behave as anywhere else");
+const PUBLIC_HEALTH: Flag =
+    switch("public-health", "answer GET /v1/health on TCP without the token");
+const ALLOW_LEGACY_BROKER: Flag =
+    maybe("allow-legacy-broker", "slug", "accept a broker that does not deduplicate");
+
+pub(super) const UP: Command = Command {
+    name: "daemon up",
+    aliases: &["daemon start"],
+    flags: &[
+        FOREGROUND,
+        DETACHED,
+        LOCAL,
+        LISTEN,
+        MESH,
+        NAME,
+        NO_TCP,
+        TCP,
+        PERSISTENT,
+        PUBLIC_HEALTH,
+        ALLOW_LEGACY_BROKER,
+    ],
+    about: "start the daemon",
+    details: "Detaches, and returns once the daemon answers and every link has its first \
+                  verdict (at most 5 s). A daemon that already runs is left alone.",
+    examples: &["claudemesh daemon up", "claudemesh daemon up --local"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let host = detect::detect(&|name| std::env::var_os(name), &|path| path.exists());
     let (options, choice) = options(context, parsed, host)?;
-    if !parsed.has("foreground") {
+    if !parsed.has(FOREGROUND) {
         // What is wrong with flags and files was said here; the child reads them again.
         return detach::start(context, &child_args(context, parsed), choice.as_deref());
     }
-    if let Some(choice) = choice.filter(|_| !parsed.has("detached")) {
+    if let Some(choice) = choice.filter(|_| !parsed.has(DETACHED)) {
         context.print.note(&choice);
     }
     match startup::run(options) {
@@ -57,21 +93,20 @@ fn options(
 ) -> Result<(startup::Options, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
-    if let Some(name) = parsed.value("name") {
+    if let Some(name) = parsed.value(NAME) {
         settings.set("daemon.display_name", name, Origin::Flag)?;
     }
-    if parsed.has("public-health") {
+    if parsed.has(PUBLIC_HEALTH) {
         settings.set("ipc.public_health_check", true, Origin::Flag)?;
     }
     allow_legacy_brokers(&mut settings, parsed)?;
-    let listen = parsed.parsed("listen", "an address like 127.0.0.1:7900", |text| {
-        text.parse::<SocketAddr>().ok()
-    })?;
-    if listen.is_some() && !parsed.has("local") {
+    let listen = parsed
+        .parsed(LISTEN, "an address like 127.0.0.1:7900", |text| text.parse::<SocketAddr>().ok())?;
+    if listen.is_some() && !parsed.has(LOCAL) {
         let failure = Failure::usage("--listen is for the embedded broker");
         return Err(failure.hint("add --local, or run `claudemesh broker --listen …`"));
     }
-    let local_broker = parsed.has("local").then(|| LocalBroker {
+    let local_broker = parsed.has(LOCAL).then(|| LocalBroker {
         listen,
         default_listen: settings.broker.listen,
         settings: broker::settings_of(&settings),
@@ -83,7 +118,7 @@ fn options(
         only_meshes: only_meshes(context, parsed)?,
         local_broker,
         // In the background standard error is a file that nobody rotates.
-        log_to_stderr: !parsed.has("detached"),
+        log_to_stderr: !parsed.has(DETACHED),
     };
     Ok((options, choice))
 }
@@ -91,7 +126,7 @@ fn options(
 /// `--allow-legacy-broker` is for every mesh, `--allow-legacy-broker=<slug>` for one more than the
 /// file names.
 fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
-    let given = parsed.flags().iter().filter(|(name, _)| *name == LEGACY);
+    let given = parsed.flags.iter().filter(|(flag, _)| flag.long == ALLOW_LEGACY_BROKER.long);
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
     match slugs {
         None => settings.set(LEGACY_KEY, true, Origin::Flag)?,
@@ -108,20 +143,20 @@ fn choose_tcp(
     parsed: &Parsed,
     host: Option<Host>,
 ) -> Result<Option<String>, Failure> {
-    let (wanted, unwanted) = (parsed.has("tcp"), parsed.has("no-tcp"));
+    let (wanted, unwanted) = (parsed.has(TCP), parsed.has(NO_TCP));
     if wanted && unwanted {
         return Err(Failure::usage("--tcp and --no-tcp contradict each other"));
     }
     if wanted || unwanted {
-        settings.set(TCP, wanted, Origin::Flag)?;
+        settings.set(TCP_KEY, wanted, Origin::Flag)?;
         return Ok(None);
     }
     let Some(host) = host else { return Ok(None) };
-    let is_undone = matches!(host, Host::Ci(_)) && parsed.has("persistent");
-    if is_undone || settings.origin(TCP) != Some(Origin::Default) {
+    let is_undone = matches!(host, Host::Ci(_)) && parsed.has(PERSISTENT);
+    if is_undone || settings.origin(TCP_KEY) != Some(Origin::Default) {
         return Ok(None);
     }
-    settings.set(TCP, false, Origin::Detection)?;
+    settings.set(TCP_KEY, false, Origin::Detection)?;
     let words = host.words();
     Ok(Some(format!(
         "this looks like {words}: listening on the Unix socket alone; --tcp undoes it"
@@ -129,7 +164,7 @@ fn choose_tcp(
 }
 
 fn only_meshes(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Failure> {
-    let wanted: Vec<String> = parsed.values("mesh").into_iter().map(str::to_owned).collect();
+    let wanted: Vec<String> = parsed.values(MESH).into_iter().map(str::to_owned).collect();
     if wanted.is_empty() {
         return Ok(wanted);
     }
@@ -153,8 +188,8 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
         // Not as it was written: the daemon starts in the root directory.
         args.extend(["--home".into(), context.paths.home.clone().into()]);
     }
-    for (name, value) in parsed.flags() {
-        let mut arg = format!("--{name}");
+    for (flag, value) in &parsed.flags {
+        let mut arg = format!("--{}", flag.long);
         if let Some(value) = value {
             arg = format!("{arg}={value}");
         }
@@ -166,12 +201,13 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Globals, Invocation, parse};
+    use crate::args::{Invocation, parse};
     use crate::print::Printer;
+    use crate::table::COMMANDS;
 
     fn tcp(flags: &[&str], toml: &str, host: Option<Host>) -> (bool, bool) {
         let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
-        let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("{flags:?}") };
+        let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, line) else { panic!("{flags:?}") };
         let mut settings = Settings::parse(toml).expect("good settings");
         let said = choose_tcp(&mut settings, &parsed, host).expect("no contradiction");
         (settings.ipc.tcp_enabled, said.is_some())
@@ -180,9 +216,9 @@ mod tests {
     #[test]
     fn a_daemon_in_the_background_finds_a_home_that_was_named_from_here() {
         let line = ["daemon", "up"].iter().map(Into::into).collect();
-        let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("a command") };
-        let globals = Globals { home: Some("somewhere".into()) };
-        let context = Context::new(Printer::of_process(false), globals).expect("a context");
+        let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, line) else { panic!("a command") };
+        let home = Some("somewhere".into());
+        let context = Context::new(Printer::of_process(false), home).expect("a context");
         let args = child_args(&context, &parsed);
         let given = args.iter().skip_while(|arg| *arg != "--home").nth(1).expect("a home");
         assert_eq!(std::path::Path::new(given), context.paths.home);
@@ -192,7 +228,9 @@ mod tests {
     fn legacy_brokers_are_allowed_for_all_meshes_or_for_the_named_ones() {
         let allowed = |flags: &[&str], toml: &str| {
             let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
-            let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("{flags:?}") };
+            let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, line) else {
+                panic!("{flags:?}")
+            };
             let mut settings = Settings::parse(toml).expect("good settings");
             allow_legacy_brokers(&mut settings, &parsed).expect("good flags");
             ["old", "older", "new"].map(|slug| settings.features.allow_legacy_broker.allows(slug))

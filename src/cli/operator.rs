@@ -1,6 +1,6 @@
 //! `daemon outbox inspect`, `daemon outbox abort` and `daemon outbox prune`.
 
-use super::args::Parsed;
+use super::command::{Command, Flag, Parsed, one, switch};
 use super::context::Context;
 use super::exit;
 use super::failure::Failure;
@@ -10,8 +10,17 @@ use super::print::{columns, inline};
 use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
 use serde_json::json;
 
-/// `daemon outbox inspect`
-pub(super) fn inspect(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const INSPECT: Command = Command {
+    name: "daemon outbox inspect",
+    aliases: &["outbox inspect"],
+    operands: &["<id>"],
+    about: "one row, and what took its place",
+    details: "<id> is the row's id in `outbox list`.",
+    examples: &["claudemesh outbox inspect 01JD8Q4M700000000000000042"],
+    ..Command::new(inspect)
+};
+
+fn inspect(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
     let inspected = context.block_on(async {
         let client = context.daemon().await?;
@@ -61,8 +70,18 @@ fn page(inspected: &Inspected) -> String {
     columns(&lines)
 }
 
-/// `daemon outbox abort`
-pub(super) fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const ABORT: Command = Command {
+    name: "daemon outbox abort",
+    aliases: &["outbox abort"],
+    operands: &["<id>"],
+    about: "give up a message that waits or has failed",
+    details: "<id> is the row's id in `outbox list`. Nothing is sent in its place; the row \
+                  stays, as aborted, and its id stays taken.",
+    examples: &["claudemesh outbox abort 01JD8Q4M700000000000000042"],
+    ..Command::new(abort)
+};
+
+fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
     let aborted = context.block_on(async {
         let client = context.daemon().await?;
@@ -88,13 +107,29 @@ pub(super) fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// `daemon outbox prune`
-pub(super) fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let before = instant(parsed, "before", context.runtime.now())?.ok_or_else(|| {
+const BEFORE: Flag = one("before", "age", "rows finished before then: 7d, or 2025-06-15T15:06:40Z");
+const CONFIRM: Flag = switch("confirm", "do it; without it, only say how many rows it would be");
+
+pub(super) const PRUNE: Command = Command {
+    name: "daemon outbox prune",
+    aliases: &["outbox prune"],
+    flags: &[BEFORE, CONFIRM],
+    about: "make finished rows small now, not when they are 30 days old",
+    details: "Done and aborted rows keep what a retry is answered from, and lose their body \
+                  and the rest for good. What waits, is being sent, or has failed is not touched.",
+    examples: &[
+        "claudemesh outbox prune --before 7d",
+        "claudemesh outbox prune --before 7d --confirm",
+    ],
+    ..Command::new(prune)
+};
+
+fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let before = instant(parsed, BEFORE, context.runtime.now())?.ok_or_else(|| {
         Failure::usage("--before is missing")
             .hint("how old a finished row must be: `--before 7d`, or a time")
     })?;
-    let confirm = parsed.has("confirm");
+    let confirm = parsed.has(CONFIRM);
     let rows = context.block_on(async {
         let client = context.daemon().await?;
         let (mut rows, mut cursor) = (0, None);
