@@ -2,7 +2,7 @@
 
 use super::command::{Command, Flag, GLOBAL_FLAGS, Parsed, Takes, is_required, repeats};
 use super::failure::Failure;
-use claudemesh_daemon::config::distance;
+use claudemesh_base::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -197,8 +197,8 @@ fn find(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
 
 /// The nearest of `known`, unless it is too far to be meant.
 fn suggestion(text: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let best = known.map(|name| (distance(text, &name), name)).min()?;
-    (best.0 <= SUGGESTION_DISTANCE_MAX && best.0 < text.chars().count()).then_some(best.1)
+    let (distance, name) = nearest(text, known)?;
+    (distance <= SUGGESTION_DISTANCE_MAX && distance < text.chars().count()).then_some(name)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod said;
 mod table;
 
 pub use error::ConfigError;
-pub use error::distance;
 pub use kind::{Kind, LegacyBrokers};
 pub use table::{
     Broker, Daemon, Disk, Features, Inbox, Ipc, KEYS, Key, Link, Outbox, Reconnect, Reload,
@@ -74,7 +73,10 @@ impl Settings {
         let mut said = Said::default();
         for (section, content) in table {
             if !SECTIONS.contains(&section.as_str()) {
-                return Err(ConfigError::unknown(&section, content.is_table()));
+                return Err(match content.is_table() {
+                    true => ConfigError::unknown_section(&section),
+                    false => ConfigError::unknown_key(&section),
+                });
             }
             let Value::Table(fields) = content else {
                 return Err(ConfigError::NotASection { section });

@@ -25,7 +25,7 @@ impl Said {
         origin: Origin,
     ) -> Result<(), ConfigError> {
         let key = KEYS.iter().find(|key| key.name == name);
-        let key = key.ok_or_else(|| ConfigError::unknown(name, false))?;
+        let key = key.ok_or_else(|| ConfigError::unknown_key(name))?;
         if !key.kind.takes(&value) {
             let (expected, found) = (key.kind.to_string(), show(&value));
             return Err(ConfigError::BadValue { name: key.name, expected, found });
