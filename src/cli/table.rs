@@ -42,3 +42,6 @@ pub(super) const COMMANDS: &[Command] = &[
     help::HELP,
     complete::COMPLETIONS,
 ];
+
+#[cfg(test)]
+mod tests;
