@@ -1,7 +1,7 @@
 //! Reads a command line by the declarations of the commands. Touches nothing and runs nothing.
 
+use super::Failure;
 use super::command::{Command, Flag, GLOBAL_FLAGS, Parsed, Takes, is_required, repeats};
-use super::failure::Failure;
 use claudemesh_base::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;

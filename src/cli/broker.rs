@@ -1,10 +1,8 @@
 //! `broker`: the embedded broker in the foreground.
 
 use super::command::{Command, Flag, Parsed, one, switch};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::{Tone, columns, inline};
+use super::{Context, Failure, exit};
 use async_signal::{Signal, Signals};
 use claudemesh_base::runtime::{Shutdown, iso};
 use claudemesh_broker::{Admin, AuditInfo, BrokerError, Check};
@@ -138,8 +136,7 @@ fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             vec![at, act.actor.clone(), act.act.clone(), act.subject.clone(), detail]
         };
         columns(&acts.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 /// The broker's administration, and the mesh that is meant: the flag's, or the only one.

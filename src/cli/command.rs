@@ -1,8 +1,7 @@
 //! What a command is, what a flag is, and what a command line said. This module knows no command:
 //! each is declared beside the function that runs it, and [`table`](super::table) lists them.
 
-use super::context::Context;
-use super::failure::Failure;
+use super::{Context, Failure};
 use std::time::Duration;
 
 /// Runs a command and returns its exit code.

@@ -81,6 +81,17 @@ impl Context {
         Ok(client)
     }
 
+    /// Asks the daemon one thing.
+    pub(super) fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, client::Error>,
+    ) -> Result<T, Failure> {
+        self.block_on(async {
+            let client = self.daemon().await?;
+            question(&client).await.map_err(|error| self.explain(error))
+        })
+    }
+
     /// A client's error, with the command that starts this very daemon.
     pub(super) fn explain(&self, error: client::Error) -> Failure {
         match error {

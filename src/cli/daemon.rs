@@ -1,11 +1,9 @@
 //! `daemon status`, `daemon version`, `daemon down` and `daemon reload`.
 
 use super::command::{Command, Parsed};
-use super::context::Context;
 use super::detach::{LOOK_PAUSE, uptime};
-use super::exit;
-use super::failure::Failure;
 use super::print::{Tone, age, columns, inline};
+use super::{Context, Failure, exit};
 use crate::client;
 use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version, size};
 use claudemesh_daemon::config::Settings;
@@ -45,8 +43,7 @@ fn status(context: &Context, _: &Parsed) -> Result<u8, Failure> {
         "running": true, "pid": health.pid, "version": version.daemon_version,
         "tcp": tcp, "health": health, "meshes": version.meshes,
     });
-    context.print.answer(&value, || screen(context, &health, &version, tcp.as_deref()))?;
-    Ok(exit::OK)
+    context.print.answer(&value, || screen(context, &health, &version, tcp.as_deref()))
 }
 
 fn status_of_silence(context: &Context, error: client::Error) -> Result<u8, Failure> {
@@ -167,8 +164,7 @@ fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     context.print.answer(&json!(version), || {
         let (daemon, ipc) = (inline(&version.daemon_version), inline(&version.ipc_api));
         format!("daemon {daemon} (ipc {ipc}, schema {})", version.schema_version)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 pub(super) const DOWN: Command = Command {
@@ -211,8 +207,7 @@ fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
         Ok(())
     })?;
     let value = json!({ "stopped": true, "pid": pid });
-    context.print.answer(&value, || format!("daemon stopped (was pid {pid})"))?;
-    Ok(exit::OK)
+    context.print.answer(&value, || format!("daemon stopped (was pid {pid})"))
 }
 
 /// The pid of the daemon that holds the lock: what its socket says, else its file.
@@ -262,8 +257,7 @@ fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     signal(pid, Signal::HUP)?;
     context.print.answer(&json!({ "reloading": true, "pid": pid }), || {
         format!("the daemon (pid {pid}) reads its configuration again; `claudemesh daemon status` shows its links")
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 /// Tells a running daemon to read `config.json` again; whether one runs.

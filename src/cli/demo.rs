@@ -10,10 +10,8 @@ mod steps;
 mod story;
 
 use super::command::{Command, Parsed};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::columns;
+use super::{Context, Failure, exit};
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt, future};
 use processes::Stage;

@@ -4,10 +4,8 @@
 //! Ctrl-C in this terminal does not reach it. What it says before its log is open goes to a file
 //! beside the log, and is shown here when the start fails.
 
-use super::context::Context;
-use super::failure::Failure;
 use super::print::{Tone, age};
-use super::{daemon as status, exit, up};
+use super::{Context, Failure, daemon as status, exit, up};
 use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use claudemesh_base::runtime;
 use claudemesh_daemon::api::bodies::Health;
@@ -60,8 +58,7 @@ pub(super) fn start(
             true => format!("{text}\n{}", status::NO_MESH),
             false => format!("{text}\n{}", status::link_lines(&health)),
         }
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 /// Says who runs already; that is no failure.
@@ -87,8 +84,7 @@ pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
     let pid = health.pid;
     let value =
         json!({ "ok": true, "running": true, "started": false, "pid": pid, "since": since });
-    context.print.answer(&value, || format!("daemon already running, pid {pid}, since {since}"))?;
-    Ok(exit::OK)
+    context.print.answer(&value, || format!("daemon already running, pid {pid}, since {since}"))
 }
 
 fn since(context: &Context, health: &Health) -> String {

@@ -1,10 +1,8 @@
 //! `events`, and following a stream across a daemon's restart.
 
 use super::command::{Command, Flag, Parsed, one};
-use super::context::Context;
-use super::failure::Failure;
 use super::print::{Tone, inline};
-use super::{exit, inbox};
+use super::{Context, Failure, exit, inbox};
 use crate::client::{Client, Error, Event, Events};
 use claudemesh_daemon::api::bodies::MessageEvent;
 use serde_json::{Value, json};
@@ -87,7 +85,7 @@ pub(super) async fn follow(
 fn print(context: &Context, event: &Event) -> Result<(), Failure> {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| json!(event.data));
     let value = json!({ "event": event.event, "id": event.id, "data": data });
-    context.print.answer(&value, || in_words(context, &event.event, &data))
+    context.print.answer(&value, || in_words(context, &event.event, &data)).map(drop)
 }
 
 fn in_words(context: &Context, kind: &str, data: &Value) -> String {

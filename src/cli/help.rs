@@ -1,10 +1,8 @@
 //! `help` and `version`. A help page is made from the declarations of the commands.
 
 use super::command::{Command, Flag, GLOBAL_FLAGS, Parsed, Takes};
-use super::context::Context;
-use super::failure::Failure;
 use super::print::Printer;
-use super::{VERSION as PROGRAM_VERSION, exit};
+use super::{Context, Failure, VERSION as PROGRAM_VERSION, exit};
 use serde_json::json;
 use std::fmt::Write as _;
 

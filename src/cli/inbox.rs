@@ -1,10 +1,8 @@
 //! `inbox`: what arrived, and with `--follow` what arrives.
 
 use super::command::{Command, Flag, MESH, Parsed, one, switch};
-use super::context::Context;
-use super::failure::Failure;
 use super::print::{Tone, block, inline};
-use super::{events, exit, peers};
+use super::{Context, Failure, events, exit, peers};
 use crate::client::{Client, InboxQuery};
 use claudemesh_base::runtime::{iso, parse_iso};
 use claudemesh_daemon::api::bodies::{Encryption, InboxMessage, MessageEvent};
@@ -54,11 +52,10 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         }
         if parsed.has(FOLLOW) {
             follow(context, &client, &query, limit).await?;
-        } else {
-            let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
-            print(context, messages, next_cursor)?;
+            return Ok(exit::OK);
         }
-        Ok(exit::OK)
+        let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
+        print(context, messages, next_cursor)
     })
 }
 
@@ -97,7 +94,7 @@ fn print(
     context: &Context,
     messages: Vec<InboxMessage>,
     next_cursor: Option<String>,
-) -> Result<(), Failure> {
+) -> Result<u8, Failure> {
     let value = json!({ "items": messages, "next_cursor": next_cursor });
     context.print.answer(&value, || {
         if messages.is_empty() {

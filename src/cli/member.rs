@@ -2,18 +2,23 @@
 //! it or, when none runs, on its ledger (§17.3).
 
 use super::broker::{DATA, ITS_MESH, data_dir, open};
-use super::command::{Command, Parsed};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::command::{Command, Parsed, Run};
 use super::print::{Tone, columns, inline};
+use super::{Context, Failure};
 use claudemesh_base::runtime::iso;
 use claudemesh_broker::{MemberAct, MemberDone, MemberInfo};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 
-/// Says what `<who>` may be.
-const WHO: &str = "<who> is a member's name, id, key, or the first 8 digits of its key or more.";
+/// What the commands about one member have in common.
+const fn about_member(run: Run) -> Command {
+    Command {
+        operands: &["<who>"],
+        flags: &[ITS_MESH, DATA],
+        details: "<who> is a member's name, id, key, or the first 8 digits of its key or more.",
+        ..Command::new(run)
+    }
+}
 
 pub(super) const LIST: Command = Command {
     name: "member list",
@@ -36,18 +41,14 @@ fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             return "(nobody)".to_owned();
         }
         columns(&members.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 pub(super) const KICK: Command = Command {
     name: "member kick",
-    operands: &["<who>"],
-    flags: &[ITS_MESH, DATA],
     about: "close a member's connections",
-    details: WHO,
     examples: &["claudemesh member kick bob"],
-    ..Command::new(kick)
+    ..about_member(kick)
 };
 
 fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -59,12 +60,9 @@ fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 pub(super) const BAN: Command = Command {
     name: "member ban",
-    operands: &["<who>"],
-    flags: &[ITS_MESH, DATA],
     about: "keep a member out until it is unbanned; its mail waits",
-    details: WHO,
     examples: &["claudemesh member ban bob --mesh demo"],
-    ..Command::new(ban)
+    ..about_member(ban)
 };
 
 fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -76,12 +74,9 @@ fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 pub(super) const UNBAN: Command = Command {
     name: "member unban",
-    operands: &["<who>"],
-    flags: &[ITS_MESH, DATA],
     about: "let a banned member in again",
-    details: WHO,
     examples: &["claudemesh member unban bob"],
-    ..Command::new(unban)
+    ..about_member(unban)
 };
 
 fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -93,12 +88,9 @@ fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 pub(super) const REVOKE: Command = Command {
     name: "member revoke",
-    operands: &["<who>"],
-    flags: &[ITS_MESH, DATA],
     about: "end a membership for good; its mail is thrown away",
-    details: WHO,
     examples: &["claudemesh member revoke 8139770ea87d175f"],
-    ..Command::new(revoke)
+    ..about_member(revoke)
 };
 
 fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -111,11 +103,9 @@ fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 pub(super) const BLOCK: Command = Command {
     name: "member block",
     operands: &["<who>", "<sender>"],
-    flags: &[ITS_MESH, DATA],
     about: "keep one member's direct messages from another",
-    details: WHO,
     examples: &["claudemesh member block bob mallory"],
-    ..Command::new(block)
+    ..about_member(block)
 };
 
 fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -125,11 +115,9 @@ fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 pub(super) const UNBLOCK: Command = Command {
     name: "member unblock",
     operands: &["<who>", "<sender>"],
-    flags: &[ITS_MESH, DATA],
     about: "let them through again",
-    details: WHO,
     examples: &["claudemesh member unblock bob mallory"],
-    ..Command::new(unblock)
+    ..about_member(unblock)
 };
 
 fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
@@ -192,8 +180,7 @@ fn answer(
         let words = words(&inline(&done.member.display_name), done);
         let tone = if done.changed { Tone::Good } else { Tone::Quiet };
         context.print.paint(tone, &words)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 fn closed(done: &MemberDone) -> String {

@@ -2,10 +2,8 @@
 
 use super::broker::{DATA, data_dir};
 use super::command::{Command, Flag, Parsed, one};
-use super::context::Context;
-use super::failure::Failure;
 use super::print::{Tone, columns, inline};
-use super::{daemon, exit};
+use super::{Context, Failure, daemon, exit};
 use claudemesh_broker::{
     Admin, BrokerError, INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteWish,
 };
@@ -113,8 +111,7 @@ fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
             vec![inline(&mesh.slug), inline(&link), inline(&mesh.broker_url), mesh.pubkey.clone()]
         };
         columns(&joined.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 pub(super) const CREATE: Command = Command {

@@ -1,12 +1,10 @@
 //! `daemon outbox inspect`, `daemon outbox abort` and `daemon outbox prune`.
 
 use super::command::{Command, Flag, Parsed, one, switch};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::inbox::instant;
 use super::outbox::known;
 use super::print::{columns, inline};
+use super::{Context, Failure};
 use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
 use serde_json::json;
 
@@ -22,12 +20,8 @@ pub(super) const INSPECT: Command = Command {
 
 fn inspect(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
-    let inspected = context.block_on(async {
-        let client = context.daemon().await?;
-        client.outbox_row(id).await.map_err(|error| context.explain(error))
-    })?;
-    context.print.answer(&json!(inspected), || page(&inspected))?;
-    Ok(exit::OK)
+    let inspected = context.ask(async |client| client.outbox_row(id).await)?;
+    context.print.answer(&json!(inspected), || page(&inspected))
 }
 
 fn page(inspected: &Inspected) -> String {
@@ -83,16 +77,12 @@ pub(super) const ABORT: Command = Command {
 
 fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
-    let aborted = context.block_on(async {
-        let client = context.daemon().await?;
-        client.abort(id).await.map_err(|error| {
-            let failure = context.explain(error);
-            match failure.code.as_str() {
-                "daemon_unanswered" => failure
-                    .hint(format!("look at `claudemesh outbox inspect {id}` before you repeat it")),
-                _ => failure,
-            }
-        })
+    let aborted = context.ask(async |client| client.abort(id).await);
+    let aborted = aborted.map_err(|failure| match failure.code.as_str() {
+        "daemon_unanswered" => {
+            failure.hint(format!("look at `claudemesh outbox inspect {id}` before you repeat it"))
+        }
+        _ => failure,
     })?;
     context.print.answer(&json!(aborted), || {
         let id = inline(&aborted.aborted_row_id);
@@ -103,8 +93,7 @@ fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         } else {
             format!("aborted: {id} will not be sent")
         }
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 const BEFORE: Flag = one("before", "age", "rows finished before then: 7d, or 2025-06-15T15:06:40Z");
@@ -130,13 +119,11 @@ fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             .hint("how old a finished row must be: `--before 7d`, or a time")
     })?;
     let confirm = parsed.has(CONFIRM);
-    let rows = context.block_on(async {
-        let client = context.daemon().await?;
+    let rows = context.ask(async |client| {
         let (mut rows, mut cursor) = (0, None);
         loop {
-            let answer = client.prune(&before, confirm, cursor.as_deref()).await;
-            let Pruned { rows: more, next_cursor, .. } =
-                answer.map_err(|error| context.explain(error))?;
+            let answer = client.prune(&before, confirm, cursor.as_deref()).await?;
+            let Pruned { rows: more, next_cursor, .. } = answer;
             rows += more;
             match next_cursor {
                 None => return Ok(rows),
@@ -156,6 +143,5 @@ fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         } else {
             format!("{rows} would be made small; nothing was changed: repeat with --confirm")
         }
-    })?;
-    Ok(exit::OK)
+    })
 }

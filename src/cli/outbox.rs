@@ -1,11 +1,9 @@
 //! `daemon outbox list` and `daemon outbox requeue`.
 
 use super::command::{Command, Flag, MESH, Parsed, one, switch};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::{columns, inline};
 use super::send::read_whole;
+use super::{Context, Failure, exit};
 use crate::client::{OutboxQuery, Requeue};
 use claudemesh_daemon::api::bodies::OutboxRow;
 use serde_json::json;
@@ -44,10 +42,7 @@ fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         limit: parsed.count(LIMIT, LIMIT_MAX)?,
         cursor: None,
     };
-    let page = context.block_on(async {
-        let client = context.daemon().await?;
-        client.outbox(&query).await.map_err(|error| context.explain(error))
-    })?;
+    let page = context.ask(async |client| client.outbox(&query).await)?;
     context.print.answer(&json!(page), || {
         if page.items.is_empty() {
             return "(empty)".to_owned();
@@ -138,18 +133,13 @@ fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         payload,
         force: parsed.has(FORCE),
     };
-    let done = context.block_on(async {
-        let client = context.daemon().await?;
-        client.requeue(&request).await.map_err(|error| {
-            let failure = context.explain(error);
-            match failure.code.as_str() {
-                "attempt_unanswered" => failure.hint("--force accepts a possible second copy"),
-                "daemon_unanswered" => {
-                    failure.hint("look at `claudemesh outbox list` before you repeat it")
-                }
-                _ => failure,
-            }
-        })
+    let done = context.ask(async |client| client.requeue(&request).await);
+    let done = done.map_err(|failure| match failure.code.as_str() {
+        "attempt_unanswered" => failure.hint("--force accepts a possible second copy"),
+        "daemon_unanswered" => {
+            failure.hint("look at `claudemesh outbox list` before you repeat it")
+        }
+        _ => failure,
     })?;
     context.print.answer(&json!(done), || {
         let (old, new, id) =
@@ -159,6 +149,5 @@ fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             text += "; the broker may have the first one too";
         }
         text
-    })?;
-    Ok(exit::OK)
+    })
 }

@@ -1,10 +1,8 @@
 //! `peers`: who is there, as far as the daemon can know.
 
 use super::command::{Command, MESH, Parsed};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::{columns, inline};
+use super::{Context, Failure, exit};
 use crate::client::Client;
 use claudemesh_daemon::api::bodies::Peers;
 use serde_json::{Map, Value, json};
@@ -22,10 +20,7 @@ pub(super) const PEERS: Command = Command {
 };
 
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let peers = context.block_on(async {
-        let client = context.daemon().await?;
-        client.peers(parsed.value(MESH)).await.map_err(|error| context.explain(error))
-    })?;
+    let peers = context.ask(async |client| client.peers(parsed.value(MESH)).await)?;
     context.print.answer(&json!(peers), || in_words(&peers))?;
     if !context.print.is_json() {
         for mesh in peers.meshes.iter().filter(|mesh| mesh.roster != "live") {

@@ -40,13 +40,14 @@ impl Printer {
         self.json
     }
 
-    /// The answer: as one line of JSON, or in words.
+    /// Prints the answer, as one line of JSON or in words; the exit code of success.
     pub(super) fn answer(
         &self,
         value: &Value,
         words: impl FnOnce() -> String,
-    ) -> Result<(), Failure> {
-        if self.json { self.text(&format!("{value}\n")) } else { self.text(&(words() + "\n")) }
+    ) -> Result<u8, Failure> {
+        let answer = if self.json { value.to_string() } else { words() };
+        self.text(&(answer + "\n")).map(|()| exit::OK)
     }
 
     /// Text as it is, newline included.

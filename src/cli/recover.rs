@@ -1,10 +1,8 @@
 //! `daemon recover`: what a damaged store needs, while no daemon runs (§4.11).
 
 use super::command::{Command, Flag, Parsed, switch};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::inline;
+use super::{Context, Failure, exit};
 use claudemesh_daemon::repair::{
     self, Examined, Found, Note, Repair, Saved, Unfinished, first_finding,
 };

@@ -4,10 +4,8 @@
 //! as the same message and never as a second one.
 
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
 use super::print::{Tone, inline};
+use super::{Context, Failure, exit};
 use crate::client::{Client, Error, Send};
 use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, Receipt, Sent};
 use serde_json::{Map, Value, json};
@@ -196,8 +194,7 @@ fn report(context: &Context, to: &str, sent: &Sent) -> Result<u8, Failure> {
             (status, _) => format!("already accepted ({})", inline(status)),
         };
         line(&state, to, &sent.mesh, &sent.client_message_id, sent.encryption)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 fn line(state: &str, to: &str, mesh: &str, id: &str, encryption: Encryption) -> String {
@@ -268,8 +265,7 @@ fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Re
     context.print.answer(&value, || {
         let state = context.print.paint(Tone::Good, &came_to(message.receipt.as_ref()));
         line(&state, to, &done.mesh, &done.client_message_id, done.encryption)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 /// How far a message that is done has come.

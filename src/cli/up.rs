@@ -2,10 +2,8 @@
 //! in the background.
 
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
-use super::context::Context;
 use super::detect::{self, Host};
-use super::failure::Failure;
-use super::{broker, detach, exit, recover};
+use super::{Context, Failure, broker, detach, exit, recover};
 use claudemesh_daemon::config::{Origin, Settings};
 use claudemesh_daemon::join;
 use claudemesh_daemon::startup::{self, DaemonError, LocalBroker};

@@ -154,9 +154,7 @@ impl Settings {
             });
         }
         features.optional.retain(|feature| !features.require.contains(feature));
-        if let LegacyBrokers::Only(slugs) = &mut features.allow_legacy_broker {
-            slugs.extend_from_slice(&settings.said.added_slugs);
-        }
+        features.allow_legacy_broker.add(&settings.said.added_slugs);
         Ok(settings)
     }
 }

@@ -1,7 +1,8 @@
 //! Which values a setting takes, and the Rust types they are read into.
 
 use claudemesh_fsm::retry::Retention;
-use std::fmt::{self, Debug};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use toml::Value;
@@ -95,56 +96,30 @@ pub(super) fn show(value: &Value) -> String {
 }
 
 /// A type that a setting may have.
-pub(super) trait Setting: Sized + Debug {
+pub(super) trait Setting: Sized {
     /// `None` for a value of another type, or one that this type cannot hold.
     fn from_value(value: &Value) -> Option<Self>;
 
-    /// As it would stand in the file. For most types that is how Rust writes them too.
-    fn show(&self) -> String {
-        format!("{self:?}")
-    }
+    /// As it would stand in the file; empty when it is unset.
+    fn show(&self) -> String;
 }
 
-impl Setting for bool {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_bool()
-    }
-}
-
-macro_rules! integers {
-    ($($integer:ty)*) => {
-        $(impl Setting for $integer {
+macro_rules! as_serde_reads_them {
+    ($($type:ty),*) => {
+        $(impl Setting for $type {
             fn from_value(value: &Value) -> Option<Self> {
-                value.as_integer()?.try_into().ok()
+                value.clone().try_into().ok()
+            }
+
+            fn show(&self) -> String {
+                Value::try_from(self).map(|value| show(&value)).unwrap_or_default()
             }
         })*
     };
 }
 
-integers!(u16 u32 u64 usize);
-
-impl Setting for String {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_str().map(Self::from)
-    }
-}
-
-impl Setting for Vec<String> {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_array()?.iter().map(String::from_value).collect()
-    }
-}
-
-/// A setting that may be unset.
-impl<T: Setting> Setting for Option<T> {
-    fn from_value(value: &Value) -> Option<Self> {
-        T::from_value(value).map(Some)
-    }
-
-    fn show(&self) -> String {
-        self.as_ref().map(T::show).unwrap_or_default()
-    }
-}
+as_serde_reads_them!(bool, u16, u32, u64, usize, Option<u64>);
+as_serde_reads_them!(String, Option<String>, Vec<String>, SocketAddr, LegacyBrokers);
 
 /// Milliseconds.
 impl Setting for Duration {
@@ -157,38 +132,29 @@ impl Setting for Duration {
     }
 }
 
-impl Setting for SocketAddr {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_str()?.parse().ok()
-    }
-
-    fn show(&self) -> String {
-        format!("\"{self}\"")
-    }
-}
-
 /// Days, or [`PERMANENT`].
 impl Setting for Retention {
     fn from_value(value: &Value) -> Option<Self> {
         match value.as_str() {
-            Some(PERMANENT) => Some(Self::Permanent),
-            _ => u32::from_value(value).map(Self::Days),
+            Some(_) => Some(Self::Permanent),
+            None => u32::from_value(value).map(Self::Days),
         }
     }
 
     fn show(&self) -> String {
         match self {
-            Self::Permanent => format!("{PERMANENT:?}"),
-            Self::Days(days) => days.to_string(),
+            Self::Permanent => PERMANENT.to_owned().show(),
+            Self::Days(days) => days.show(),
         }
     }
 }
 
 /// Which meshes may have a broker without our features (§15).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum LegacyBrokers {
-    /// Every mesh.
-    All,
+    /// Every mesh, or none.
+    All(bool),
     /// The meshes of these slugs.
     Only(Vec<String>),
 }
@@ -198,25 +164,17 @@ impl LegacyBrokers {
     #[must_use]
     pub fn allows(&self, slug: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All(all) => *all,
             Self::Only(slugs) => slugs.iter().any(|allowed| allowed == slug),
         }
     }
-}
 
-impl Setting for LegacyBrokers {
-    fn from_value(value: &Value) -> Option<Self> {
-        match value.as_bool() {
-            Some(true) => Some(Self::All),
-            Some(false) => Some(Self::Only(Vec::new())),
-            None => Vec::from_value(value).map(Self::Only),
-        }
-    }
-
-    fn show(&self) -> String {
+    /// Lets the meshes of these slugs, too.
+    pub(super) fn add(&mut self, slugs: &[String]) {
         match self {
-            Self::All => true.show(),
-            Self::Only(slugs) => slugs.show(),
+            Self::Only(allowed) => allowed.extend_from_slice(slugs),
+            Self::All(false) => *self = Self::Only(slugs.to_vec()),
+            Self::All(true) => {}
         }
     }
 }
