@@ -1,9 +1,7 @@
 //! `completions`: scripts for shells, made from the declarations of the commands.
 
 use super::command::{Command, GLOBAL_FLAGS, Parsed};
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::{Context, Failure, exit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -91,6 +89,7 @@ fn fish(commands: &[Command]) -> String {
         script.push_str(&text);
         script.push('\n');
     };
+    let mut offered = BTreeSet::new();
     for command in commands {
         for name in command.names() {
             let seen = |words: &str| {
@@ -99,12 +98,16 @@ fn fish(commands: &[Command]) -> String {
                 conditions.collect::<Vec<_>>().join("; and ")
             };
             let about = command.about.replace('\'', "\\'");
-            let (before, word) = split_last(name);
-            let condition = match before {
-                "" => "__fish_use_subcommand".to_owned(),
-                before => seen(before),
-            };
-            line(format!("complete -c claudemesh -n '{condition}' -a {word} -d '{about}'"));
+            // A word that begins several commands is offered once.
+            for beginning in beginnings(name).filter(|beginning| offered.insert(*beginning)) {
+                let (before, word) = split_last(beginning);
+                let condition = match before {
+                    "" => "__fish_use_subcommand".to_owned(),
+                    before => seen(before),
+                };
+                let offer = format!("complete -c claudemesh -n '{condition}' -a {word}");
+                line(if beginning == name { format!("{offer} -d '{about}'") } else { offer });
+            }
             for flag in command.shown_flags() {
                 let about = flag.about.replace('\'', "\\'");
                 let (condition, long) = (seen(name), flag.long);
