@@ -1,4 +1,4 @@
-//! `broker`: the embedded broker in the foreground.
+//! `broker` runs the embedded broker in the foreground; `broker check` and `broker audit` examine it.
 
 use super::command::{Command, Flag, Parsed, one, switch};
 use super::print::{Tone, columns, inline};
@@ -14,7 +14,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What helps where there is no ledger, or none with a mesh.
+/// The hint where there is no ledger, or one without a mesh.
 pub(super) const NO_LEDGER_HINT: &str =
     "name its data directory with --data, or make one: claudemesh mesh create";
 
@@ -139,7 +139,7 @@ fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-/// The broker's administration, and the mesh that is meant: the flag's, or the only one.
+/// Opens the broker's administration. The mesh is the flag's, or else the only one.
 pub(super) async fn open(
     context: &Context,
     dir: &Path,

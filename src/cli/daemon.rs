@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;
 
-/// The daemon finishes what is in flight (5 s) and checkpoints its stores.
+/// How long `down` waits: the daemon finishes what is in flight (5 s) and checkpoints its stores.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(20);
-/// As wide as `daemon`, and a little.
+/// The narrowest first column of the status: `daemon` and a space.
 const NAME_WIDTH_MIN: usize = 7;
-/// What to say where no mesh is joined.
+/// What is printed where no mesh is joined.
 pub(super) const NO_MESH: &str =
     "no mesh joined yet: `claudemesh join <link>`, or `claudemesh mesh create <slug>`";
 
@@ -103,7 +103,7 @@ fn screen(context: &Context, health: &Health, version: &Version, tcp: Option<&st
     lines.join("\n")
 }
 
-/// How full the outbox and the disk are, and whether the databases are whole.
+/// The line that says how full the outbox and the disk are, and whether the databases are whole.
 fn store_line(health: &Health) -> String {
     let outbox = &health.outbox;
     let (used, max) = (size(outbox.bytes), size(outbox.max_bytes));
@@ -124,7 +124,7 @@ fn name_width(health: &Health) -> usize {
     longest.unwrap_or_default().max(NAME_WIDTH_MIN)
 }
 
-/// Per mesh: its name, its link, what waits, and why nothing moves.
+/// One line per mesh: its name, its link, how much waits, and why nothing is sent.
 pub(super) fn link_lines(health: &Health) -> String {
     let width = name_width(health);
     let row = |mesh: &MeshHealth| {
@@ -143,7 +143,7 @@ pub(super) fn link_lines(health: &Health) -> String {
     columns(&health.meshes.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Where the daemon listens on TCP, as it says in its file.
+/// The TCP address of the daemon, by its port file.
 fn tcp_address(context: &Context) -> Option<String> {
     let text = std::fs::read_to_string(context.paths.http_port()).ok()?;
     let port: u16 = text.trim().parse().ok()?;
@@ -210,7 +210,7 @@ fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     context.print.answer(&value, || format!("daemon stopped (was pid {pid})"))
 }
 
-/// The pid of the daemon that holds the lock: what its socket says, else its file.
+/// The pid of the daemon that holds the lock, by its answer or else by its pid file.
 fn running_pid(context: &Context) -> Result<Option<u32>, Failure> {
     let Some(in_file) = lock::running(&context.paths).map_err(Failure::failed)? else {
         return Ok(None);
@@ -260,7 +260,7 @@ fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-/// Tells a running daemon to read `config.json` again; whether one runs.
+/// Tells a running daemon to read `config.json` again. Returns whether one runs.
 pub(super) fn reload(context: &Context) -> Result<bool, Failure> {
     match running_pid(context)? {
         Some(pid) => signal(pid, Signal::HUP).map(|()| true),

@@ -1,8 +1,8 @@
-//! Starts the daemon in the background and waits for its first words (§8).
+//! Starts the daemon in the background and waits until it answers (§8).
 //!
 //! The child is this same program with `--foreground`, in a process group of its own, so that
-//! Ctrl-C in this terminal does not reach it. What it says before its log is open goes to a file
-//! beside the log, and is shown here when the start fails.
+//! Ctrl-C in this terminal does not reach it. What it writes to standard error before it opens its
+//! log goes to `daemon.stderr`, and is shown here when the start fails.
 
 use super::print::{Tone, age};
 use super::{Context, Failure, daemon as status, exit, up};
@@ -20,19 +20,20 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// For the socket to answer and every link to have its first verdict.
+/// How long the socket may take to answer, and every link to open or fail once.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at a daemon that starts or stops.
+/// The pause between two looks at a daemon that starts or stops.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Of the log, when the start fails.
+/// How many lines of the log are shown when the start fails.
 const LOG_LINES_SHOWN: usize = 5;
-/// The end of the log that is read for them, in bytes.
+/// How much of the end of the log is read for them, in bytes.
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
-/// How the daemon says that a store is damaged.
+/// The words with which the daemon reports a damaged store.
 const DAMAGED: &str = "outbox.db is damaged";
 const PRIVATE_FILE_MODE: u32 = 0o600;
 
-/// Starts `claudemesh <args>` unless a daemon runs, and reports; `choice` is said when it starts.
+/// Starts `claudemesh <args>` and reports the outcome, unless a daemon runs already. `choice` is
+/// printed before the start.
 pub(super) fn start(
     context: &Context,
     args: &[OsString],
@@ -61,7 +62,7 @@ pub(super) fn start(
     })
 }
 
-/// Says who runs already; that is no failure.
+/// Reports the daemon that runs already; that is no failure.
 pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
     let health = context.block_on(async {
         // It may have taken the lock a moment ago.
@@ -92,7 +93,7 @@ fn since(context: &Context, health: &Health) -> String {
     runtime::iso(Millis(context.runtime.now().0.saturating_sub(uptime_ms)))
 }
 
-/// What the child says outside its log.
+/// Where the child's standard error goes.
 fn stderr_file(paths: &Paths) -> PathBuf {
     paths.log().with_extension("stderr")
 }
@@ -119,7 +120,8 @@ fn spawn(paths: &Paths, args: &[OsString]) -> Result<Child, Failure> {
         .map_err(|error| Failure::failed(format!("cannot run {}: {error}", program.display())))
 }
 
-/// Until every link has its first verdict; a link that is still silent at the end is only reported.
+/// Waits until every link has opened or failed once. A link that has done neither in time is only
+/// reported.
 async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
     let client = context.client();
     let deadline = context.runtime.monotonic() + START_TIMEOUT;
@@ -128,20 +130,22 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
         let is_over = context.runtime.monotonic() >= deadline;
         let is_long_over = context.runtime.monotonic() >= deadline + START_TIMEOUT;
         match health {
-            // It is about to end by itself (§15), and says so only by its exit code.
+            // It is about to end by itself (§15); only its exit code says why.
             Ok(health) if is_refused_everywhere(&health) && !is_long_over => {}
-            Ok(health) if is_over || health.meshes.iter().all(|mesh| has_verdict(&mesh.link)) => {
+            Ok(health)
+                if is_over || health.meshes.iter().all(|mesh| has_opened_or_failed(&mesh.link)) =>
+            {
                 return Ok(health);
             }
             Ok(_) => {}
             Err(_) => {
-                if let Some(ended) = child.try_wait().map_err(Failure::failed)? {
-                    return gone(context, ended.code()).await;
+                if let Some(status) = child.try_wait().map_err(Failure::failed)? {
+                    return ended(context, status.code()).await;
                 }
                 if is_over {
                     let seconds = START_TIMEOUT.as_secs();
                     let message = format!("the daemon did not answer within {seconds} s");
-                    return Err(with_last_words(context, Failure::failed(message)));
+                    return Err(with_last_lines(context, Failure::failed(message)));
                 }
             }
         }
@@ -149,8 +153,8 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
     }
 }
 
-/// The child ended. Another daemon may have been first, which is as good.
-async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
+/// What it means that the child ended: with 0, another daemon was started first, which is as good.
+async fn ended(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
     match code {
         Some(0) => Ok(context.client().health().await.map_err(|error| context.explain(error))?),
         code => {
@@ -161,7 +165,7 @@ async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
                 return Err(up::damaged(context, damage.trim_start_matches("error: ")));
             }
             let failure = Failure::new(exit, "daemon_did_not_start", "the daemon did not start");
-            Err(with_last_words(context, failure))
+            Err(with_last_lines(context, failure))
         }
     }
 }
@@ -170,12 +174,12 @@ fn is_refused_everywhere(health: &Health) -> bool {
     !health.meshes.is_empty() && health.meshes.iter().all(|mesh| mesh.link == "refused")
 }
 
-fn has_verdict(link: &str) -> bool {
+fn has_opened_or_failed(link: &str) -> bool {
     !matches!(link, "offline" | "dialing" | "greeting" | "negotiating")
 }
 
-/// Adds what the child said, and the end of its log.
-fn with_last_words(context: &Context, mut failure: Failure) -> Failure {
+/// Adds what the child wrote to standard error, or else the end of its log.
+fn with_last_lines(context: &Context, mut failure: Failure) -> Failure {
     let said = last_lines(&stderr_file(&context.paths));
     // `error: ` is printed in front of the whole; its own would repeat it.
     let said: Vec<_> = said
@@ -210,7 +214,7 @@ fn last_lines(file: &std::path::Path) -> Vec<String> {
     lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].to_vec()
 }
 
-/// An uptime for people.
+/// The uptime in words.
 pub(super) fn uptime(health: &Health) -> String {
     format!("up {}", age(health.uptime_seconds))
 }

@@ -1,4 +1,4 @@
-//! `events`, and following a stream across a daemon's restart.
+//! `events`, and the loop that follows an event stream across a restart of the daemon.
 
 use super::command::{Command, Flag, Parsed, one};
 use super::print::{Tone, inline};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What `--types` takes.
 const EVENT_TYPES: &[&str] =
     &["message", "outbox", "broker_status", "peer_join", "peer_leave", "system"];
-/// Between two attempts to reach a daemon that went away.
+/// The pause between two attempts to reach a daemon that went away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 const TYPES: Flag = one(
@@ -47,8 +47,8 @@ fn types(parsed: &Parsed) -> Result<Vec<String>, Failure> {
     Ok(list.unwrap_or_default())
 }
 
-/// Hands every event to `take`, for ever. A daemon that stops is waited for, and asked for what was
-/// missed.
+/// Hands every event to `take`, without end. When the daemon stops, this waits for it and then asks
+/// for the events it missed.
 pub(super) async fn follow(
     context: &Context,
     client: &Client,

@@ -1,4 +1,4 @@
-//! `inbox`: what arrived, and with `--follow` what arrives.
+//! `inbox`: prints the messages that arrived, and with `--follow` those that arrive from now on.
 
 use super::command::{Command, Flag, MESH, Parsed, one, switch};
 use super::print::{Tone, block, inline};
@@ -10,11 +10,11 @@ use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// `--limit` when nothing is said.
+/// What `--limit` is when it is not given.
 const LIMIT_DEFAULT: usize = 100;
-/// The most that one command shows.
+/// The most messages that one command shows.
 const LIMIT_MAX: usize = 1_000_000;
-/// The most that the daemon answers at once.
+/// The most messages that the daemon puts into one answer.
 const PAGE_MAX: usize = 1000;
 
 const FOLLOW: Flag = switch("follow", "go on with what arrives, until Ctrl-C");
@@ -59,7 +59,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-/// A flag's value: a time, or how long ago.
+/// A flag's value as an instant: it is a time, or an age.
 pub(super) fn instant(parsed: &Parsed, flag: Flag, now: Millis) -> Result<Option<String>, Failure> {
     parsed.parsed(flag, "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
         if let Some(at) = parse_iso(text) {
@@ -70,7 +70,7 @@ pub(super) fn instant(parsed: &Parsed, flag: Flag, now: Millis) -> Result<Option
     })
 }
 
-/// The newest `limit` messages, newest first, and where more are.
+/// The newest `limit` messages, newest first, and the cursor to those before them.
 async fn pages(
     context: &Context,
     client: &Client,
@@ -100,12 +100,12 @@ fn print(
         if messages.is_empty() {
             return "nothing".to_owned();
         }
-        // As it was said: the newest stands last, where the reader looks.
+        // The newest stands last, where the reader looks.
         messages.iter().rev().map(|message| line(context, message)).collect::<Vec<_>>().join("\n")
     })
 }
 
-/// One message for a person. Nothing of it is trusted.
+/// One message as a line for a person. No text in it is trusted.
 pub(super) fn line(context: &Context, message: &InboxMessage) -> String {
     let at = context.print.paint(Tone::Quiet, &inline(&message.received_at));
     let topic = message.topic.as_deref().unwrap_or_default();
@@ -126,8 +126,9 @@ pub(super) fn line(context: &Context, message: &InboxMessage) -> String {
     format!("{unread} {at}  {place}  {sender}:{open} {body}  {id}")
 }
 
-/// What is there, oldest first, and then what comes. The stream is opened before the list is read,
-/// so that nothing falls between them; what stands in both is shown once.
+/// Prints the messages in the inbox, oldest first, and then those that arrive. The stream is opened
+/// before the list is read, so that no message falls between them; one that stands in both is
+/// printed once.
 async fn follow(
     context: &Context,
     client: &Client,
@@ -146,7 +147,7 @@ async fn follow(
         let Ok(MessageEvent { message, .. }) = serde_json::from_str(&event.data) else {
             return Ok(());
         };
-        // Repeats come from around the seam alone, and only the list can be repeated.
+        // Only what the list had can come again, around the moment when the stream began.
         if shown.remove(&message.id) || !is_wanted(query, &message) {
             return Ok(());
         }
@@ -160,7 +161,7 @@ async fn follow(
     .await
 }
 
-/// An event's message as it stands in the list, without what only the event has.
+/// An event's message as the list has it: without the members that only the event has.
 fn as_listed(data: &str) -> Value {
     let mut value: Value = serde_json::from_str(data).unwrap_or_default();
     if let Some(members) = value.as_object_mut() {

@@ -191,7 +191,7 @@ fn connections(count: usize) -> String {
     format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 
-fn standing(member: &MemberInfo) -> &'static str {
+fn membership_status(member: &MemberInfo) -> &'static str {
     match (member.revoked, member.banned) {
         (true, _) => "revoked",
         (false, true) => "banned",
@@ -203,7 +203,7 @@ fn shown(member: &MemberInfo) -> Value {
     json!({
         "member_id": member.id, "member_pubkey": member.pubkey,
         "display_name": member.display_name, "role": member.role,
-        "standing": standing(member), "connections": member.connections,
+        "standing": membership_status(member), "connections": member.connections,
         "joined_at": iso(Millis(member.joined_at_ms)),
     })
 }
@@ -211,7 +211,7 @@ fn shown(member: &MemberInfo) -> Value {
 fn row(member: &MemberInfo) -> Vec<String> {
     vec![
         inline(&member.display_name),
-        standing(member).to_owned(),
+        membership_status(member).to_owned(),
         inline(&member.role),
         member.connections.map_or_else(|| "-".to_owned(), connections),
         member.pubkey.clone(),

@@ -9,7 +9,7 @@ use claudemesh_daemon::api::bodies::OutboxRow;
 use serde_json::json;
 use std::fs::File;
 
-/// The most that the daemon answers at once.
+/// The most rows that the daemon puts into one answer.
 const LIMIT_MAX: usize = 500;
 
 const PENDING: Flag = switch("pending", "only what waits");
@@ -83,7 +83,7 @@ fn row(row: &OutboxRow) -> Vec<String> {
     ]
 }
 
-/// A place, or a word for one that an earlier daemon did not record.
+/// A recipient or a mesh, or a word for one that an earlier version did not record.
 pub(super) fn known(place: &str) -> String {
     if place.is_empty() { "(unknown)".to_owned() } else { inline(place) }
 }

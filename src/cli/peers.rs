@@ -1,4 +1,4 @@
-//! `peers`: who is there, as far as the daemon can know.
+//! `peers`: lists the members that the daemon knows to be connected.
 
 use super::command::{Command, MESH, Parsed};
 use super::print::{columns, inline};
@@ -7,7 +7,7 @@ use crate::client::Client;
 use claudemesh_daemon::api::bodies::Peers;
 use serde_json::{Map, Value, json};
 
-/// Of a key, on a terminal.
+/// How many digits of a key a terminal shows.
 const KEY_DIGITS_SHOWN: usize = 16;
 const KEY_DIGITS: usize = 64;
 
@@ -57,7 +57,7 @@ fn in_words(peers: &Peers) -> String {
     columns(&peers.peers.iter().map(row).collect::<Vec<_>>())
 }
 
-/// The public key that `who` names: itself, or the one member of that name in the roster.
+/// The public key that `who` means: `who` itself, or the key of the one member of that name.
 pub(super) async fn key_of(
     context: &Context,
     client: &Client,

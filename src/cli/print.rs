@@ -1,13 +1,14 @@
-//! The only place that prints. Data on standard output, everything else on standard error; a
-//! reader that leaves is no error. Text from other people loses what a terminal would obey.
+//! The only module that prints: answers to standard output, everything else to standard error. A
+//! reader that closes the pipe is no error. Text from other people loses its control characters,
+//! because a terminal would obey them.
 
 use super::exit;
 use super::failure::Failure;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-/// What stands in front of the further lines of somebody's text, so that none of them can pass
-/// for a line of ours.
+/// What indents the further lines of somebody else's text, so that none of them can pass for a line
+/// of our own.
 const CONTINUATION: &str = "\n    ";
 
 /// Where and how to print.
@@ -18,7 +19,7 @@ pub(super) struct Printer {
     notes: bool,
 }
 
-/// How much a word matters.
+/// How a word is coloured.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Tone {
     Good,
@@ -60,20 +61,20 @@ impl Printer {
         }
     }
 
-    /// Something a person should know and a program need not.
+    /// Prints something that a person should know and a program need not.
     pub(super) fn note(&self, text: &str) {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
-    /// What goes on meanwhile; only for somebody who watches.
+    /// Prints what goes on, if a person watches.
     pub(super) fn progress(&self, text: &str) {
         if self.notes && !self.json {
             self.note(text);
         }
     }
 
-    /// A failure, once; its exit code.
+    /// Prints a failure; returns its exit code.
     pub(super) fn failure(&self, failure: &Failure) -> u8 {
         if failure.exit == exit::OK {
             return exit::OK;
@@ -96,7 +97,7 @@ impl Printer {
         failure.exit
     }
 
-    /// A word in its tone, where colours are shown.
+    /// A word in the colour of its tone, where colours are shown.
     pub(super) fn paint(&self, tone: Tone, word: &str) -> String {
         let code = match tone {
             Tone::Good => "32",
@@ -107,7 +108,7 @@ impl Printer {
     }
 }
 
-/// Somebody's text on one line, without what a terminal would obey.
+/// Somebody else's text on one line, without control characters.
 pub(super) fn inline(text: &str) -> String {
     text.chars()
         .map(|c| if c == '\n' || c == '\t' { ' ' } else { c })
@@ -115,17 +116,17 @@ pub(super) fn inline(text: &str) -> String {
         .collect()
 }
 
-/// Somebody's text with its lines kept, the further ones set in.
+/// Somebody else's text with its lines kept and the further ones indented.
 pub(super) fn block(text: &str) -> String {
     text.lines().map(inline).collect::<Vec<_>>().join(CONTINUATION)
 }
 
-/// Our own text, which may quote somebody's: lines stay where they are.
+/// Our own text, which may quote somebody else's. Lines stay as they are.
 fn lines(text: &str) -> String {
     text.lines().map(inline).collect::<Vec<_>>().join("\n")
 }
 
-/// Not a control character, nor one that turns the direction of what follows.
+/// Whether a character is neither a control character nor one that changes the direction of text.
 fn is_shown(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! `daemon recover`: what a damaged store needs, while no daemon runs (§4.11).
+//! `daemon recover`: examines or repairs damaged stores, while no daemon runs (§4.11).
 
 use super::command::{Command, Flag, Parsed, switch};
 use super::print::inline;
@@ -9,7 +9,7 @@ use claudemesh_daemon::repair::{
 use claudemesh_daemon::startup::DaemonError;
 use serde_json::{Value, json};
 
-/// Rows listed on the screen per table and kind; `--json` lists all of them.
+/// How many rows are listed per table and kind of damage; `--json` lists all of them.
 const NOTES_SHOWN: usize = 10;
 
 const CHECK: Flag = switch("check", "look and change nothing (the default)");
@@ -67,7 +67,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(if is_damaged { exit::CONFLICT } else { exit::OK })
 }
 
-/// What can be done about a damaged store, a command a line.
+/// What can be done about a damaged store, one command per line.
 pub(super) fn hints(context: &Context) -> String {
     let choices = [
         ("--check  ", "look, change nothing"),

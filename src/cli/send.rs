@@ -1,7 +1,7 @@
-//! `send`: hands a message to the daemon, and says truthfully what became of it.
+//! `send`: hands a message to the daemon and reports what became of it.
 //!
-//! The id is made here when nobody gave one, so that a request whose answer was lost is sent again
-//! as the same message and never as a second one.
+//! This command makes the message's id when nobody gave one. So a request whose answer was lost can
+//! be repeated as the same message, and never becomes a second one.
 
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::print::{Tone, inline};
@@ -12,17 +12,17 @@ use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::time::Duration;
 
-/// The longest message that is read, in bytes: a daemon takes no longer request (§1.2).
+/// The longest message that is read, in bytes: the daemon takes no longer request (§1.2).
 pub(super) const MESSAGE_BYTES_MAX: u64 = 256 * 1024;
-/// How often one message is offered to the daemon.
+/// How many times one message is offered to the daemon.
 const ATTEMPTS_MAX: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// `--wait` without a time.
+/// How long `--wait` waits without a time of its own.
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
-/// Between two looks at a message: short at first, for a broker that is near.
+/// The pause between two looks at a message: short at first, because a broker may be near.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// What a daemon says that will have time in a moment.
+/// The error codes of a daemon that is worth asking again in a moment.
 const BUSY: [&str; 2] = ["daemon_busy", "too_many_connections"];
 const PRIORITIES: [&str; 3] = ["now", "next", "low"];
 
@@ -68,7 +68,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-/// What is waited for.
+/// What `--wait` and `--delivered` wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     /// The broker has it.
@@ -127,8 +127,8 @@ fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
     Ok((!meta.is_empty()).then_some(meta))
 }
 
-/// Offers the message until the daemon answers. What was written and not answered is offered again
-/// here, with the same id, and nowhere else (§8).
+/// Offers the message until the daemon answers. Only here is a request repeated that was written and
+/// not answered, and always with the same id (§8).
 async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent, Failure> {
     let mut may_be_taken = false;
     let mut attempt = 1;
@@ -149,7 +149,7 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
             Error::BadAnswer(_) => false,
         };
         if !is_worth_another || attempt == ATTEMPTS_MAX {
-            return Err(if may_be_taken && !tells_of_the_id(&error) {
+            return Err(if may_be_taken && !is_about_the_id(&error) {
                 unknown(message, &error)
             } else {
                 context.explain(error)
@@ -160,10 +160,10 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
     }
 }
 
-/// Whether an answer holds for every request of its id. A daemon that is busy, or that cannot read
-/// its outbox, speaks of one request: another one before it may have been taken all the same. One
-/// without room has looked the id up.
-fn tells_of_the_id(error: &Error) -> bool {
+/// Whether an answer is about the message's id, and so about the earlier attempts too. A daemon that
+/// is busy, or cannot read its outbox, answers one request only: it may have taken the message at an
+/// earlier attempt. A daemon without room (507) has looked the id up.
+fn is_about_the_id(error: &Error) -> bool {
     let Error::Problem(problem) = error else { return false };
     let has_not_looked = match problem.status {
         429 => true,
@@ -181,7 +181,7 @@ fn unknown(message: &Send, error: &Error) -> Failure {
         .hint(format!("repeat the command with --id {id}: it cannot be sent twice"))
 }
 
-/// What the answer says, and no more.
+/// Prints what the daemon answered.
 fn report(context: &Context, to: &str, sent: &Sent) -> Result<u8, Failure> {
     let mut value = json!(sent);
     value["ok"] = true.into();
@@ -206,7 +206,7 @@ fn line(state: &str, to: &str, mesh: &str, id: &str, encryption: Encryption) -> 
     format!("{state} for {to} in {mesh} ({id}, via daemon{sealed})")
 }
 
-/// Looks until the message came to an end, or time did.
+/// Looks at the message until it has arrived or failed for good, or the time is over.
 async fn wait_for(
     context: &Context,
     client: &Client,
@@ -226,7 +226,7 @@ async fn wait_for(
         match &looked {
             Ok(message) if message.status == "done" => match (until, &message.receipt) {
                 (Until::Done, _) => return done(context, to, message, &sent),
-                (Until::Delivered, None) => return Err(untold(message)),
+                (Until::Delivered, None) => return Err(without_receipts(message)),
                 (Until::Delivered, Some(receipt)) if receipt.delivered => {
                     return done(context, to, message, &sent);
                 }
@@ -236,15 +236,15 @@ async fn wait_for(
                 (Until::Delivered, Some(_)) => {}
             },
             Ok(message) if message.status == "dead" || message.status == "aborted" => {
-                return Err(never(message));
+                return Err(failed_for_good(message));
             }
-            // It runs again soon, or time ends.
+            // The daemon may run again soon.
             Ok(_) | Err(Error::NotRunning | Error::NotWritten(_) | Error::Unanswered(_)) => {}
             Err(_) => {}
         }
         let left = deadline.saturating_sub(context.runtime.monotonic());
         if left.is_zero() {
-            return Err(late(context, client, id, &looked, &sent.mesh).await);
+            return Err(not_in_time(context, client, id, &looked, &sent.mesh).await);
         }
         context.runtime.sleep(pause.min(left)).await;
         pause = (pause * 2).min(LOOK_PAUSE_MAX);
@@ -268,7 +268,7 @@ fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Re
     })
 }
 
-/// How far a message that is done has come.
+/// How far a message has come that the broker has.
 fn came_to(receipt: Option<&Receipt>) -> String {
     match receipt {
         Some(Receipt { delivered: true, recipients: 1, .. }) => "delivered and stored".to_owned(),
@@ -282,13 +282,13 @@ fn came_to(receipt: Option<&Receipt>) -> String {
     }
 }
 
-/// Whether no more will be learned.
+/// Whether the receipt will not change any more.
 const fn is_final(receipt: &Receipt) -> bool {
     receipt.stored.saturating_add(receipt.expired) >= receipt.recipients
 }
 
-/// The broker has it, and cannot say more.
-fn untold(message: &MessageStatus) -> Failure {
+/// The failure of a message that the broker has, and for which it gives no receipts.
+fn without_receipts(message: &MessageStatus) -> Failure {
     let id = &message.client_message_id;
     let words = format!("the broker has message {id}, and does not tell who has stored it");
     Failure::new(exit::NOT_IN_TIME, "receipt_unavailable", words)
@@ -297,7 +297,7 @@ fn untold(message: &MessageStatus) -> Failure {
         .with("client_message_id", id.as_str())
 }
 
-/// The broker has it, and not everybody it is for will.
+/// The failure of a message that the broker has, and that some of its recipients will never store.
 fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
     let (id, Receipt { recipients, stored, .. }) = (&message.client_message_id, receipt);
     let words = match recipients {
@@ -311,7 +311,7 @@ fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
         .with("client_message_id", id.as_str())
 }
 
-fn never(message: &MessageStatus) -> Failure {
+fn failed_for_good(message: &MessageStatus) -> Failure {
     let id = &message.client_message_id;
     let why = message.last_error.as_deref().unwrap_or("no reason given");
     let (code, words, hint) = match &message.superseded_by {
@@ -337,8 +337,8 @@ fn never(message: &MessageStatus) -> Failure {
         .with("client_message_id", id.as_str())
 }
 
-/// Time is over: says where the message is and what it waits for.
-async fn late(
+/// The failure of a message whose time is over: where it is, and what it waits for.
+async fn not_in_time(
     context: &Context,
     client: &Client,
     id: &str,

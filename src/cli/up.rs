@@ -1,5 +1,5 @@
-//! `daemon up`: flags, files and detection to the daemon's options; then run it here, or start it
-//! in the background.
+//! `daemon up`: makes the daemon's options from flags, files and the kind of host; then runs the
+//! daemon in this process, or starts it in the background.
 
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::detect::{self, Host};
@@ -68,7 +68,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-/// A store is damaged: what can be done about it (§4.11).
+/// The failure of a damaged store, with what can be done about it (§4.11).
 pub(super) fn damaged(context: &Context, why: impl std::fmt::Display) -> Failure {
     Failure::new(exit::CONFLICT, "store_damaged", why).hint(recover::hints(context))
 }
@@ -83,7 +83,7 @@ const fn code_of(error: &DaemonError) -> &'static str {
     }
 }
 
-/// The daemon's options, and what to say about a choice that nobody made.
+/// The daemon's options, and a note if the kind of host decided something.
 fn options(
     context: &Context,
     parsed: &Parsed,
@@ -121,8 +121,8 @@ fn options(
     Ok((options, choice))
 }
 
-/// `--allow-legacy-broker` is for every mesh, `--allow-legacy-broker=<slug>` for one more than the
-/// file names.
+/// Applies `--allow-legacy-broker`, which is for every mesh, and `--allow-legacy-broker=<slug>`,
+/// which adds one mesh to those of the file.
 fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
     let given = parsed.flags.iter().filter(|(flag, _)| flag.long == ALLOW_LEGACY_BROKER.long);
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
@@ -134,8 +134,8 @@ fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), 
     Ok(())
 }
 
-/// Decides on TCP: a flag, else `config.toml`, else what kind of host this is. Yields what to say
-/// about a choice nobody made.
+/// Decides whether to listen on TCP: by a flag, else `config.toml`, else the kind of host, which
+/// yields a note.
 fn choose_tcp(
     settings: &mut Settings,
     parsed: &Parsed,

@@ -11,7 +11,7 @@ const WIDTH: usize = 92;
 const INDENT: &str = "           ";
 
 /// Tells the steps, one after the other.
-pub(super) struct Story {
+pub(super) struct Report {
     print: Printer,
     step: Option<Step>,
     told: usize,
@@ -24,7 +24,7 @@ struct Step {
     facts: Map<String, Value>,
 }
 
-impl Story {
+impl Report {
     pub(super) fn new(print: &Printer) -> Self {
         Self { print: print.clone(), step: None, told: 0 }
     }

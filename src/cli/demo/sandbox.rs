@@ -1,9 +1,9 @@
-//! The demo's stage: a temporary directory, and this very program running in it as a broker, as
-//! daemons and as short commands.
+//! The demo's sandbox: a temporary directory, in which this program runs as a broker, as daemons and
+//! as short commands.
 //!
-//! Whatever is started here ends here, by its own pid, however the demo ends: dropping the stage
-//! kills what still runs, waits for it, and removes the directory. Nothing is inherited from the
-//! caller's environment, so nothing of the caller's can be touched.
+//! Dropping the sandbox kills the processes that still run, each by its own pid, waits for them, and
+//! removes the directory. The processes inherit nothing from the caller's environment, so they cannot
+//! touch the caller's files.
 
 use super::super::context::Context;
 use super::super::failure::Failure;
@@ -22,14 +22,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// Between two looks at something that is about to happen.
+/// The pause between two looks at something that is about to happen.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// For any single thing to happen; far more than it takes, even on a busy machine.
+/// How long any single thing may take: far more than it needs, even on a busy machine.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Where the directory goes when `TMPDIR` is too long for a Unix socket.
 const SHORT_TEMP_DIR: &str = "/tmp";
 const PRIVATE_DIR_MODE: u32 = 0o700;
-/// Of what a process wrote, when the demo fails.
+/// How many lines of each process are shown when the demo fails.
 const LAST_LINES_SHOWN: usize = 5;
 /// Reconnecting and sending again take tenths of seconds here, where a real daemon backs off for
 /// up to half a minute and five.
@@ -101,8 +101,8 @@ pub(super) struct Host {
     pub(super) daemon: Option<Process>,
 }
 
-/// Everything the demo made. Processes are dropped before the directory they write to.
-pub(super) struct Stage {
+/// Everything the demo made. Processes are dropped before the directory in which they write.
+pub(super) struct Sandbox {
     pub(super) alice: Host,
     pub(super) bob: Host,
     broker: Option<Process>,
@@ -121,7 +121,7 @@ impl Drop for TemporaryDir {
     }
 }
 
-impl Stage {
+impl Sandbox {
     pub(super) fn new(context: &Context) -> Result<Self, Failure> {
         let runtime = context.runtime.clone();
         let program = std::env::current_exe()
@@ -227,7 +227,7 @@ impl Stage {
     }
 
     /// The end of what each process wrote, for a failure's message.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn last_lines(&self) -> String {
         let mut words = String::new();
         for name in ["broker", self.alice.name, self.bob.name] {
             let said = std::fs::read_to_string(self.output_of(name)).unwrap_or_default();
