@@ -1,7 +1,7 @@
 //! Reads a command line by the declarations of the commands. Touches nothing and runs nothing.
 
 use super::Failure;
-use super::command::{Command, Flag, GLOBAL_FLAGS, Parsed, Takes, is_required, repeats};
+use super::command::{Command, Flag, FlagValue, GLOBAL_FLAGS, Parsed, is_required, repeats};
 use claudemesh_base::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -32,8 +32,8 @@ pub(super) fn parse(
     args: Vec<OsString>,
 ) -> Result<Invocation, Failure> {
     let mut parser = Parser::from_args(args);
-    let mut line = Line { commands, ..Line::default() };
-    while let Some(arg) = parser.next().map_err(|error| line.misread(&error))? {
+    let mut line = CommandLine { commands, ..CommandLine::default() };
+    while let Some(arg) = parser.next().map_err(|error| line.malformed(&error))? {
         match arg {
             Arg::Value(word) => {
                 let word = word.into_string().map_err(not_utf8)?;
@@ -57,7 +57,7 @@ fn not_utf8(word: OsString) -> Failure {
 
 /// A command line as far as it was read.
 #[derive(Default)]
-struct Line {
+struct CommandLine {
     commands: &'static [Command],
     words: Vec<String>,
     command: Option<&'static Command>,
@@ -68,7 +68,7 @@ struct Line {
     wants_version: bool,
 }
 
-impl Line {
+impl CommandLine {
     fn take_word(&mut self, word: String) -> Result<(), Failure> {
         if let Some(command) = self.command {
             if let Some(longer) = self.continued_by(&word) {
@@ -106,21 +106,21 @@ impl Line {
             // Already asked of the whole line.
             "json" => {}
             "home" => {
-                let dir = parser.value().map_err(|error| self.misread(&error))?;
+                let dir = parser.value().map_err(|error| self.malformed(&error))?;
                 self.home = Some(dir.into());
             }
             _ => {
                 let flag = self.command.and_then(|command| find(command.flags, name));
                 let flag = flag.ok_or_else(|| self.unknown_flag(&format!("--{name}")))?;
                 let value = match flag.takes {
-                    Takes::Nothing => None,
-                    Takes::Maybe(_) => parser.optional_value(),
-                    Takes::One(_) | Takes::Many(_) => {
-                        Some(parser.value().map_err(|error| self.misread(&error))?)
+                    FlagValue::Nothing => None,
+                    FlagValue::Maybe(_) => parser.optional_value(),
+                    FlagValue::One(_) | FlagValue::Many(_) => {
+                        Some(parser.value().map_err(|error| self.malformed(&error))?)
                     }
                 };
                 let value = value.map(|value| value.string()).transpose();
-                self.flags.push((*flag, value.map_err(|error| self.misread(&error))?));
+                self.flags.push((*flag, value.map_err(|error| self.malformed(&error))?));
             }
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Line {
         }
     }
 
-    fn misread(&self, error: &lexopt::Error) -> Failure {
+    fn malformed(&self, error: &lexopt::Error) -> Failure {
         Failure::usage(error).hint(self.see_help())
     }
 

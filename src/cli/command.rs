@@ -81,14 +81,14 @@ pub(crate) fn repeats(operand: &str) -> bool {
 pub(crate) struct Flag {
     /// Its name, without the `--`.
     pub(crate) long: &'static str,
-    pub(crate) takes: Takes,
+    pub(crate) takes: FlagValue,
     /// What it does; empty for a flag that is understood and not shown.
     pub(crate) about: &'static str,
 }
 
 /// What stands behind a flag, with its name in help.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Takes {
+pub(crate) enum FlagValue {
     Nothing,
     /// One value; the last one counts.
     One(&'static str),
@@ -100,22 +100,22 @@ pub(crate) enum Takes {
 
 /// A flag without a value.
 pub(crate) const fn switch(long: &'static str, about: &'static str) -> Flag {
-    Flag { long, takes: Takes::Nothing, about }
+    Flag { long, takes: FlagValue::Nothing, about }
 }
 
 /// A flag with a value, of which the last one counts.
 pub(crate) const fn one(long: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag { long, takes: Takes::One(value), about }
+    Flag { long, takes: FlagValue::One(value), about }
 }
 
 /// A flag that may be repeated, with a value each time.
 pub(crate) const fn many(long: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag { long, takes: Takes::Many(value), about }
+    Flag { long, takes: FlagValue::Many(value), about }
 }
 
 /// A flag that may have a value, after `=`.
 pub(crate) const fn maybe(long: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag { long, takes: Takes::Maybe(value), about }
+    Flag { long, takes: FlagValue::Maybe(value), about }
 }
 
 /// What every command takes.

@@ -1,7 +1,7 @@
 //! `daemon status`, `daemon version`, `daemon down` and `daemon reload`.
 
 use super::command::{Command, Parsed};
-use super::detach::{LOOK_PAUSE, uptime};
+use super::detach::{POLL_INTERVAL, uptime};
 use super::print::{Tone, age, columns, inline};
 use super::{Context, Failure, exit};
 use crate::client;
@@ -30,23 +30,23 @@ pub(super) const STATUS: Command = Command {
 };
 
 fn status(context: &Context, _: &Parsed) -> Result<u8, Failure> {
-    let asked = context.block_on(async {
+    let answers = context.block_on(async {
         let client = context.client();
         Ok((client.health().await, client.version().await))
     })?;
-    let (health, version) = match asked {
+    let (health, version) = match answers {
         (Ok(health), Ok(version)) => (health, version),
-        (Err(error), _) | (_, Err(error)) => return status_of_silence(context, error),
+        (Err(error), _) | (_, Err(error)) => return status_without_answer(context, error),
     };
     let tcp = tcp_address(context);
     let value = json!({
         "running": true, "pid": health.pid, "version": version.daemon_version,
         "tcp": tcp, "health": health, "meshes": version.meshes,
     });
-    context.print.answer(&value, || screen(context, &health, &version, tcp.as_deref()))
+    context.print.answer(&value, || status_text(context, &health, &version, tcp.as_deref()))
 }
 
-fn status_of_silence(context: &Context, error: client::Error) -> Result<u8, Failure> {
+fn status_without_answer(context: &Context, error: client::Error) -> Result<u8, Failure> {
     match lock::running(&context.paths).map_err(Failure::failed)? {
         Some(pid) => {
             let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
@@ -68,7 +68,7 @@ fn status_of_silence(context: &Context, error: client::Error) -> Result<u8, Fail
     }
 }
 
-fn screen(context: &Context, health: &Health, version: &Version, tcp: Option<&str>) -> String {
+fn status_text(context: &Context, health: &Health, version: &Version, tcp: Option<&str>) -> String {
     let mut about = format!(
         "running, pid {}, {}, {}",
         health.pid,
@@ -202,7 +202,7 @@ fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
                 was_told = true;
                 context.print.progress("waiting for what is in flight…");
             }
-            context.runtime.sleep(LOOK_PAUSE).await;
+            context.runtime.sleep(POLL_INTERVAL).await;
         }
         Ok(())
     })?;

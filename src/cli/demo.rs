@@ -14,7 +14,7 @@ use super::print::columns;
 use super::{Context, Failure, exit};
 use async_signal::{Signal, Signals};
 use futures_lite::{StreamExt, future};
-use report::Report;
+use report::DemoReport;
 use sandbox::Sandbox;
 use serde_json::json;
 use std::time::Duration;
@@ -35,51 +35,53 @@ fn run(context: &Context, _: &Parsed) -> Result<u8, Failure> {
         .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     let begun = context.runtime.monotonic();
     let mut sandbox = Sandbox::new(context)?;
-    let mut report = Report::new(&context.print);
-    report.say("A demo with real processes: `>` is a request, `<` the answer, word for word")?;
+    let mut report = DemoReport::new(&context.print);
+    report.print_line(
+        "A demo with real processes: `>` is a request, `<` the answer, word for word",
+    )?;
     let outcome = context.run(async {
         let interrupted = async {
             signals.next().await;
             Err(Failure::interrupted())
         };
-        future::or(interrupted, Box::pin(steps::run(&mut sandbox, &mut report))).await
+        future::or(interrupted, Box::pin(steps::run_all(&mut sandbox, &mut report))).await
     });
     if let Err(failure) = outcome {
-        return Err(explained(failure, &sandbox, &report));
+        return Err(with_context(failure, &sandbox, &report));
     }
     let pids = sandbox.pids();
     // Ends every process, then removes the directory.
     drop(sandbox);
-    farewell(&report, &pids, context.runtime.monotonic() - begun)?;
+    print_summary(&report, &pids, context.runtime.monotonic() - begun)?;
     Ok(exit::OK)
 }
 
 /// Adds to a failure in which step it happened and what the processes wrote last. A signal or a
 /// closed pipe needs no explanation.
-fn explained(mut failure: Failure, sandbox: &Sandbox, report: &Report) -> Failure {
+fn with_context(mut failure: Failure, sandbox: &Sandbox, report: &DemoReport) -> Failure {
     if matches!(failure.exit, exit::OK | exit::INTERRUPTED) {
         return failure;
     }
-    failure.message = format!("{}{}", failure.message, sandbox.last_lines());
+    failure.message = format!("{}{}", failure.message, sandbox.recent_output());
     failure.exit = exit::FAILED;
     failure.with("step", report.step())
 }
 
-fn farewell(report: &Report, pids: &[u32], took: Duration) -> Result<(), Failure> {
+fn print_summary(report: &DemoReport, pids: &[u32], took: Duration) -> Result<(), Failure> {
     let ended = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     report.object(&json!({ "step": "end", "ok": true, "ended": pids, "took_ms": took_ms }))?;
     let seconds = took.as_secs_f64();
-    report.say(&format!(
+    report.print_line(&format!(
         "\nAll of it was checked, in {seconds:.1} s. Ended: pid {ended}; the directory is gone.\n"
     ))?;
     let program = std::env::args().next().unwrap_or_else(|| "claudemesh".to_owned());
-    report.say("Try next:")?;
+    report.print_line("Try next:")?;
     let next = [
         ("daemon up --local", "a daemon of your own, with a broker and a mesh `local`"),
         ("mesh invite local", "a link that lets one more host into it"),
         ("help", "everything else"),
     ];
     let rows = next.map(|(words, what)| vec![format!("  {program} {words}"), what.to_owned()]);
-    report.say(&columns(&rows))
+    report.print_line(&columns(&rows))
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// How long the socket may take to answer, and every link to open or fail once.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two looks at a daemon that starts or stops.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many lines of the log are shown when the start fails.
 const LOG_LINES_SHOWN: usize = 5;
 /// How much of the end of the log is read for them, in bytes.
@@ -77,7 +77,7 @@ pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
                     ));
                     return Err(failure.hint("see `claudemesh daemon status`"));
                 }
-                Err(_) => context.runtime.sleep(LOOK_PAUSE).await,
+                Err(_) => context.runtime.sleep(POLL_INTERVAL).await,
             }
         }
     })?;
@@ -132,40 +132,38 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
         match health {
             // It is about to end by itself (§15); only its exit code says why.
             Ok(health) if is_refused_everywhere(&health) && !is_long_over => {}
-            Ok(health)
-                if is_over || health.meshes.iter().all(|mesh| has_opened_or_failed(&mesh.link)) =>
-            {
+            Ok(health) if is_over || health.meshes.iter().all(|mesh| is_settled(&mesh.link)) => {
                 return Ok(health);
             }
             Ok(_) => {}
             Err(_) => {
                 if let Some(status) = child.try_wait().map_err(Failure::failed)? {
-                    return ended(context, status.code()).await;
+                    return child_exited(context, status.code()).await;
                 }
                 if is_over {
                     let seconds = START_TIMEOUT.as_secs();
                     let message = format!("the daemon did not answer within {seconds} s");
-                    return Err(with_last_lines(context, Failure::failed(message)));
+                    return Err(with_recent_output(context, Failure::failed(message)));
                 }
             }
         }
-        context.runtime.sleep(LOOK_PAUSE).await;
+        context.runtime.sleep(POLL_INTERVAL).await;
     }
 }
 
 /// What it means that the child ended: with 0, another daemon was started first, which is as good.
-async fn ended(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
+async fn child_exited(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
     match code {
         Some(0) => Ok(context.client().health().await.map_err(|error| context.explain(error))?),
         code => {
             let exit = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED);
-            let said = last_lines(&stderr_file(&context.paths));
-            let damage = said.iter().find(|line| line.contains(DAMAGED));
+            let output = last_lines(&stderr_file(&context.paths));
+            let damage = output.iter().find(|line| line.contains(DAMAGED));
             if let Some(damage) = damage.filter(|_| exit == exit::CONFLICT) {
                 return Err(up::damaged(context, damage.trim_start_matches("error: ")));
             }
             let failure = Failure::new(exit, "daemon_did_not_start", "the daemon did not start");
-            Err(with_last_lines(context, failure))
+            Err(with_recent_output(context, failure))
         }
     }
 }
@@ -174,26 +172,26 @@ fn is_refused_everywhere(health: &Health) -> bool {
     !health.meshes.is_empty() && health.meshes.iter().all(|mesh| mesh.link == "refused")
 }
 
-fn has_opened_or_failed(link: &str) -> bool {
+fn is_settled(link: &str) -> bool {
     !matches!(link, "offline" | "dialing" | "greeting" | "negotiating")
 }
 
 /// Adds what the child wrote to standard error, or else the end of its log.
-fn with_last_lines(context: &Context, mut failure: Failure) -> Failure {
-    let said = last_lines(&stderr_file(&context.paths));
+fn with_recent_output(context: &Context, mut failure: Failure) -> Failure {
+    let output = last_lines(&stderr_file(&context.paths));
     // `error: ` is printed in front of the whole; its own would repeat it.
-    let said: Vec<_> = said
+    let output: Vec<_> = output
         .iter()
         .filter(|line| !line.starts_with('{'))
         .map(|l| l.trim_start_matches("error: "))
         .collect();
-    if said.is_empty() {
+    if output.is_empty() {
         let log = last_lines(&context.paths.log());
         if !log.is_empty() {
             failure.message += &format!("; its log ends with\n{}", log.join("\n"));
         }
     } else {
-        failure.message += &format!(":\n{}", said.join("\n"));
+        failure.message += &format!(":\n{}", output.join("\n"));
     }
     failure.hint(format!("the log is {}", context.paths.log().display()))
 }

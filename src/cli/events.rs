@@ -3,7 +3,7 @@
 use super::command::{Command, Flag, Parsed, one};
 use super::print::{Tone, inline};
 use super::{Context, Failure, exit, inbox};
-use crate::client::{Client, Error, Event, Events};
+use crate::client::{Client, Error, Events, SseEvent};
 use claudemesh_daemon::api::bodies::MessageEvent;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,7 +33,8 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     context.block_on(async {
         let client = context.daemon().await?;
         let events = client.events(&types, None).await.map_err(|error| context.explain(error))?;
-        follow(context, &client, events, &types, async |event: &Event| print(context, event)).await
+        follow(context, &client, events, &types, async |event: &SseEvent| print(context, event))
+            .await
     })?;
     Ok(exit::OK)
 }
@@ -54,7 +55,7 @@ pub(super) async fn follow(
     client: &Client,
     mut events: Events,
     types: &[String],
-    mut take: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+    mut take: impl AsyncFnMut(&SseEvent) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut last_id = None;
     loop {
@@ -82,7 +83,7 @@ pub(super) async fn follow(
     }
 }
 
-fn print(context: &Context, event: &Event) -> Result<(), Failure> {
+fn print(context: &Context, event: &SseEvent) -> Result<(), Failure> {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| json!(event.data));
     let value = json!({ "event": event.event, "id": event.id, "data": data });
     context.print.answer(&value, || in_words(context, &event.event, &data)).map(drop)

@@ -1,6 +1,6 @@
 //! `help` and `version`. A help page is made from the declarations of the commands.
 
-use super::command::{Command, Flag, GLOBAL_FLAGS, Parsed, Takes};
+use super::command::{Command, Flag, FlagValue, GLOBAL_FLAGS, Parsed};
 use super::print::Printer;
 use super::{Context, Failure, VERSION as PROGRAM_VERSION, exit};
 use serde_json::json;
@@ -107,9 +107,9 @@ fn usage(command: &Command) -> String {
 
 fn spelling(flag: &Flag) -> String {
     match flag.takes {
-        Takes::Nothing => format!("--{}", flag.long),
-        Takes::One(value) | Takes::Many(value) => format!("--{} <{value}>", flag.long),
-        Takes::Maybe(value) => format!("--{}[={value}]", flag.long),
+        FlagValue::Nothing => format!("--{}", flag.long),
+        FlagValue::One(value) | FlagValue::Many(value) => format!("--{} <{value}>", flag.long),
+        FlagValue::Maybe(value) => format!("--{}[={value}]", flag.long),
     }
 }
 

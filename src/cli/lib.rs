@@ -9,7 +9,7 @@ mod args;
 mod broker;
 mod client;
 mod command;
-mod complete;
+mod completions;
 mod context;
 mod daemon;
 mod demo;

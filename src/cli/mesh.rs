@@ -143,7 +143,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let wish = InviteWish { mesh: slug.clone(), expires_s, uses: 1, role };
         let invite = admin.create_invite(&wish).await?;
         let invite = Invite::read(&invite.token, context.runtime.now())?;
-        enter(context, &admin, slug, &invite, &options).await
+        join_own_mesh(context, &admin, slug, &invite, &options).await
     })?;
     let attached = daemon::reload(context)?;
     let value = json!({
@@ -165,7 +165,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
 
 /// Joins our own mesh: through the broker's port like anybody else, or past it when no broker
 /// runs yet.
-async fn enter(
+async fn join_own_mesh(
     context: &Context,
     admin: &Admin,
     slug: &str,

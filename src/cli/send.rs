@@ -20,8 +20,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How long `--wait` waits without a time of its own.
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// The pause between two looks at a message: short at first, because a broker may be near.
-const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
-const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// The error codes of a daemon that is worth asking again in a moment.
 const BUSY: [&str; 2] = ["daemon_busy", "too_many_connections"];
 const PRIORITIES: [&str; 3] = ["now", "next", "low"];
@@ -53,9 +53,9 @@ pub(super) const SEND: Command = Command {
 
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let message = message(parsed, || context.runtime.mint_id())?;
-    let until = if parsed.has(DELIVERED) { Until::Delivered } else { Until::Done };
+    let wait_target = if parsed.has(DELIVERED) { WaitFor::Delivered } else { WaitFor::Done };
     let wait = match (parsed.has(WAIT), parsed.duration(WAIT)?) {
-        (false, _) if until == Until::Done => None,
+        (false, _) if wait_target == WaitFor::Done => None,
         (_, wait) => Some(wait.unwrap_or(WAIT_DEFAULT)),
     };
     context.block_on(async {
@@ -63,14 +63,14 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let sent = send(context, &client, &message).await?;
         match wait {
             None => report(context, &message.to, &sent),
-            Some(wait) => wait_for(context, &client, &message.to, sent, until, wait).await,
+            Some(wait) => wait_for(context, &client, &message.to, sent, wait_target, wait).await,
         }
     })
 }
 
 /// What `--wait` and `--delivered` wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum WaitFor {
     /// The broker has it.
     Done,
     /// Everybody it is for has stored it (§4.13).
@@ -146,10 +146,10 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
             Error::Problem(problem) => BUSY.contains(&problem.error.as_str()),
             // A daemon that took it may be restarting; one that did not is simply not there.
             Error::NotRunning | Error::Unreachable(_) => may_be_taken,
-            Error::BadAnswer(_) => false,
+            Error::InvalidResponse(_) => false,
         };
         if !is_worth_another || attempt == ATTEMPTS_MAX {
-            return Err(if may_be_taken && !is_about_the_id(&error) {
+            return Err(if may_be_taken && !says_whether_accepted(&error) {
                 unknown(message, &error)
             } else {
                 context.explain(error)
@@ -163,7 +163,7 @@ async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent
 /// Whether an answer is about the message's id, and so about the earlier attempts too. A daemon that
 /// is busy, or cannot read its outbox, answers one request only: it may have taken the message at an
 /// earlier attempt. A daemon without room (507) has looked the id up.
-fn is_about_the_id(error: &Error) -> bool {
+fn says_whether_accepted(error: &Error) -> bool {
     let Error::Problem(problem) = error else { return false };
     let has_not_looked = match problem.status {
         429 => true,
@@ -212,7 +212,7 @@ async fn wait_for(
     client: &Client,
     to: &str,
     sent: Sent,
-    until: Until,
+    wait_target: WaitFor,
     wait: Duration,
 ) -> Result<u8, Failure> {
     let seconds = humantime::format_duration(wait);
@@ -220,23 +220,23 @@ async fn wait_for(
     let id = &sent.client_message_id;
     context.print.progress(&line(&state, to, &sent.mesh, id, sent.encryption));
     let deadline = context.runtime.monotonic() + wait;
-    let mut pause = LOOK_PAUSE_MIN;
+    let mut pause = POLL_INTERVAL_MIN;
     loop {
-        let looked = client.message(id).await;
-        match &looked {
-            Ok(message) if message.status == "done" => match (until, &message.receipt) {
-                (Until::Done, _) => return done(context, to, message, &sent),
-                (Until::Delivered, None) => return Err(without_receipts(message)),
-                (Until::Delivered, Some(receipt)) if receipt.delivered => {
+        let last_status = client.message(id).await;
+        match &last_status {
+            Ok(message) if message.status == "done" => match (wait_target, &message.receipt) {
+                (WaitFor::Done, _) => return done(context, to, message, &sent),
+                (WaitFor::Delivered, None) => return Err(receipt_unavailable(message)),
+                (WaitFor::Delivered, Some(receipt)) if receipt.delivered => {
                     return done(context, to, message, &sent);
                 }
-                (Until::Delivered, Some(receipt)) if is_final(receipt) => {
+                (WaitFor::Delivered, Some(receipt)) if is_final(receipt) => {
                     return Err(undelivered(message, receipt));
                 }
-                (Until::Delivered, Some(_)) => {}
+                (WaitFor::Delivered, Some(_)) => {}
             },
             Ok(message) if message.status == "dead" || message.status == "aborted" => {
-                return Err(failed_for_good(message));
+                return Err(permanently_failed(message));
             }
             // The daemon may run again soon.
             Ok(_) | Err(Error::NotRunning | Error::NotWritten(_) | Error::Unanswered(_)) => {}
@@ -244,10 +244,10 @@ async fn wait_for(
         }
         let left = deadline.saturating_sub(context.runtime.monotonic());
         if left.is_zero() {
-            return Err(not_in_time(context, client, id, &looked, &sent.mesh).await);
+            return Err(wait_timed_out(context, client, id, &last_status, &sent.mesh).await);
         }
         context.runtime.sleep(pause.min(left)).await;
-        pause = (pause * 2).min(LOOK_PAUSE_MAX);
+        pause = (pause * 2).min(POLL_INTERVAL_MAX);
     }
 }
 
@@ -263,13 +263,13 @@ fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Re
     value["via"] = "daemon".into();
     value["receipt"] = json!(message.receipt);
     context.print.answer(&value, || {
-        let state = context.print.paint(Tone::Good, &came_to(message.receipt.as_ref()));
+        let state = context.print.paint(Tone::Good, &delivery_state(message.receipt.as_ref()));
         line(&state, to, &done.mesh, &done.client_message_id, done.encryption)
     })
 }
 
 /// How far a message has come that the broker has.
-fn came_to(receipt: Option<&Receipt>) -> String {
+fn delivery_state(receipt: Option<&Receipt>) -> String {
     match receipt {
         Some(Receipt { delivered: true, recipients: 1, .. }) => "delivered and stored".to_owned(),
         Some(Receipt { delivered: true, recipients, .. }) => {
@@ -288,7 +288,7 @@ const fn is_final(receipt: &Receipt) -> bool {
 }
 
 /// The failure of a message that the broker has, and for which it gives no receipts.
-fn without_receipts(message: &MessageStatus) -> Failure {
+fn receipt_unavailable(message: &MessageStatus) -> Failure {
     let id = &message.client_message_id;
     let words = format!("the broker has message {id}, and does not tell who has stored it");
     Failure::new(exit::NOT_IN_TIME, "receipt_unavailable", words)
@@ -311,7 +311,7 @@ fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
         .with("client_message_id", id.as_str())
 }
 
-fn failed_for_good(message: &MessageStatus) -> Failure {
+fn permanently_failed(message: &MessageStatus) -> Failure {
     let id = &message.client_message_id;
     let why = message.last_error.as_deref().unwrap_or("no reason given");
     let (code, words, hint) = match &message.superseded_by {
@@ -338,21 +338,21 @@ fn failed_for_good(message: &MessageStatus) -> Failure {
 }
 
 /// The failure of a message whose time is over: where it is, and what it waits for.
-async fn not_in_time(
+async fn wait_timed_out(
     context: &Context,
     client: &Client,
     id: &str,
-    looked: &Result<MessageStatus, Error>,
+    last_status: &Result<MessageStatus, Error>,
     mesh: &str,
 ) -> Failure {
-    let (status, value) = match looked {
+    let (status, value) = match last_status {
         Ok(message) if message.status == "done" => {
             ("with the broker, not yet stored by everybody it is for".to_owned(), json!(message))
         }
         Ok(message) => (message.status.clone(), json!(message)),
         Err(error) => (format!("of unknown state ({error})"), Value::Null),
     };
-    let is_done = matches!(looked, Ok(message) if message.status == "done");
+    let is_done = matches!(last_status, Ok(message) if message.status == "done");
     let look_again = if is_done { "outbox list --done" } else { "outbox list --pending" };
     let mut words = format!("message {id} is still {status}");
     if !is_done

@@ -3,7 +3,7 @@
 
 use super::command::Command;
 use super::{
-    broker, complete, daemon, demo, events, help, inbox, member, mesh, operator, outbox, peers,
+    broker, completions, daemon, demo, events, help, inbox, member, mesh, operator, outbox, peers,
     recover, send, up,
 };
 
@@ -40,7 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
     demo::DEMO,
     help::VERSION,
     help::HELP,
-    complete::COMPLETIONS,
+    completions::COMPLETIONS,
 ];
 
 #[cfg(test)]

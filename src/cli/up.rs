@@ -2,7 +2,7 @@
 //! daemon in this process, or starts it in the background.
 
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
-use super::detect::{self, Host};
+use super::detect::{self, HostKind};
 use super::{Context, Failure, broker, detach, exit, recover};
 use claudemesh_daemon::config::{Origin, Settings};
 use claudemesh_daemon::join;
@@ -87,7 +87,7 @@ const fn code_of(error: &DaemonError) -> &'static str {
 fn options(
     context: &Context,
     parsed: &Parsed,
-    host: Option<Host>,
+    host: Option<HostKind>,
 ) -> Result<(startup::Options, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
@@ -139,7 +139,7 @@ fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), 
 fn choose_tcp(
     settings: &mut Settings,
     parsed: &Parsed,
-    host: Option<Host>,
+    host: Option<HostKind>,
 ) -> Result<Option<String>, Failure> {
     let (wanted, unwanted) = (parsed.has(TCP), parsed.has(NO_TCP));
     if wanted && unwanted {
@@ -150,7 +150,7 @@ fn choose_tcp(
         return Ok(None);
     }
     let Some(host) = host else { return Ok(None) };
-    let is_undone = matches!(host, Host::Ci(_)) && parsed.has(PERSISTENT);
+    let is_undone = matches!(host, HostKind::Ci(_)) && parsed.has(PERSISTENT);
     if is_undone || settings.origin(TCP_KEY) != Some(Origin::Default) {
         return Ok(None);
     }
@@ -203,7 +203,7 @@ mod tests {
     use crate::print::Printer;
     use crate::table::COMMANDS;
 
-    fn tcp(flags: &[&str], toml: &str, host: Option<Host>) -> (bool, bool) {
+    fn tcp(flags: &[&str], toml: &str, host: Option<HostKind>) -> (bool, bool) {
         let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
         let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, line) else { panic!("{flags:?}") };
         let mut settings = Settings::parse(toml).expect("good settings");
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_flag_counts_before_the_file_and_the_file_before_detection() {
-        let (ci, container) = (Some(Host::Ci("CI")), Some(Host::Container("CONTAINER")));
+        let (ci, container) = (Some(HostKind::Ci("CI")), Some(HostKind::Container("CONTAINER")));
         let on = "[ipc]\ntcp_enabled = true";
         let off = "[ipc]\ntcp_enabled = false";
         for (flags, toml, host, expected) in [

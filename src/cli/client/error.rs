@@ -24,12 +24,12 @@ pub(crate) enum Error {
     Problem(Box<Problem>),
     /// The daemon answered something this client does not understand.
     #[error("the daemon's answer is not understood ({0}): is it of another version?")]
-    BadAnswer(String),
+    InvalidResponse(String),
 }
 
 impl Error {
-    pub(super) fn bad_answer(why: impl Into<String>) -> Self {
-        Self::BadAnswer(why.into())
+    pub(super) fn invalid_response(why: impl Into<String>) -> Self {
+        Self::InvalidResponse(why.into())
     }
 
     /// Whether the daemon cannot have acted on the request.

@@ -23,7 +23,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// The pause between two looks at something that is about to happen.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long any single thing may take: far more than it needs, even on a busy machine.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Where the directory goes when `TMPDIR` is too long for a Unix socket.
@@ -79,7 +79,7 @@ impl Process {
                 None if runtime.monotonic() >= deadline => {
                     return Err(Failure::failed(format!("{name} does not end")));
                 }
-                None => runtime.sleep(LOOK_PAUSE).await,
+                None => runtime.sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -94,7 +94,7 @@ impl Process {
 }
 
 /// One of the demo's two hosts: a home directory, and the daemon that serves it while it runs.
-pub(super) struct Host {
+pub(super) struct DemoHost {
     pub(super) name: &'static str,
     pub(super) paths: Paths,
     pub(super) client: Client,
@@ -103,8 +103,8 @@ pub(super) struct Host {
 
 /// Everything the demo made. Processes are dropped before the directory in which they write.
 pub(super) struct Sandbox {
-    pub(super) alice: Host,
-    pub(super) bob: Host,
+    pub(super) alice: DemoHost,
+    pub(super) bob: DemoHost,
     broker: Option<Process>,
     program: PathBuf,
     pub(super) runtime: Runtime,
@@ -127,8 +127,8 @@ impl Sandbox {
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
         let dir = temporary_dir(&runtime)?;
-        let alice = Host::new(&dir.0, "alice", &runtime)?;
-        let bob = Host::new(&dir.0, "bob", &runtime)?;
+        let alice = DemoHost::new(&dir.0, "alice", &runtime)?;
+        let bob = DemoHost::new(&dir.0, "bob", &runtime)?;
         Ok(Self { alice, bob, broker: None, program, runtime, dir })
     }
 
@@ -149,8 +149,8 @@ impl Sandbox {
         let output = self.output_of("broker");
         let address = self.until("the broker listens", || {
             process.check_runs()?;
-            let said = std::fs::read_to_string(&output).unwrap_or_default();
-            let first = said.lines().next().filter(|_| said.contains('\n'));
+            let output_text = std::fs::read_to_string(&output).unwrap_or_default();
+            let first = output_text.lines().next().filter(|_| output_text.contains('\n'));
             let first = first.and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
             Ok(first.and_then(|line| line["listen"].as_str()?.parse().ok()))
         });
@@ -169,24 +169,27 @@ impl Sandbox {
     }
 
     /// Starts a host's daemon; its pid. It may not answer yet.
-    pub(super) fn start_daemon(&self, host: &Host) -> Result<Process, Failure> {
+    pub(super) fn start_daemon(&self, host: &DemoHost) -> Result<Process, Failure> {
         let mut command = self.command(&self.dir.0.join(host.name));
         command.args(["daemon", "up", "--foreground", "--no-tcp", "--persistent"]);
         self.spawn(host.name, command)
     }
 
     /// Runs a short command as `host`; what it answered.
-    pub(super) async fn run(&self, host: &Host, args: &[&str]) -> Result<String, Failure> {
+    pub(super) async fn run(&self, host: &DemoHost, args: &[&str]) -> Result<String, Failure> {
         let mut command = self.command(&self.dir.0.join(host.name));
         command.args(args);
         let name = format!("{}-command", host.name);
         let status = self.spawn(&name, command)?.ended(&self.runtime).await?;
-        let said = std::fs::read_to_string(self.output_of(&name)).unwrap_or_default();
+        let output_text = std::fs::read_to_string(self.output_of(&name)).unwrap_or_default();
         if status.success() {
-            return Ok(said.trim_end().to_owned());
+            return Ok(output_text.trim_end().to_owned());
         }
         let words = args.join(" ");
-        Err(Failure::failed(format!("`claudemesh {words}` ended with {status}: {}", said.trim())))
+        Err(Failure::failed(format!(
+            "`claudemesh {words}` ended with {status}: {}",
+            output_text.trim()
+        )))
     }
 
     /// Looks until `look` finds something.
@@ -216,7 +219,7 @@ impl Sandbox {
                 let seconds = WAIT_MAX.as_secs();
                 return Err(Failure::failed(format!("{what}: not within {seconds} s")));
             }
-            self.runtime.sleep(LOOK_PAUSE).await;
+            self.runtime.sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -227,11 +230,11 @@ impl Sandbox {
     }
 
     /// The end of what each process wrote, for a failure's message.
-    pub(super) fn last_lines(&self) -> String {
+    pub(super) fn recent_output(&self) -> String {
         let mut words = String::new();
         for name in ["broker", self.alice.name, self.bob.name] {
-            let said = std::fs::read_to_string(self.output_of(name)).unwrap_or_default();
-            let lines: Vec<_> = said.lines().collect();
+            let output_text = std::fs::read_to_string(self.output_of(name)).unwrap_or_default();
+            let lines: Vec<_> = output_text.lines().collect();
             for line in &lines[lines.len().saturating_sub(LAST_LINES_SHOWN)..] {
                 words += &format!("\n{name}: {line}");
             }
@@ -263,7 +266,7 @@ impl Sandbox {
     }
 }
 
-impl Host {
+impl DemoHost {
     fn new(dir: &Path, name: &'static str, runtime: &Runtime) -> Result<Self, Failure> {
         let paths = Paths::under(&dir.join(name).join(DEFAULT_DIR))?;
         ensure_private_dir(&paths.home)?;

@@ -2,9 +2,9 @@
 //! checks every statement it makes about them: one that does not hold ends the demo.
 
 use super::super::failure::Failure;
-use super::report::Report;
-use super::sandbox::{Host, Process, Sandbox, WAIT_MAX};
-use crate::client::{Answer, Client, Event, Events};
+use super::report::DemoReport;
+use super::sandbox::{DemoHost, Process, Sandbox, WAIT_MAX};
+use crate::client::{Client, Events, RawResponse, SseEvent};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ const SECOND_ID: &str = "demo-2";
 const AGE_SHOWN_S: u64 = 1;
 
 /// Runs all steps.
-pub(super) async fn run(sandbox: &mut Sandbox, report: &mut Report) -> Result<(), Failure> {
+pub(super) async fn run_all(sandbox: &mut Sandbox, report: &mut DemoReport) -> Result<(), Failure> {
     start(sandbox, report).await?;
     let mut events = events_of(&sandbox.bob).await?;
     let broker_id = send(sandbox, report).await?;
@@ -30,7 +30,7 @@ pub(super) async fn run(sandbox: &mut Sandbox, report: &mut Report) -> Result<()
 }
 
 /// A broker, a mesh on it, two members, and a daemon for each.
-async fn start(sandbox: &mut Sandbox, report: &mut Report) -> Result<(), Failure> {
+async fn start(sandbox: &mut Sandbox, report: &mut DemoReport) -> Result<(), Failure> {
     report.begin("start", "A broker and two daemons start, as processes of their own")?;
     let (address, broker_pid) = sandbox.start_broker().await?;
     let data = sandbox.broker_dir().display().to_string();
@@ -40,21 +40,26 @@ async fn start(sandbox: &mut Sandbox, report: &mut Report) -> Result<(), Failure
     sandbox.run(&sandbox.bob, &["join", &link, "--name", "bob"]).await?;
     sandbox.alice.daemon = Some(sandbox.start_daemon(&sandbox.alice)?);
     sandbox.bob.daemon = Some(sandbox.start_daemon(&sandbox.bob)?);
-    let pid_of = |host: &Host| host.daemon.as_ref().map_or(0, Process::pid);
+    let pid_of = |host: &DemoHost| host.daemon.as_ref().map_or(0, Process::pid);
     let (alice_pid, bob_pid) = (pid_of(&sandbox.alice), pid_of(&sandbox.bob));
     report.fact("dir", json!(sandbox.dir.0));
     report.fact("pids", json!({ "broker": broker_pid, "alice": alice_pid, "bob": bob_pid }));
-    report
-        .say(&format!("   broker  pid {broker_pid}, at ws://{address}/ws, with a mesh `{MESH}`"))?;
+    report.print_line(&format!(
+        "   broker  pid {broker_pid}, at ws://{address}/ws, with a mesh `{MESH}`"
+    ))?;
     for (host, pid) in [(&sandbox.alice, alice_pid), (&sandbox.bob, bob_pid)] {
         let socket = host.paths.socket();
-        report.say(&format!("   {:<6}  pid {pid}, socket {}", host.name, socket.display()))?;
+        report.print_line(&format!(
+            "   {:<6}  pid {pid}, socket {}",
+            host.name,
+            socket.display()
+        ))?;
     }
     for host in [&sandbox.alice, &sandbox.bob] {
         sandbox.until_async("the link is open", || is_linked(&host.client)).await?;
     }
     sandbox.until_async("bob is in alice's roster", || sees_bob(&sandbox.alice.client)).await?;
-    report.found("both links are open, and alice's daemon knows bob")
+    report.confirm("both links are open, and alice's daemon knows bob")
 }
 
 async fn is_linked(client: &Client) -> Result<Option<()>, Failure> {
@@ -70,7 +75,7 @@ async fn sees_bob(client: &Client) -> Result<Option<()>, Failure> {
 }
 
 /// 202, then done with the broker's id; the broker's id.
-async fn send(sandbox: &Sandbox, report: &mut Report) -> Result<String, Failure> {
+async fn send(sandbox: &Sandbox, report: &mut DemoReport) -> Result<String, Failure> {
     report.begin("send", "alice sends to bob. 202 means: on disk and synced, before the answer")?;
     let sent = post(sandbox, report, &message(FIRST_ID, "hola, mesh ✔")).await?;
     check("the status of the send", &json!(202), &sent["http"])?;
@@ -80,14 +85,15 @@ async fn send(sandbox: &Sandbox, report: &mut Report) -> Result<String, Failure>
     let id = done["broker_message_id"].as_str().unwrap_or_default().to_owned();
     check("a broker's id", &json!(true), &json!(!id.is_empty()))?;
     report.fact("broker_message_id", json!(id));
-    report.found(&format!("the broker has it, as {id}; a direct message is sealed end to end"))?;
+    report
+        .confirm(&format!("the broker has it, as {id}; a direct message is sealed end to end"))?;
     Ok(id)
 }
 
 /// Bob's event and bob's inbox.
 async fn arrive(
     sandbox: &Sandbox,
-    report: &mut Report,
+    report: &mut DemoReport,
     events: &mut Events,
     broker_id: &str,
 ) -> Result<(), Failure> {
@@ -101,13 +107,13 @@ async fn arrive(
     let inbox: Value = read(&answer.body)?;
     check("messages in bob's inbox", &json!(1), &json!(count(&inbox, None)))?;
     check("the broker's id in it", &json!(broker_id), &inbox["items"][0]["broker_message_id"])?;
-    report.found("one message, with the same broker id")
+    report.confirm("one message, with the same broker id")
 }
 
 /// The same request again.
 async fn send_again(
     sandbox: &Sandbox,
-    report: &mut Report,
+    report: &mut DemoReport,
     broker_id: &str,
 ) -> Result<(), Failure> {
     report
@@ -116,20 +122,20 @@ async fn send_again(
     check("the status of the repeated send", &json!(200), &again["http"])?;
     check("`duplicate`", &json!(true), &again["duplicate"])?;
     check("the broker's id", &json!(broker_id), &again["broker_message_id"])?;
-    report.found("200 and duplicate: true, with what became of the first")
+    report.confirm("200 and duplicate: true, with what became of the first")
 }
 
 /// The same id with another text.
-async fn reuse_the_id(sandbox: &Sandbox, report: &mut Report) -> Result<(), Failure> {
+async fn reuse_the_id(sandbox: &Sandbox, report: &mut DemoReport) -> Result<(), Failure> {
     report.begin("conflict", "The same id with another text is a mistake, and told so")?;
     let other = post(sandbox, report, &message(FIRST_ID, "something else")).await?;
     check("the status of the contradicting send", &json!(409), &other["http"])?;
     check("its code", &json!("idempotency_key_reused"), &other["error"])?;
-    report.found("409; the first message stands")
+    report.confirm("409; the first message stands")
 }
 
 /// A send without a broker, and what `status` says.
-async fn lose_the_broker(sandbox: &mut Sandbox, report: &mut Report) -> Result<(), Failure> {
+async fn lose_the_broker(sandbox: &mut Sandbox, report: &mut DemoReport) -> Result<(), Failure> {
     report.begin("outage", "The broker stops (SIGTERM). alice sends all the same")?;
     sandbox.stop_broker().await?;
     let sent = post(sandbox, report, &message(SECOND_ID, "are you there?")).await?;
@@ -141,7 +147,7 @@ async fn lose_the_broker(sandbox: &mut Sandbox, report: &mut Report) -> Result<(
         let is_shown = json!(shown.contains(words));
         check(&format!("whether `status` says {words:?}"), &json!(true), &is_shown)?;
     }
-    report.found("202 as ever, and `status` shows the pending row and its age")
+    report.confirm("202 as ever, and `status` shows the pending row and its age")
 }
 
 async fn has_aged(client: &Client) -> Result<Option<()>, Failure> {
@@ -153,7 +159,7 @@ async fn has_aged(client: &Client) -> Result<Option<()>, Failure> {
 /// A daemon killed in the middle of it loses nothing, and sends nothing twice.
 async fn crash_and_recover(
     sandbox: &mut Sandbox,
-    report: &mut Report,
+    report: &mut DemoReport,
     events: &mut Events,
 ) -> Result<(), Failure> {
     report.begin(
@@ -173,8 +179,9 @@ async fn crash_and_recover(
     check("the row after the crash", &json!("pending"), &read(&survived.body)?["status"])?;
     let (address, broker_pid) = sandbox.start_broker().await?;
     report.fact("pids", json!({ "broker": broker_pid, "alice": pid }));
-    report
-        .say(&format!("   alice   pid {pid} now; broker pid {broker_pid}, again at {address}"))?;
+    report.print_line(&format!(
+        "   alice   pid {pid} now; broker pid {broker_pid}, again at {address}"
+    ))?;
     until_done(sandbox, report, SECOND_ID).await?;
     let told: Value = read(&next_message(sandbox, events).await?.data)?;
     check("the event's message", &json!(SECOND_ID), &told["client_message_id"])?;
@@ -185,18 +192,18 @@ async fn crash_and_recover(
     check("copies in bob's inbox", &json!(1), &json!(copies))?;
     check("messages in bob's inbox", &json!(2), &json!(count(&inbox, None)))?;
     report.fact("copies", json!(copies));
-    report.found("the row outlived the crash, and exactly one copy arrived")
+    report.confirm("the row outlived the crash, and exactly one copy arrived")
 }
 
 async fn answers(client: &Client) -> Result<Option<()>, Failure> {
     Ok(client.health().await.ok().map(drop))
 }
 
-async fn events_of(host: &Host) -> Result<Events, Failure> {
+async fn events_of(host: &DemoHost) -> Result<Events, Failure> {
     Ok(host.client.events(&["message".to_owned()], None).await?)
 }
 
-async fn next_message(sandbox: &Sandbox, events: &mut Events) -> Result<Event, Failure> {
+async fn next_message(sandbox: &Sandbox, events: &mut Events) -> Result<SseEvent, Failure> {
     match sandbox.runtime.timeout(WAIT_MAX, events.next()).await {
         Some(event) => event?.ok_or_else(|| Failure::failed("bob's daemon ended its event stream")),
         None => {
@@ -211,9 +218,13 @@ fn message(id: &str, text: &str) -> Value {
 }
 
 /// alice's `POST /v1/send`; the answer's body, with the status as `http`.
-async fn post(sandbox: &Sandbox, report: &mut Report, message: &Value) -> Result<Value, Failure> {
+async fn post(
+    sandbox: &Sandbox,
+    report: &mut DemoReport,
+    message: &Value,
+) -> Result<Value, Failure> {
     let path = "/v1/send";
-    let answer = sandbox.alice.client.exchange(path, Some(message)).await?;
+    let answer = sandbox.alice.client.raw_request(path, Some(message)).await?;
     report.exchange("alice", path, Some(message), answer.status, &answer.body)?;
     let mut body = read(&answer.body)?;
     body["http"] = answer.status.into();
@@ -221,12 +232,12 @@ async fn post(sandbox: &Sandbox, report: &mut Report, message: &Value) -> Result
 }
 
 async fn get(
-    host: &Host,
-    report: &mut Report,
+    host: &DemoHost,
+    report: &mut DemoReport,
     path: &str,
     is_shown: bool,
-) -> Result<Answer, Failure> {
-    let answer = host.client.exchange(path, None).await?;
+) -> Result<RawResponse, Failure> {
+    let answer = host.client.raw_request(path, None).await?;
     if is_shown {
         report.exchange(host.name, path, None, answer.status, &answer.body)?;
     }
@@ -234,10 +245,14 @@ async fn get(
 }
 
 /// Asks where alice's message is until it is done; shows the last answer.
-async fn until_done(sandbox: &Sandbox, report: &mut Report, id: &str) -> Result<Value, Failure> {
+async fn until_done(
+    sandbox: &Sandbox,
+    report: &mut DemoReport,
+    id: &str,
+) -> Result<Value, Failure> {
     let path = format!("/v1/messages/{id}");
     let look = || async {
-        let answer = sandbox.alice.client.exchange(&path, None).await?;
+        let answer = sandbox.alice.client.raw_request(&path, None).await?;
         let body = read(&answer.body)?;
         Ok((body["status"] == "done").then_some((answer, body)))
     };

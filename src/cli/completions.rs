@@ -47,7 +47,7 @@ fn split_last(beginning: &str) -> (&str, &str) {
 }
 
 /// What may follow each beginning of a command: further words, or its flags.
-fn followers(commands: &[Command]) -> BTreeMap<String, BTreeSet<String>> {
+fn next_words(commands: &[Command]) -> BTreeMap<String, BTreeSet<String>> {
     let mut after: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for command in commands {
         for name in command.names() {
@@ -69,7 +69,7 @@ fn bash(commands: &[Command]) -> String {
          case \"$word\" in -*) ;; *) line=\"${line:+$line }$word\" ;; esac\n  done\n  \
          local words=\"\"\n  while :; do\n    case \"$line\" in\n",
     );
-    for (before, words) in followers(commands) {
+    for (before, words) in next_words(commands) {
         let words = words.into_iter().collect::<Vec<_>>().join(" ");
         writeln!(script, "      \"{before}\") words=\"{words}\"; break ;;")
             .expect("a string takes every byte");
