@@ -5,6 +5,7 @@
 //! process and no file behind, whether it succeeds, fails or is ended by a signal; only a `kill -9`
 //! of the demo itself leaves them.
 
+mod process;
 mod report;
 mod sandbox;
 mod steps;

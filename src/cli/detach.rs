@@ -4,8 +4,8 @@
 //! Ctrl-C in this terminal does not reach it. What it writes to standard error before it opens its
 //! log goes to `daemon.stderr`, and is shown here when the start fails.
 
-use super::print::{Tone, age};
-use super::{Context, Failure, daemon as status, exit, up};
+use super::print::Tone;
+use super::{Context, Failure, exit, status, up};
 use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use claudemesh_base::runtime;
 use claudemesh_daemon::api::bodies::Health;
@@ -210,9 +210,4 @@ fn last_lines(file: &std::path::Path) -> Vec<String> {
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].to_vec()
-}
-
-/// The uptime in words.
-pub(super) fn uptime(health: &Health) -> String {
-    format!("up {}", age(health.uptime_seconds))
 }

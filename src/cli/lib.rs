@@ -19,6 +19,7 @@ mod events;
 mod failure;
 mod help;
 mod inbox;
+mod join;
 mod member;
 mod mesh;
 mod operator;
@@ -27,6 +28,7 @@ mod peers;
 mod print;
 mod recover;
 mod send;
+mod status;
 mod table;
 mod up;
 

@@ -105,24 +105,16 @@ pub(super) const BLOCK: Command = Command {
     operands: &["<who>", "<sender>"],
     about: "keep one member's direct messages from another",
     examples: &["claudemesh member block bob mallory"],
-    ..about_member(block)
+    ..about_member(|context, parsed| set_block(context, parsed, true))
 };
-
-fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    set_block(context, parsed, true)
-}
 
 pub(super) const UNBLOCK: Command = Command {
     name: "member unblock",
     operands: &["<who>", "<sender>"],
     about: "let them through again",
     examples: &["claudemesh member unblock bob mallory"],
-    ..about_member(unblock)
+    ..about_member(|context, parsed| set_block(context, parsed, false))
 };
-
-fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    set_block(context, parsed, false)
-}
 
 fn act(
     context: &Context,

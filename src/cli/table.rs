@@ -3,13 +3,13 @@
 
 use super::command::Command;
 use super::{
-    broker, completions, daemon, demo, events, help, inbox, member, mesh, operator, outbox, peers,
-    recover, send, up,
+    broker, completions, daemon, demo, events, help, inbox, join, member, mesh, operator, outbox,
+    peers, recover, send, status, up,
 };
 
 pub(super) const COMMANDS: &[Command] = &[
     up::UP,
-    daemon::STATUS,
+    status::STATUS,
     daemon::VERSION,
     daemon::DOWN,
     daemon::RELOAD,
@@ -23,7 +23,7 @@ pub(super) const COMMANDS: &[Command] = &[
     inbox::INBOX,
     events::EVENTS,
     peers::PEERS,
-    mesh::JOIN,
+    join::JOIN,
     mesh::CREATE,
     mesh::LIST,
     mesh::INVITE,

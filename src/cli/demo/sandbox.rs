@@ -5,27 +5,22 @@
 //! removes the directory. The processes inherit nothing from the caller's environment, so they cannot
 //! touch the caller's files.
 
-use super::super::context::Context;
-use super::super::failure::Failure;
+use super::process::{POLL_INTERVAL, Process, WAIT_MAX};
 use crate::client::Client;
+use crate::{Context, Failure};
 use claudemesh_base::paths::{
     DEFAULT_DIR, Paths, check_socket_path, ensure_private_dir, write_private,
 };
 use claudemesh_base::runtime::Runtime;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fs::{DirBuilder, File};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-/// The pause between two looks at something that is about to happen.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long any single thing may take: far more than it needs, even on a busy machine.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Where the directory goes when `TMPDIR` is too long for a Unix socket.
 const SHORT_TEMP_DIR: &str = "/tmp";
 const PRIVATE_DIR_MODE: u32 = 0o700;
@@ -34,64 +29,6 @@ const LAST_LINES_SHOWN: usize = 5;
 /// Reconnecting and sending again take tenths of seconds here, where a real daemon backs off for
 /// up to half a minute and five.
 const SETTINGS: &str = "[link]\nbackoff_cap_ms = 250\n\n[outbox]\nbackoff_cap_ms = 250\n";
-
-/// A process of ours. Dropping it kills it and waits for its end.
-#[derive(Debug)]
-pub(super) struct Process {
-    name: String,
-    child: Child,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to do, nor to say.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Process {
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends `signal` and waits for the end.
-    pub(super) async fn end(
-        mut self,
-        signal: Signal,
-        runtime: &Runtime,
-    ) -> Result<ExitStatus, Failure> {
-        // A pid stays ours until it is waited for, which only this function and the drop do.
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, signal)
-                .map_err(|error| Failure::failed(format!("cannot stop {}: {error}", self.name)))?;
-        }
-        self.ended(runtime).await
-    }
-
-    async fn ended(&mut self, runtime: &Runtime) -> Result<ExitStatus, Failure> {
-        let deadline = runtime.monotonic() + WAIT_MAX;
-        loop {
-            let looked = self.child.try_wait();
-            let name = &self.name;
-            match looked.map_err(|error| Failure::failed(format!("{name}: {error}")))? {
-                Some(status) => return Ok(status),
-                None if runtime.monotonic() >= deadline => {
-                    return Err(Failure::failed(format!("{name} does not end")));
-                }
-                None => runtime.sleep(POLL_INTERVAL).await,
-            }
-        }
-    }
-
-    fn check_runs(&mut self) -> Result<(), Failure> {
-        let name = &self.name;
-        match self.child.try_wait().map_err(|error| Failure::failed(format!("{name}: {error}")))? {
-            None => Ok(()),
-            Some(status) => Err(Failure::failed(format!("{name} ended: {status}"))),
-        }
-    }
-}
 
 /// One of the demo's two hosts: a home directory, and the daemon that serves it while it runs.
 pub(super) struct DemoHost {

@@ -1,9 +1,10 @@
 //! The steps of the demo. Each does one thing to the processes, shows their literal answers, and
 //! checks every statement it makes about them: one that does not hold ends the demo.
 
-use super::super::failure::Failure;
+use super::process::{Process, WAIT_MAX};
 use super::report::DemoReport;
-use super::sandbox::{DemoHost, Process, Sandbox, WAIT_MAX};
+use super::sandbox::{DemoHost, Sandbox};
+use crate::Failure;
 use crate::client::{Client, Events, RawResponse, SseEvent};
 use rustix::process::Signal;
 use serde_json::{Value, json};
