@@ -26,7 +26,7 @@ fn assert_clone_is_told_its_remedies(home: &Home, code: &str) {
     let log = vitals::log(home);
     let refused: Vec<&str> = log.lines().filter(|line| line.contains("link refused")).collect();
     assert_eq!(refused.len(), 1, "{log}");
-    for word in [code, "claudemesh daemon accept-host", "claudemesh daemon remint"] {
+    for word in [code, "claudemesh daemon reload", "claudemesh join <invite> --home"] {
         assert!(refused[0].contains(word), "{}", refused[0]);
     }
 }

@@ -11,10 +11,10 @@ const WIDTH: usize = 92;
 const INDENT: &str = "           ";
 
 /// Tells the steps, one after the other.
-pub(super) struct Story {
+pub(super) struct DemoReport {
     print: Printer,
     step: Option<Step>,
-    told: usize,
+    steps_begun: usize,
 }
 
 #[derive(Default)]
@@ -24,9 +24,9 @@ struct Step {
     facts: Map<String, Value>,
 }
 
-impl Story {
+impl DemoReport {
     pub(super) fn new(print: &Printer) -> Self {
-        Self { print: print.clone(), step: None, told: 0 }
+        Self { print: print.clone(), step: None, steps_begun: 0 }
     }
 
     /// The name of the step that is being told.
@@ -37,9 +37,9 @@ impl Story {
     /// Opens a step, after closing the one before.
     pub(super) fn begin(&mut self, name: &'static str, words: &str) -> Result<(), Failure> {
         self.finish()?;
-        self.told += 1;
+        self.steps_begun += 1;
         self.step = Some(Step { name, ..Step::default() });
-        self.say(&format!("\n{}. {words}", self.told))
+        self.print_line(&format!("\n{}. {words}", self.steps_begun))
     }
 
     /// Closes the step: in JSON this is when it is told.
@@ -76,32 +76,32 @@ impl Story {
             }));
         }
         let body = sent.map(|body| format!("  {body}")).unwrap_or_default();
-        self.say(&format!("   {who:<5} > {}", wrapped(&format!("{method} {path}{body}"))))?;
+        self.print_line(&format!("   {who:<5} > {}", wrapped(&format!("{method} {path}{body}"))))?;
         let tone = if status < 400 { Tone::Good } else { Tone::Bad };
         let status = self.print.paint(tone, &status.to_string());
-        self.say(&format!("         < {status}  {}", wrapped(answer)))
+        self.print_line(&format!("         < {status}  {}", wrapped(answer)))
     }
 
     /// An event, as it came.
     pub(super) fn event(&mut self, who: &str, name: &str, data: &str) -> Result<(), Failure> {
         let parsed: Value = serde_json::from_str(data).unwrap_or_else(|_| data.into());
         self.fact("event", json!({ "daemon": who, "event": name, "data": parsed }));
-        self.say(&format!("   {who:<5} < event: {name}"))?;
-        self.say(&format!("           data: {}", wrapped(data)))
+        self.print_line(&format!("   {who:<5} < event: {name}"))?;
+        self.print_line(&format!("           data: {}", wrapped(data)))
     }
 
     /// A command of ours, and what it printed.
     pub(super) fn command(&mut self, who: &str, line: &str, printed: &str) -> Result<(), Failure> {
         self.fact("printed", printed.into());
-        self.say(&format!("   {who:<5} $ {line}"))?;
+        self.print_line(&format!("   {who:<5} $ {line}"))?;
         let printed = printed.lines().map(|line| format!("{INDENT}{line}"));
-        self.say(&printed.collect::<Vec<_>>().join("\n"))
+        self.print_line(&printed.collect::<Vec<_>>().join("\n"))
     }
 
     /// What was found true, in words.
-    pub(super) fn found(&mut self, words: &str) -> Result<(), Failure> {
+    pub(super) fn confirm(&mut self, words: &str) -> Result<(), Failure> {
         let tick = self.print.paint(Tone::Good, "✔");
-        self.say(&format!("   {tick} {words}"))
+        self.print_line(&format!("   {tick} {words}"))
     }
 
     /// What was found true, for a program.
@@ -112,7 +112,7 @@ impl Story {
     }
 
     /// A line for a person.
-    pub(super) fn say(&self, line: &str) -> Result<(), Failure> {
+    pub(super) fn print_line(&self, line: &str) -> Result<(), Failure> {
         if self.print.is_json() { Ok(()) } else { self.print.text(&format!("{line}\n")) }
     }
 

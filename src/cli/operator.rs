@@ -1,24 +1,27 @@
 //! `daemon outbox inspect`, `daemon outbox abort` and `daemon outbox prune`.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::command::{Command, Flag, Parsed, one, switch};
 use super::inbox::instant;
 use super::outbox::known;
 use super::print::{columns, inline};
+use super::{Context, Failure};
 use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
 use serde_json::json;
 
-/// `daemon outbox inspect`
-pub(super) fn inspect(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const INSPECT: Command = Command {
+    name: "daemon outbox inspect",
+    aliases: &["outbox inspect"],
+    operands: &["<id>"],
+    about: "one row, and what took its place",
+    details: "<id> is the row's id in `outbox list`.",
+    examples: &["claudemesh outbox inspect 01JD8Q4M700000000000000042"],
+    ..Command::new(inspect)
+};
+
+fn inspect(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
-    let inspected = context.block_on(async {
-        let client = context.daemon().await?;
-        client.outbox_row(id).await.map_err(|error| context.explain(error))
-    })?;
-    context.print.answer(&json!(inspected), || page(&inspected))?;
-    Ok(exit::OK)
+    let inspected = context.ask(async |client| client.outbox_row(id).await)?;
+    context.print.answer(&json!(inspected), || page(&inspected))
 }
 
 fn page(inspected: &Inspected) -> String {
@@ -61,19 +64,25 @@ fn page(inspected: &Inspected) -> String {
     columns(&lines)
 }
 
-/// `daemon outbox abort`
-pub(super) fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const ABORT: Command = Command {
+    name: "daemon outbox abort",
+    aliases: &["outbox abort"],
+    operands: &["<id>"],
+    about: "give up a message that waits or has failed",
+    details: "<id> is the row's id in `outbox list`. Nothing is sent in its place; the row \
+                  stays, as aborted, and its id stays taken.",
+    examples: &["claudemesh outbox abort 01JD8Q4M700000000000000042"],
+    ..Command::new(abort)
+};
+
+fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let id = &parsed.operands[0];
-    let aborted = context.block_on(async {
-        let client = context.daemon().await?;
-        client.abort(id).await.map_err(|error| {
-            let failure = context.explain(error);
-            match failure.code.as_str() {
-                "daemon_unanswered" => failure
-                    .hint(format!("look at `claudemesh outbox inspect {id}` before you repeat it")),
-                _ => failure,
-            }
-        })
+    let aborted = context.ask(async |client| client.abort(id).await);
+    let aborted = aborted.map_err(|failure| match failure.code.as_str() {
+        "daemon_unanswered" => {
+            failure.hint(format!("look at `claudemesh outbox inspect {id}` before you repeat it"))
+        }
+        _ => failure,
     })?;
     context.print.answer(&json!(aborted), || {
         let id = inline(&aborted.aborted_row_id);
@@ -84,24 +93,37 @@ pub(super) fn abort(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         } else {
             format!("aborted: {id} will not be sent")
         }
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// `daemon outbox prune`
-pub(super) fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let before = instant(parsed, "before", context.runtime.now())?.ok_or_else(|| {
+const BEFORE: Flag = one("before", "age", "rows finished before then: 7d, or 2025-06-15T15:06:40Z");
+const CONFIRM: Flag = switch("confirm", "do it; without it, only say how many rows it would be");
+
+pub(super) const PRUNE: Command = Command {
+    name: "daemon outbox prune",
+    aliases: &["outbox prune"],
+    flags: &[BEFORE, CONFIRM],
+    about: "make finished rows small now, not when they are 30 days old",
+    details: "Done and aborted rows keep what a retry is answered from, and lose their body \
+                  and the rest for good. What waits, is being sent, or has failed is not touched.",
+    examples: &[
+        "claudemesh outbox prune --before 7d",
+        "claudemesh outbox prune --before 7d --confirm",
+    ],
+    ..Command::new(prune)
+};
+
+fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let before = instant(parsed, BEFORE, context.runtime.now())?.ok_or_else(|| {
         Failure::usage("--before is missing")
             .hint("how old a finished row must be: `--before 7d`, or a time")
     })?;
-    let confirm = parsed.has("confirm");
-    let rows = context.block_on(async {
-        let client = context.daemon().await?;
+    let confirm = parsed.has(CONFIRM);
+    let rows = context.ask(async |client| {
         let (mut rows, mut cursor) = (0, None);
         loop {
-            let answer = client.prune(&before, confirm, cursor.as_deref()).await;
-            let Pruned { rows: more, next_cursor, .. } =
-                answer.map_err(|error| context.explain(error))?;
+            let answer = client.prune(&before, confirm, cursor.as_deref()).await?;
+            let Pruned { rows: more, next_cursor, .. } = answer;
             rows += more;
             match next_cursor {
                 None => return Ok(rows),
@@ -121,6 +143,5 @@ pub(super) fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         } else {
             format!("{rows} would be made small; nothing was changed: repeat with --confirm")
         }
-    })?;
-    Ok(exit::OK)
+    })
 }

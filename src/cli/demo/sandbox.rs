@@ -1,110 +1,47 @@
-//! The demo's stage: a temporary directory, and this very program running in it as a broker, as
-//! daemons and as short commands.
+//! The demo's sandbox: a temporary directory, in which this program runs as a broker, as daemons and
+//! as short commands.
 //!
-//! Whatever is started here ends here, by its own pid, however the demo ends: dropping the stage
-//! kills what still runs, waits for it, and removes the directory. Nothing is inherited from the
-//! caller's environment, so nothing of the caller's can be touched.
+//! Dropping the sandbox kills the processes that still run, each by its own pid, waits for them, and
+//! removes the directory. The processes inherit nothing from the caller's environment, so they cannot
+//! touch the caller's files.
 
-use super::super::context::Context;
-use super::super::failure::Failure;
+use super::process::{POLL_INTERVAL, Process, WAIT_MAX};
 use crate::client::Client;
+use crate::{Context, Failure};
 use claudemesh_base::paths::{
     DEFAULT_DIR, Paths, check_socket_path, ensure_private_dir, write_private,
 };
 use claudemesh_base::runtime::Runtime;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fs::{DirBuilder, File};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-/// Between two looks at something that is about to happen.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// For any single thing to happen; far more than it takes, even on a busy machine.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Where the directory goes when `TMPDIR` is too long for a Unix socket.
 const SHORT_TEMP_DIR: &str = "/tmp";
 const PRIVATE_DIR_MODE: u32 = 0o700;
-/// Of what a process wrote, when the demo fails.
+/// How many lines of each process are shown when the demo fails.
 const LAST_LINES_SHOWN: usize = 5;
 /// Reconnecting and sending again take tenths of seconds here, where a real daemon backs off for
 /// up to half a minute and five.
 const SETTINGS: &str = "[link]\nbackoff_cap_ms = 250\n\n[outbox]\nbackoff_cap_ms = 250\n";
 
-/// A process of ours. Dropping it kills it and waits for its end.
-#[derive(Debug)]
-pub(super) struct Process {
-    name: String,
-    child: Child,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to do, nor to say.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Process {
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends `signal` and waits for the end.
-    pub(super) async fn end(
-        mut self,
-        signal: Signal,
-        runtime: &Runtime,
-    ) -> Result<ExitStatus, Failure> {
-        // A pid stays ours until it is waited for, which only this function and the drop do.
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, signal)
-                .map_err(|error| Failure::failed(format!("cannot stop {}: {error}", self.name)))?;
-        }
-        self.ended(runtime).await
-    }
-
-    async fn ended(&mut self, runtime: &Runtime) -> Result<ExitStatus, Failure> {
-        let deadline = runtime.monotonic() + WAIT_MAX;
-        loop {
-            let looked = self.child.try_wait();
-            let name = &self.name;
-            match looked.map_err(|error| Failure::failed(format!("{name}: {error}")))? {
-                Some(status) => return Ok(status),
-                None if runtime.monotonic() >= deadline => {
-                    return Err(Failure::failed(format!("{name} does not end")));
-                }
-                None => runtime.sleep(LOOK_PAUSE).await,
-            }
-        }
-    }
-
-    fn check_runs(&mut self) -> Result<(), Failure> {
-        let name = &self.name;
-        match self.child.try_wait().map_err(|error| Failure::failed(format!("{name}: {error}")))? {
-            None => Ok(()),
-            Some(status) => Err(Failure::failed(format!("{name} ended: {status}"))),
-        }
-    }
-}
-
 /// One of the demo's two hosts: a home directory, and the daemon that serves it while it runs.
-pub(super) struct Host {
+pub(super) struct DemoHost {
     pub(super) name: &'static str,
     pub(super) paths: Paths,
     pub(super) client: Client,
     pub(super) daemon: Option<Process>,
 }
 
-/// Everything the demo made. Processes are dropped before the directory they write to.
-pub(super) struct Stage {
-    pub(super) alice: Host,
-    pub(super) bob: Host,
+/// Everything the demo made. Processes are dropped before the directory in which they write.
+pub(super) struct Sandbox {
+    pub(super) alice: DemoHost,
+    pub(super) bob: DemoHost,
     broker: Option<Process>,
     program: PathBuf,
     pub(super) runtime: Runtime,
@@ -121,14 +58,14 @@ impl Drop for TemporaryDir {
     }
 }
 
-impl Stage {
+impl Sandbox {
     pub(super) fn new(context: &Context) -> Result<Self, Failure> {
         let runtime = context.runtime.clone();
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
         let dir = temporary_dir(&runtime)?;
-        let alice = Host::new(&dir.0, "alice", &runtime)?;
-        let bob = Host::new(&dir.0, "bob", &runtime)?;
+        let alice = DemoHost::new(&dir.0, "alice", &runtime)?;
+        let bob = DemoHost::new(&dir.0, "bob", &runtime)?;
         Ok(Self { alice, bob, broker: None, program, runtime, dir })
     }
 
@@ -149,8 +86,8 @@ impl Stage {
         let output = self.output_of("broker");
         let address = self.until("the broker listens", || {
             process.check_runs()?;
-            let said = std::fs::read_to_string(&output).unwrap_or_default();
-            let first = said.lines().next().filter(|_| said.contains('\n'));
+            let output_text = std::fs::read_to_string(&output).unwrap_or_default();
+            let first = output_text.lines().next().filter(|_| output_text.contains('\n'));
             let first = first.and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
             Ok(first.and_then(|line| line["listen"].as_str()?.parse().ok()))
         });
@@ -169,24 +106,27 @@ impl Stage {
     }
 
     /// Starts a host's daemon; its pid. It may not answer yet.
-    pub(super) fn start_daemon(&self, host: &Host) -> Result<Process, Failure> {
+    pub(super) fn start_daemon(&self, host: &DemoHost) -> Result<Process, Failure> {
         let mut command = self.command(&self.dir.0.join(host.name));
         command.args(["daemon", "up", "--foreground", "--no-tcp", "--persistent"]);
         self.spawn(host.name, command)
     }
 
     /// Runs a short command as `host`; what it answered.
-    pub(super) async fn run(&self, host: &Host, args: &[&str]) -> Result<String, Failure> {
+    pub(super) async fn run(&self, host: &DemoHost, args: &[&str]) -> Result<String, Failure> {
         let mut command = self.command(&self.dir.0.join(host.name));
         command.args(args);
         let name = format!("{}-command", host.name);
         let status = self.spawn(&name, command)?.ended(&self.runtime).await?;
-        let said = std::fs::read_to_string(self.output_of(&name)).unwrap_or_default();
+        let output_text = std::fs::read_to_string(self.output_of(&name)).unwrap_or_default();
         if status.success() {
-            return Ok(said.trim_end().to_owned());
+            return Ok(output_text.trim_end().to_owned());
         }
         let words = args.join(" ");
-        Err(Failure::failed(format!("`claudemesh {words}` ended with {status}: {}", said.trim())))
+        Err(Failure::failed(format!(
+            "`claudemesh {words}` ended with {status}: {}",
+            output_text.trim()
+        )))
     }
 
     /// Looks until `look` finds something.
@@ -216,7 +156,7 @@ impl Stage {
                 let seconds = WAIT_MAX.as_secs();
                 return Err(Failure::failed(format!("{what}: not within {seconds} s")));
             }
-            self.runtime.sleep(LOOK_PAUSE).await;
+            self.runtime.sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -227,11 +167,11 @@ impl Stage {
     }
 
     /// The end of what each process wrote, for a failure's message.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn recent_output(&self) -> String {
         let mut words = String::new();
         for name in ["broker", self.alice.name, self.bob.name] {
-            let said = std::fs::read_to_string(self.output_of(name)).unwrap_or_default();
-            let lines: Vec<_> = said.lines().collect();
+            let output_text = std::fs::read_to_string(self.output_of(name)).unwrap_or_default();
+            let lines: Vec<_> = output_text.lines().collect();
             for line in &lines[lines.len().saturating_sub(LAST_LINES_SHOWN)..] {
                 words += &format!("\n{name}: {line}");
             }
@@ -263,7 +203,7 @@ impl Stage {
     }
 }
 
-impl Host {
+impl DemoHost {
     fn new(dir: &Path, name: &'static str, runtime: &Runtime) -> Result<Self, Failure> {
         let paths = Paths::under(&dir.join(name).join(DEFAULT_DIR))?;
         ensure_private_dir(&paths.home)?;
