@@ -267,10 +267,10 @@ const LINES_MAX: usize = 400;
 /// Files that are longer, and why.
 const LONG: &[(&str, &str)] = &[
     ("src/cli/table.rs", "one entry per command"),
-    ("tests/garbage.rs", "one boundary after the other"),
+    ("tests/it/garbage.rs", "one boundary after the other"),
     ("tests/support/rubbish.rs", "every kind of rubbish, one maker each"),
-    ("tests/broker.rs", "one wire conversation after the other"),
-    ("tests/ipc.rs", "one case per documented error"),
+    ("tests/it/broker.rs", "one wire conversation after the other"),
+    ("tests/it/ipc.rs", "one case per documented error"),
     ("tests/support/rig.rs", "everything black-box tests share"),
 ];
 

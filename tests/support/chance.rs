@@ -1,8 +1,5 @@
 //! Repeatable chance: one seed, printed, makes a whole run again. Nothing secret comes from here.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::print_stdout, reason = "what a run printed makes it again")]
-
 use std::time::Duration;
 
 /// The variable that makes a run again.

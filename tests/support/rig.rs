@@ -4,8 +4,6 @@
 //! pid when its handle is dropped. Nothing here knows the code under test: requests are bytes on a
 //! socket.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,9 +1,7 @@
 //! Malformed requests, frames, links and files, made from chance. Nothing here is secret, and
 //! nothing here is sent by accident.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use crate::chance::Chance;
+use crate::support::chance::Chance;
 use serde_json::{Value, json};
 
 const METHODS: &[&str] =

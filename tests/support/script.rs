@@ -1,8 +1,6 @@
 //! A broker that does what a test says: a listener, a thread for each connection, and the few
 //! frames a link needs to open.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
 use async_tungstenite::tungstenite::{self, Message, WebSocket};
 use serde_json::{Value, json};
 use std::net::{TcpListener, TcpStream};

@@ -3,9 +3,7 @@
 //! Nothing is left out but `date`. Ids, times, keys, ports and ages become words such as `<time>`;
 //! the order of members stays as it was sent, headers are sorted.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use super::rig::Response;
+use crate::support::rig::Response;
 use insta::Settings;
 use std::fmt::Write;
 

@@ -1,9 +1,7 @@
 //! A listener on `GET /v1/events`, reading bytes as they come.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use super::rig::PATIENCE;
-use super::snap::{by_shape, pretty};
+use crate::support::rig::PATIENCE;
+use crate::support::snap::{by_shape, pretty};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,9 +1,7 @@
 //! How a process does, seen from outside: memory, open files, processor time, log lines. Linux only;
 //! elsewhere the numbers are zero and prove nothing.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use crate::rig::{Daemon, Home};
+use crate::support::rig::{Daemon, Home};
 use serde_json::Value;
 
 /// What a daemon under attack may hold in memory.

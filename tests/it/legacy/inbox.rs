@@ -1,7 +1,7 @@
 //! `inbox.db`, row by row.
 
-use super::theirs::{self, Version, insert, rows};
 use super::{BOB, assert_kept, pin_rows};
+use crate::support::theirs::{self, Version, insert, rows};
 use claudemesh_base::db::Driver;
 use claudemesh_daemon::store::inbox::{Inbox, NewMessage, Query, Stored};
 use claudemesh_fsm::id::Millis;

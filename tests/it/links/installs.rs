@@ -1,7 +1,8 @@
 //! Two installs of one member key (§15.6).
 
-use super::rig::{Daemon, Home, Mesh, eventually, exchange, post};
-use super::{link, send, vitals, wait_for, write_config};
+use super::{link, send, wait_for, write_config};
+use crate::support::rig::{Daemon, Home, Mesh, eventually, exchange, post};
+use crate::support::vitals;
 use serde_json::json;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `outbox.db`, row by row.
 
-use super::theirs::{self, Version, fingerprint, insert, rows};
 use super::{BOB, assert_kept, pin_rows};
+use crate::support::theirs::{self, Version, fingerprint, insert, rows};
 use claudemesh_base::db::Driver;
 use claudemesh_daemon::store::outbox::{ListQuery, Outbox, RequeueOutcome, RequeueRequest};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};

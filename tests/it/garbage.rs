@@ -1,25 +1,14 @@
 //! Rubbish from every side: the daemon and the broker go on serving, stay small, say little, keep
 //! their secrets, and refuse what they cannot use with a documented exit code.
 
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/rubbish.rs"]
-mod rubbish;
-#[path = "support/script.rs"]
-mod script;
-#[path = "support/vitals.rs"]
-mod vitals;
-
+use crate::support::chance::{Chance, seed};
+use crate::support::rig::{self, Daemon, Home, Mesh, PATIENCE, eventually};
+use crate::support::rubbish;
+use crate::support::script::{self, Script, Socket};
+use crate::support::vitals;
 use async_tungstenite::tungstenite::{self, Bytes, Message};
-use chance::{Chance, seed};
 use claudemesh_base::message::{SecretKey, signed};
 use claudemesh_fsm::id::Millis;
-use rig::{Daemon, Home, Mesh, PATIENCE, eventually};
-use script::{Script, Socket};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

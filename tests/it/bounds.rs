@@ -1,16 +1,10 @@
 //! What the outbox may weigh and what stays free on the disk (§1.2): a daemon that nears a bound
 //! says so, one that reached it takes nothing new and forgets nothing, and both end by themselves.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/small_disk.rs"]
-mod small_disk;
-#[path = "support/snap.rs"]
-mod snap;
-
-use rig::{Daemon, Home, Mesh, Response, eventually};
+use crate::support::rig::{self, Daemon, Home, Mesh, Response, eventually};
+use crate::support::small_disk::SmallDisk;
+use crate::support::snap;
 use serde_json::{Value, json};
-use small_disk::SmallDisk;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 

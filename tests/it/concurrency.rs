@@ -1,11 +1,6 @@
 //! Many callers at once: one id is one row, whoever asks first (§4.5.1).
 
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
-#[path = "support/rig.rs"]
-mod rig;
-
-use rig::{Daemon, Mesh, PATIENCE, Response, eventually, post};
+use crate::support::rig::{Daemon, Mesh, PATIENCE, Response, eventually, post};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -2,19 +2,14 @@
 //!
 //! Each state is reached by what happens to real processes: nothing is written to a database.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/snap.rs"]
-mod snap;
-
-use rig::{Daemon, Mesh, Relay, Response, eventually, post};
+use crate::support::rig::{Daemon, Mesh, Relay, Response, eventually, post};
+use crate::support::snap::{self, pin};
 use serde_json::{Value, json};
-use snap::pin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 const SUBJECT: &str = "accept";
-const DELIVERY: &str = include_str!("../specs/delivery.md");
+const DELIVERY: &str = include_str!("../../specs/delivery.md");
 /// A valid key that no member has (the owner of the examples' mesh).
 const NOBODY: &str = "ca93ac1705187071d67b83c7ff0efe8108e8ec4530575d7726879333dbdabe7c";
 

@@ -1,6 +1,6 @@
 //! What is not theirs, or not theirs alone, is left as it is.
 
-use super::theirs::{self, Version};
+use crate::support::theirs::{self, Version};
 use claudemesh_base::db::{Driver, Kind};
 use claudemesh_daemon::store::inbox::Inbox;
 use claudemesh_daemon::store::outbox::Outbox;

@@ -1,16 +1,10 @@
 //! Brokers that misbehave: the daemon stays well, says what is wrong in words, and idles.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/script.rs"]
-mod script;
-#[path = "support/vitals.rs"]
-mod vitals;
-
+use crate::support::rig::{Daemon, Mesh, eventually};
+use crate::support::script::{Script, Socket, open, receive_type, say};
+use crate::support::vitals;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::{self, Message};
-use rig::{Daemon, Mesh, eventually};
-use script::{Script, Socket, open, receive_type, say};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,16 +1,9 @@
 //! "202" means "on stable storage" (§4.1, §4.7): shown in the system calls of the real daemon; and
 //! what a full disk does (§1.2).
 
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/small_disk.rs"]
-mod small_disk;
-
-use rig::{Daemon, Home, Mesh, eventually};
+use crate::support::rig::{Daemon, Home, Mesh, eventually};
+use crate::support::small_disk::SmallDisk;
 use serde_json::json;
-use small_disk::SmallDisk;
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -1,21 +1,12 @@
 //! `kill -9`, cut connections and lost answers: what was accepted arrives, once (§4.1, §4.12).
 //!
 //! These are slices of a longer torture, which is the same code:
-//! `CLAUDEMESH_KILLS=500 cargo test --release --test crash torture -- --ignored --nocapture`
+//! `CLAUDEMESH_KILLS=500 cargo test --release --test it -- --ignored --nocapture torture`
 
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/torture.rs"]
-mod torture;
-
-use chance::seed;
-use rig::{Daemon, Home, Mesh, Relay, eventually};
+use crate::support::chance::{self, seed};
+use crate::support::rig::{Daemon, Home, Mesh, Relay, eventually};
+use crate::support::torture::{Fault, Plan, run};
 use serde_json::json;
-use torture::{Fault, Plan, run};
 
 /// How often the long torture strikes.
 const KILLS: &str = "CLAUDEMESH_KILLS";

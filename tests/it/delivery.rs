@@ -1,9 +1,6 @@
 //! What is accepted arrives, once, whatever happens in between.
 
-#[path = "support/rig.rs"]
-mod rig;
-
-use rig::{Daemon, Home, Mesh, eventually};
+use crate::support::rig::{Daemon, Home, Mesh, eventually};
 use serde_json::json;
 
 #[test]

@@ -1,14 +1,8 @@
 //! Today's network as our broker plays it (§17), fault by fault; and our daemon on it.
 
-#[path = "support/raw_client.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared by several test files")]
-mod raw_client;
-#[path = "support/rig.rs"]
-mod rig;
-
+use crate::support::raw_client::{As, Client, Given, TestBroker, message};
+use crate::support::rig::{Daemon, Mesh, Relay, eventually};
 use claudemesh_broker::{Rate, Settings};
-use raw_client::{As, Client, Given, TestBroker, message};
-use rig::{Daemon, Mesh, Relay, eventually};
 use serde_json::{Value, json};
 use smol::block_on;
 use std::collections::BTreeSet;

@@ -1,28 +1,18 @@
 //! The link of a real daemon: what it says when a broker will not do, what an operator can do about
 //! it, and what a revocation leaves behind (§14, §15, §15.6).
 
-#[path = "links/installs.rs"]
 mod installs;
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/script.rs"]
-mod script;
-#[path = "support/snap.rs"]
-mod snap;
-#[path = "support/stream.rs"]
-mod stream;
-#[path = "support/vitals.rs"]
-mod vitals;
 
+use crate::support::rig::{self, Daemon, Home, Mesh, eventually};
+use crate::support::script::{self, Script, negotiated, open, receive_type, say};
+use crate::support::snap::pin_text;
+use crate::support::stream::Stream;
+use crate::support::vitals;
 use async_tungstenite::tungstenite;
-use rig::{Daemon, Home, Mesh, eventually};
-use script::{Script, negotiated, open, receive_type, say};
 use serde_json::{Value, json};
-use snap::pin_text;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use stream::Stream;
 
 const SUBJECT: &str = "link";
 const TIMERS: &str = "[link]\nbackoff_cap_ms = 100\nhello_ms = 300\nnegotiation_ms = 300\n\

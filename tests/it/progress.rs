@@ -1,16 +1,10 @@
 //! No loop ever touches a row that cannot progress (§4.6), and one mesh never delays another:
 //! counted in attempts, commits, log lines and processor time of real daemons.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/script.rs"]
-mod script;
-#[path = "support/vitals.rs"]
-mod vitals;
-
+use crate::support::rig::{Daemon, Mesh, eventually};
+use crate::support::script::{Script, Socket, negotiated, open, receive, receive_type, say};
+use crate::support::vitals;
 use async_tungstenite::tungstenite;
-use rig::{Daemon, Mesh, eventually};
-use script::{Script, Socket, negotiated, open, receive, receive_type, say};
 use serde_json::{Value, json};
 use std::net::TcpStream;
 use std::sync::Arc;

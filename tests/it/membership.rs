@@ -1,16 +1,10 @@
 //! What an operator does to members, and what everybody else sees of it (§17.3): real processes
 //! and real frames.
 
-#[path = "support/raw_client.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared by several test files")]
-mod raw_client;
-#[path = "support/rig.rs"]
-mod rig;
-
+use crate::support::raw_client::{As, TestBroker};
+use crate::support::rig::{Broker, Daemon, Home, Mesh, Relay, eventually};
 use claudemesh_broker::{BrokerError, MemberAct, Settings};
 use insta::Settings as Snapshots;
-use raw_client::{As, TestBroker};
-use rig::{Broker, Daemon, Home, Mesh, Relay, eventually};
 use serde_json::json;
 use smol::block_on;
 

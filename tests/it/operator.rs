@@ -1,14 +1,9 @@
 //! What an operator sees and does, on real daemons: the verbs of `outbox`, and stores that stay
 //! small (§1.2, §4.5.2, §4.5.3, §8).
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/snap.rs"]
-mod snap;
-
-use rig::{Daemon, Home, Mesh, Relay, eventually};
+use crate::support::rig::{Daemon, Home, Mesh, Relay, eventually};
+use crate::support::snap::{by_shape, pin_text};
 use serde_json::{Value, json};
-use snap::{by_shape, pin_text};
 use std::fmt::Write as _;
 
 /// A valid key that no member has (the owner of the examples' mesh).

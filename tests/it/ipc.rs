@@ -3,25 +3,20 @@
 //! Each answer comes from real processes. A code that no test reaches is in [`NOT_REACHED`] with
 //! the reason; a code that is not in `specs/ipc.md` fails.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/snap.rs"]
-mod snap;
-#[path = "support/stream.rs"]
-mod stream;
-
-use rig::{Daemon, Home, Mesh, Relay, Response, eventually, exchange, get, post};
+use crate::support::rig::{
+    self, Daemon, Home, Mesh, Relay, Response, eventually, exchange, get, post,
+};
+use crate::support::snap::{pin, pin_text, render};
+use crate::support::stream::Stream;
 use serde_json::{Value, json};
-use snap::{pin, pin_text, render};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use stream::Stream;
 
 const SUBJECT: &str = "ipc";
-const IPC: &str = include_str!("../specs/ipc.md");
+const IPC: &str = include_str!("../../specs/ipc.md");
 /// A valid key that no member has (the owner of the examples' mesh).
 const NOBODY: &str = "ca93ac1705187071d67b83c7ff0efe8108e8ec4530575d7726879333dbdabe7c";
 
@@ -200,7 +195,7 @@ fn every_documented_error_is_pinned_or_listed_as_out_of_reach() {
         );
         assert!(!not_reached.contains(code.as_str()), "{code} is reached: take it off the list");
     }
-    // What a send is told about its id is pinned by tests/accept.rs.
+    // What a send is told about its id is pinned by tests/it/accept.rs.
     let elsewhere = ["idempotency_key_conflict", "idempotency_key_reused"];
     for (status, code) in &documented {
         let is_pinned = by_code.contains_key(&(*status, code.clone()))

@@ -1,15 +1,11 @@
 //! The embedded broker, seen from its port (§17): real sockets, a real ledger, a raw client.
 
-#[path = "support/raw_client.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared by several test files")]
-mod raw_client;
-
+use crate::support::raw_client::{self, As, Client, Given, TestBroker, message};
 use async_tungstenite::tungstenite::Message;
 use claudemesh_base::http::client;
 use claudemesh_base::message::SecretKey;
 use claudemesh_broker::{Admin, BrokerError, InviteWish, MemberAct, Rate, Settings};
 use data_encoding::BASE64URL_NOPAD;
-use raw_client::{As, Client, Given, TestBroker, message};
 use serde_json::{Value, json};
 use smol::block_on;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! A daemon started where the existing one was: real processes on a directory of theirs.
 
 use super::outbox::many;
-use super::rig::{Daemon, Home, Mesh, Response, eventually};
-use super::snap::{by_shape, pin, pin_text};
-use super::theirs::{self, Version, count, fingerprint, insert};
 use super::{BOB, SUBJECT};
+use crate::support::rig::{Daemon, Home, Mesh, Response, eventually, get};
+use crate::support::snap::{by_shape, pin, pin_text};
+use crate::support::theirs::{self, Version, count, fingerprint, insert};
 use serde_json::{Value, json};
 use sqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
@@ -238,8 +238,7 @@ fn a_kill_at_any_moment_of_the_take_over_leaves_every_row_in_one_schema_or_the_o
     for bytes in [1, 1 << 20, 8 << 20, 16 << 20] {
         let mut daemon = Daemon::spawn(&home);
         eventually("the take-over to be under way, or over", || {
-            (written() >= bytes || daemon.try_request(&super::rig::get("/v1/version")).is_ok())
-                .then_some(())
+            (written() >= bytes || daemon.try_request(&get("/v1/version")).is_ok()).then_some(())
         });
         daemon.process.kill();
         assert_eq!(count(&outbox, "outbox"), there_were, "after {versions:?}");

@@ -1,10 +1,7 @@
 //! A daemon and its damaged files (§4.11): it says what is wrong and what can be done, keeps every
 //! promise that can still be read, and never goes on as if nothing had happened.
 
-#[path = "support/rig.rs"]
-mod rig;
-
-use rig::{Daemon, Home, Mesh, eventually};
+use crate::support::rig::{Daemon, Home, Mesh, eventually};
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

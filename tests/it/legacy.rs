@@ -1,24 +1,14 @@
 //! What the existing TypeScript daemon left behind (§4.5.2, `specs/legacy.md`): its databases, in
 //! every shape its versions gave them, are taken over in place, and no row is lost.
 
-#[path = "support/rig.rs"]
-mod rig;
-#[path = "support/snap.rs"]
-mod snap;
-#[path = "support/theirs.rs"]
-mod theirs;
-
-#[path = "legacy/home.rs"]
 mod home;
-#[path = "legacy/inbox.rs"]
 mod inbox;
-#[path = "legacy/outbox.rs"]
 mod outbox;
-#[path = "legacy/refused.rs"]
 mod refused;
 
+use crate::support::snap;
+use crate::support::theirs::Columns;
 use std::fmt::Write;
-use theirs::Columns;
 
 /// The subject of the snapshots.
 const SUBJECT: &str = "legacy";

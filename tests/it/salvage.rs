@@ -2,16 +2,11 @@
 //! and nothing else. Bytes are flipped at random in copies of a real database; a look-up of every
 //! row by its number says what could be read.
 //!
-//! `CLAUDEMESH_CASES=5000 cargo test --release --test salvage` looks longer.
+//! `CLAUDEMESH_CASES=5000 cargo test --release --test it salvage` looks longer.
 
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
-#[path = "support/chance.rs"]
-mod chance;
-#[path = "salvage/inbox.rs"]
 mod inbox;
 
-use chance::{Chance, seed};
+use crate::support::chance::{Chance, seed};
 use claudemesh_base::db::Check;
 use claudemesh_base::db::Driver;
 use claudemesh_base::message::fingerprint;
