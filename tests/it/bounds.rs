@@ -3,7 +3,7 @@
 
 use crate::support::rig::{self, Daemon, Home, Mesh, Response, eventually};
 use crate::support::small_disk::SmallDisk;
-use crate::support::snap;
+use crate::support::snap::pin;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -66,7 +66,7 @@ fn an_outbox_that_fills_up_warns_refuses_and_takes_more_once_it_was_sent() {
     while !events.next().expect("a line").expect("reads").contains(": connected") {}
 
     let (accepted, refusal) = send_until_refused(&alice, "m");
-    snap::pin("ipc", "507-insufficient_storage", &refusal);
+    pin!("ipc", "507-insufficient_storage", &refusal);
     assert_eq!(accepted.len(), 25, "24.6 messages are 95 % of 1 MiB");
     let warned = next_system_event(&mut events);
     assert_eq!((&warned["subject"], &warned["level"]), (&json!("outbox"), &json!("warning")));
@@ -107,7 +107,7 @@ fn a_disk_without_its_reserve_stores_nothing_new_and_recovers_by_itself() {
     let (alice, bob) = (Daemon::start(&mesh.alice), Daemon::start(&mesh.bob));
     alice.wait_for_peer("bob");
     bob.wait_for_link("open");
-    assert_eq!(health(&bob)["status"], "ok", "{}", health(&bob));
+    eventually("a daemon that is well", || (health(&bob)["status"] == "ok").then_some(()));
     assert_eq!(bob.send(&body("before")).status(), 202);
     bob.wait_for_status("before", "done");
     disk.fill_up_to(2_000_000);
@@ -141,11 +141,10 @@ fn an_idle_daemon_does_not_ask_the_file_system() {
     let alice = Daemon::start(&mesh.alice);
     alice.wait_for_link("open");
     disk.fill_up_to(2_000_000);
-    let log =
-        || std::fs::read_to_string(mesh.alice.daemon_dir().join("daemon.log")).expect("reads");
-    assert!(!log().contains("disk.reserved_bytes"));
+    assert!(!mesh.alice.log().contains("disk.reserved_bytes"));
     eventually("the answer of somebody who asks", || {
         (health(&alice)["status"] == "degraded").then_some(())
     });
-    assert_eq!(log().matches("disk.reserved_bytes").count(), 1, "{}", log());
+    let said = mesh.alice.wait_for_log("disk.reserved_bytes");
+    assert_eq!(said.len(), 1, "{said:?}");
 }

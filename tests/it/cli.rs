@@ -1,6 +1,6 @@
 //! The command line as a person meets it, with a home of its own and no daemon.
 
-use insta::Settings;
+use crate::support::snap::pin_as_is;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -78,14 +78,6 @@ impl Ran {
     }
 }
 
-fn assert_page(name: &str, text: &str) {
-    let mut settings = Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/cli"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, text));
-}
-
 #[test]
 fn help_explains_everything_and_each_command() {
     let home = Home::new();
@@ -107,7 +99,7 @@ fn help_explains_everything_and_each_command() {
     ] {
         let ran = home.run(args);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
-        assert_page(name, &ran.stdout);
+        pin_as_is!("cli", name, &ran.stdout);
     }
     assert_eq!(home.run(&["--help"]).stdout, home.run(&["help"]).stdout);
 }
@@ -118,7 +110,7 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = home.run(&["completions", shell]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
-        assert_page(&format!("completions-{shell}"), &ran.stdout);
+        pin_as_is!("cli", format!("completions-{shell}"), &ran.stdout);
     }
     let ran = home.run(&["completions", "tcsh"]);
     assert_eq!(ran.code, Some(2));
@@ -186,7 +178,7 @@ fn a_command_line_that_cannot_be_understood_exits_2_and_helps() {
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""), "{args:?}");
         assert_eq!((&ran.json()["ok"], &ran.json()["exit"]), (&json!(false), &json!(2)));
     }
-    assert_page("usage-errors", &page);
+    pin_as_is!("cli", "usage-errors", &page);
 }
 
 #[test]
@@ -250,7 +242,7 @@ fn the_status_of_a_stopped_daemon_exits_3_and_stopping_it_exits_0() {
 fn a_link_that_is_no_invite_is_refused_and_writes_nothing() {
     let home = Home::new();
     for (link, complaint) in [
-        ("http://127.0.0.1:7900/join/eyJ2Ijo", "cut off"),
+        ("http://localhost:1/join/eyJ2Ijo", "cut off"),
         ("ic://join/e30", "`v`"),
         ("ic://join/eyJ2IjoyfQ", "version 2"),
     ] {
@@ -276,7 +268,7 @@ fn a_mesh_can_be_made_invited_to_and_joined_without_a_running_broker() {
     let invited = home.run(&["mesh", "invite", "demo", "--expires", "1h", "--uses", "2"]);
     assert_eq!(invited.code, Some(0), "{invited:?}");
     let link = invited.stdout.trim_end();
-    assert!(link.starts_with("http://127.0.0.1:7900/join/"), "{link}");
+    assert!(link.starts_with("http://127.0.0.1:") && link.contains("/join/"), "{link}");
     // Whoever made the mesh is in it already.
     let joined = home.run(&["join", link, "--json"]);
     assert_eq!(joined.code, Some(0), "{joined:?}");

@@ -100,7 +100,7 @@ fn a_broker_that_closes_at_once() {
 fn a_broker_that_accepts_and_never_speaks() {
     let faulty = Faulty::start(|stream, _| listen_only(stream));
     // The whole upgrade has its own, longer limit: until then the link is dialling, and well.
-    assert_eq!(faulty.link()["link"], "dialing");
+    faulty.alice.wait_for_link("dialing");
     faulty.assert_well(1);
 }
 
@@ -332,7 +332,7 @@ fn a_broker_that_closes_with_every_code_there_is() {
         let remedy = faulty.wait_for_reason(&format!("{code} {reason}"))["remedy"].clone();
         assert_eq!(remedy.is_null(), [1000, 1001, 1011].contains(&code) && number != 0, "{remedy}");
     }
-    assert_eq!(faulty.alice.get("/v1/health").json()["meshes"][1]["link"], "open");
+    faulty.alice.wait_for_link_of("demo", "open");
     // Each code says one line, each reload another.
     faulty.assert_idle(LOG_LINES_MAX + 2 * CLOSES.len());
 }

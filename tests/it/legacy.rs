@@ -6,7 +6,7 @@ mod inbox;
 mod outbox;
 mod refused;
 
-use crate::support::snap;
+use crate::support::snap::pin_as_is;
 use crate::support::theirs::Columns;
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ fn pin_rows(name: &str, rows: &[Columns]) {
             let _ = writeln!(text, "  {column}: {value}");
         }
     }
-    snap::pin_text(SUBJECT, name, &text);
+    pin_as_is!(SUBJECT, name, &text);
 }
 
 /// Every row is there, in order, and says the same in these columns.

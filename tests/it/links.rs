@@ -5,7 +5,7 @@ mod installs;
 
 use crate::support::rig::{self, Daemon, Home, Mesh, eventually};
 use crate::support::script::{self, Script, negotiated, open, receive_type, say};
-use crate::support::snap::pin_text;
+use crate::support::snap::pin;
 use crate::support::stream::Stream;
 use crate::support::vitals;
 use async_tungstenite::tungstenite;
@@ -25,26 +25,9 @@ fn with_second_mesh(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) ->
     let data = mesh.broker_home.path().join("broker");
     let data = data.to_str().expect("is UTF-8");
     mesh.alice.json(&["mesh", "create", "work", "--name", "alice", "--data", data]);
-    write_config(&mesh.alice, TIMERS);
+    mesh.alice.configure(TIMERS);
     mesh.alice.reach_broker_of("work", script.port);
     (mesh, script)
-}
-
-fn write_config(home: &Home, toml: &str) {
-    std::fs::write(home.daemon_dir().join("config.toml"), toml).expect("writes");
-}
-
-fn link(daemon: &Daemon, slug: &str) -> Value {
-    let health = daemon.get("/v1/health").json();
-    let meshes = health["meshes"].as_array().expect("meshes");
-    meshes.iter().find(|mesh| mesh["mesh"] == slug).cloned().unwrap_or_default()
-}
-
-fn wait_for(daemon: &Daemon, slug: &str, state: &str) -> Value {
-    eventually(&format!("{slug} to be {state}"), || {
-        let link = link(daemon, slug);
-        (link["link"] == state).then_some(link)
-    })
 }
 
 /// What a person reads, without what differs from run to run.
@@ -64,7 +47,7 @@ fn reload(home: &Home) {
 
 /// As [`reload`], until the daemon has done it: the command only sends a signal.
 fn reload_and_wait(home: &Home) {
-    let done = || vitals::log(home).matches("configuration read again").count();
+    let done = || home.log().matches("configuration read again").count();
     let before = done();
     reload(home);
     eventually("the configuration to be read again", || (done() > before).then_some(()));
@@ -103,9 +86,9 @@ fn serve(stream: TcpStream, offer: Option<&Value>) {
 fn a_refused_mesh_is_shown_everywhere_and_the_other_one_is_served() {
     let (mesh, _script) = with_second_mesh(|stream, _| serve(stream, Some(&forgetful())));
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "refused");
-    wait_for(&alice, "demo", "open");
-    pin_text(SUBJECT, "refused-status", &status(&mesh.alice));
+    alice.wait_for_link_of("work", "refused");
+    alice.wait_for_link_of("demo", "open");
+    pin!(SUBJECT, "refused-status", &status(&mesh.alice));
     // Another look, for the listener who was not there the first time.
     let mut events = Stream::open(alice.socket(), &[]);
     reload(&mesh.alice);
@@ -115,7 +98,7 @@ fn a_refused_mesh_is_shown_everywhere_and_the_other_one_is_served() {
             break event;
         }
     };
-    pin_text(SUBJECT, "refused-broker-status", &refused.render());
+    pin!(SUBJECT, "refused-broker-status", &refused.render());
     let bob = Daemon::start(&mesh.bob);
     alice.wait_for_peer("bob");
     send(&alice, "served", "bob", "demo");
@@ -146,23 +129,23 @@ fn a_daemon_without_another_mesh_ends_with_10_and_says_why() {
 fn a_broker_of_todays_network_is_let_in_by_flag_or_file_for_one_mesh_alone() {
     let (mesh, _script) = with_second_mesh(|stream, _| serve(stream, None));
     let mut alice = Daemon::start_with(&mesh.alice, &["--no-tcp", "--allow-legacy-broker=demo"]);
-    wait_for(&alice, "work", "refused");
-    wait_for(&alice, "demo", "open");
-    pin_text(SUBJECT, "refused-legacy-broker", &status(&mesh.alice));
+    alice.wait_for_link_of("work", "refused");
+    alice.wait_for_link_of("demo", "open");
+    pin!(SUBJECT, "refused-legacy-broker", &status(&mesh.alice));
     alice.process.terminate();
     let mut alice = Daemon::start_with(&mesh.alice, &["--no-tcp", "--allow-legacy-broker=work"]);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
     let words = "legacy broker: duplicates possible on retry; receivers deduplicate";
-    assert_eq!(link(&alice, "work")["reason"], words);
-    wait_for(&alice, "demo", "open");
-    pin_text(SUBJECT, "open-legacy-broker", &status(&mesh.alice));
-    assert_eq!(link(&alice, "demo")["reason"], Value::Null);
+    assert_eq!(alice.mesh("work")["reason"], words);
+    alice.wait_for_link_of("demo", "open");
+    pin!(SUBJECT, "open-legacy-broker", &status(&mesh.alice));
+    assert_eq!(alice.mesh("demo")["reason"], Value::Null);
     send(&alice, "old", "*", "work");
     alice.wait_for_status("old", "done");
     alice.process.terminate();
-    write_config(&mesh.alice, &format!("{TIMERS}[features]\nallow_legacy_broker = [\"work\"]\n"));
+    mesh.alice.configure(&format!("{TIMERS}[features]\nallow_legacy_broker = [\"work\"]\n"));
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
 }
 
 #[test]
@@ -173,18 +156,14 @@ fn the_whole_negotiation_is_in_the_log_with_every_default_that_replaced_somethin
         policy["default_policy"] = "prefer_me".into();
         serve(stream, Some(&offer));
     });
-    let lines_of = |words: &str| -> Vec<String> {
-        let log = vitals::log(&mesh.alice);
-        log.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
-    };
     let mut alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "open");
-    let noted = |line: &String| line.contains("taken as prefer_newest");
-    assert_eq!(lines_of("link open").iter().filter(|line| noted(line)).count(), 1);
+    alice.wait_for_link_of("work", "open");
+    let noting = mesh.alice.wait_for_log("taken as prefer_newest");
+    assert_eq!(noting.iter().filter(|line| line.contains("link open")).count(), 1, "{noting:?}");
     alice.process.terminate();
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "refused");
-    let refused = lines_of("link refused");
+    alice.wait_for_link_of("work", "refused");
+    let refused = mesh.alice.wait_for_log("link refused");
     assert_eq!(refused.len(), 1);
     for words in ["\"level\":\"WARN\"", "dedupe_retention_days", "prefer_me"] {
         assert!(refused[0].contains(words), "{}", refused[0]);
@@ -200,11 +179,11 @@ fn a_reload_opens_what_was_refused_once_the_broker_or_the_configuration_is_mende
         serve(stream, Some(&offer));
     });
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "refused");
-    wait_for(&alice, "demo", "open");
+    alice.wait_for_link_of("work", "refused");
+    alice.wait_for_link_of("demo", "open");
     is_mended.store(true, Ordering::SeqCst);
     reload(&mesh.alice);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
     send(&alice, "mended", "*", "work");
     alice.wait_for_status("mended", "done");
 
@@ -214,19 +193,19 @@ fn a_reload_opens_what_was_refused_once_the_broker_or_the_configuration_is_mende
     reload_and_wait(&mesh.alice);
     // An open link is left alone: nobody loses a connection to a reload.
     assert_eq!(silent.connections(), 0);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
     let mut alice = alice;
     alice.process.terminate();
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "refused");
-    write_config(&mesh.alice, &format!("{TIMERS}[features]\nallow_legacy_broker = [\"work\"]\n"));
+    alice.wait_for_link_of("work", "refused");
+    mesh.alice.configure(&format!("{TIMERS}[features]\nallow_legacy_broker = [\"work\"]\n"));
     reload(&mesh.alice);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
     // What cannot be read changes nothing, and the operator hears it.
-    write_config(&mesh.alice, "[features]\nallow = 1\n");
+    mesh.alice.configure("[features]\nallow = 1\n");
     let output = mesh.alice.cli(&["daemon", "reload"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert_eq!(link(&alice, "work")["link"], "open");
+    assert_eq!(alice.mesh("work")["link"], "open");
 }
 
 #[test]
@@ -282,7 +261,7 @@ fn a_broker_that_is_slow_to_negotiate_is_asked_again_and_never_refused() {
         // Silent until the other side has had enough.
         while socket.read().is_ok() {}
     });
-    write_config(&mesh.alice, TIMERS);
+    mesh.alice.configure(TIMERS);
     mesh.alice.reach_broker_through(script.port);
     // Its only mesh: were it refused, the daemon would be gone.
     let alice = Daemon::start(&mesh.alice);
@@ -321,7 +300,7 @@ fn a_first_hello_that_is_answered_too_late_does_not_keep_the_second_from_opening
             say(&mut socket, &answer);
         }
     });
-    write_config(&mesh.alice, TIMERS);
+    mesh.alice.configure(TIMERS);
     mesh.alice.reach_broker_through(script.port);
     let alice = Daemon::start(&mesh.alice);
     // Accepted while nothing answers, and delivered once something does.
@@ -351,14 +330,13 @@ fn a_revocation_leaves_one_line_for_whoever_looks_into_it() {
         while socket.read().is_ok() {}
     });
     let alice = Daemon::start(&mesh.alice);
-    wait_for(&alice, "work", "open");
+    alice.wait_for_link_of("work", "open");
     send(&alice, "one", "*", "work");
     send(&alice, "two", "*", "work");
-    wait_for(&alice, "work", "refused");
-    let log = vitals::log(&mesh.alice);
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("member_revoked")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
-    let line: Value = serde_json::from_str(lines[0]).expect("is JSON");
+    alice.wait_for_link_of("work", "refused");
+    let lines = mesh.alice.wait_for_log("member_revoked");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line: Value = serde_json::from_str(&lines[0]).expect("is JSON");
     let version = alice.get("/v1/version").json();
     let meshes = version["meshes"].as_array().expect("meshes");
     let work = meshes.iter().find(|mesh| mesh["mesh"] == "work").expect("work");
@@ -369,7 +347,7 @@ fn a_revocation_leaves_one_line_for_whoever_looks_into_it() {
     assert_eq!(line["pending_rows"], 2);
     // Nothing is lost, and nothing dials.
     for id in ["one", "two"] {
-        assert_eq!(alice.status(id), "pending");
+        alice.wait_for_status(id, "pending");
     }
     assert_eq!(greeted.load(Ordering::SeqCst), 1);
 }

@@ -2,7 +2,7 @@
 //! small (§1.2, §4.5.2, §4.5.3, §8).
 
 use crate::support::rig::{Daemon, Home, Mesh, Relay, eventually};
-use crate::support::snap::{by_shape, pin_text};
+use crate::support::snap::pin;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -33,8 +33,7 @@ impl Session<'_> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {out}{err}");
-        let shown = by_shape(&args.join(" "));
-        let _ = writeln!(self.page, "$ claudemesh {shown}\n{}{}", by_shape(&out), by_shape(&err));
+        let _ = writeln!(self.page, "$ claudemesh {}\n{out}{err}", args.join(" "));
         out
     }
 }
@@ -104,7 +103,7 @@ fn the_verbs_of_the_outbox_say_what_they_did_and_what_may_have_happened() {
     session.run(&["outbox", "prune", "--before", "0s", "--confirm"], 0);
     let done = row_id(&alice, "done");
     session.run(&["outbox", "inspect", &done], 0);
-    pin_text("cli", "outbox-verbs", session.page.trim_end());
+    pin!("cli", "outbox-verbs", session.page.trim_end());
 }
 
 #[test]

@@ -188,9 +188,8 @@ fn damage_that_is_found_while_it_runs_is_answered_and_the_daemon_stays_up() {
     }
     assert_eq!(alice.get("/v1/inbox").status(), 200);
     assert!(alice.process.is_running());
-    let log = std::fs::read_to_string(mesh.alice.daemon_dir().join("daemon.log"));
-    let found = log.expect("reads").matches("is not used any more").count();
-    assert_eq!(found, 1, "the finding is logged once");
+    let found = mesh.alice.wait_for_log("is not used any more");
+    assert_eq!(found.len(), 1, "the finding is logged once");
     let status = mesh.alice.cli(&["daemon", "status"]);
     assert!(said(&status).contains("outbox.db damaged"), "{}", said(&status));
 }
@@ -217,6 +216,6 @@ fn streams_of_a_damaged_inbox_are_refused_and_fill_no_log() {
         let answer = alice.get("/v1/events");
         assert_eq!((answer.status(), &answer.json()["error"]), (503, &json!("store_damaged")));
     }
-    let log = std::fs::read_to_string(mesh.alice.daemon_dir().join("daemon.log")).expect("reads");
-    assert_eq!(log.matches("inbox.db").count(), 1, "the finding is logged once: {log}");
+    let found = mesh.alice.wait_for_log("inbox.db");
+    assert_eq!(found.len(), 1, "the finding is logged once: {found:?}");
 }

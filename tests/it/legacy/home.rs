@@ -3,7 +3,7 @@
 use super::outbox::many;
 use super::{BOB, SUBJECT};
 use crate::support::rig::{Daemon, Home, Mesh, Response, eventually, get};
-use crate::support::snap::{by_shape, pin, pin_text};
+use crate::support::snap::pin;
 use crate::support::theirs::{self, Version, count, fingerprint, insert};
 use serde_json::{Value, json};
 use sqlite::Connection;
@@ -186,13 +186,13 @@ fn a_directory_of_theirs_becomes_ours_with_every_row_and_what_waits_arrives_once
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
-    pin(SUBJECT, "answer-unaddressed", &ask(&alice, "nowhere", "bob", TEXT));
-    pin(SUBJECT, "message-unaddressed", &alice.get("/v1/messages/nowhere"));
+    pin!(SUBJECT, "answer-unaddressed", &ask(&alice, "nowhere", "bob", TEXT));
+    pin!(SUBJECT, "message-unaddressed", &alice.get("/v1/messages/nowhere"));
     let listed = mesh.alice.cli(&["outbox", "list", "--failed"]).stdout;
-    pin_text(SUBJECT, "cli-outbox-list", &by_shape(&String::from_utf8_lossy(&listed)));
+    pin!(SUBJECT, "cli-outbox-list", &*String::from_utf8_lossy(&listed));
     let requeue = json!({ "id": "row-nowhere" });
     let requeued = alice.post("/v1/outbox/requeue", &[], &requeue);
-    pin(SUBJECT, "requeue-unaddressed", &requeued);
+    pin!(SUBJECT, "requeue-unaddressed", &requeued);
     let requeued = alice.post("/v1/outbox/requeue", &[], &json!({ "id": "row-dead" }));
     assert_eq!(requeued.status(), 200, "a dead row of theirs that knows where to go: {requeued:?}");
     let heir = requeued.json()["new_client_message_id"].as_str().expect("an id").to_owned();

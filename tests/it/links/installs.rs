@@ -1,11 +1,9 @@
 //! Two installs of one member key (§15.6).
 
-use super::{link, send, wait_for, write_config};
+use super::send;
 use crate::support::rig::{Daemon, Home, Mesh, eventually, exchange, post};
-use crate::support::vitals;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 /// A second install of alice: her key and her meshes, and no directory of the daemon.
 fn second_install(mesh: &Mesh) -> Home {
@@ -24,9 +22,8 @@ fn set_policy(mesh: &Mesh, policy: &str) {
 }
 
 fn assert_clone_is_told_its_remedies(home: &Home, code: &str) {
-    let log = vitals::log(home);
-    let refused: Vec<&str> = log.lines().filter(|line| line.contains("link refused")).collect();
-    assert_eq!(refused.len(), 1, "{log}");
+    let refused = home.wait_for_log("link refused");
+    assert_eq!(refused.len(), 1, "{refused:?}");
     for word in [code, "claudemesh daemon accept-host", "claudemesh daemon remint"] {
         assert!(refused[0].contains(word), "{}", refused[0]);
     }
@@ -42,8 +39,8 @@ fn the_newer_of_two_installs_stays_and_the_older_ends_with_the_clone_remedies() 
     newer.wait_for_link("open");
     assert_eq!(older.process.wait(), Some(10));
     assert_clone_is_told_its_remedies(&mesh.alice, "4003");
-    assert_eq!(link(&newer, "demo")["link"], "open", "it was thrown out in turn");
-    assert_eq!(vitals::log(&copy).matches("link down").count(), 0);
+    assert_eq!(newer.mesh("demo")["link"], "open", "it was thrown out in turn");
+    assert_eq!(copy.log().matches("link down").count(), 0);
     send(&newer, "from-the-newer", "*", "demo");
     newer.wait_for_status("from-the-newer", "done");
 }
@@ -58,8 +55,8 @@ fn the_older_of_two_installs_stays_where_the_mesh_says_so() {
     let mut newer = Daemon::spawn(&copy);
     assert_eq!(newer.process.wait(), Some(10));
     assert_clone_is_told_its_remedies(&copy, "member_already_connected");
-    assert_eq!(link(&older, "demo")["link"], "open");
-    assert_eq!(vitals::log(&mesh.alice).matches("link down").count(), 0);
+    assert_eq!(older.mesh("demo")["link"], "open");
+    assert_eq!(mesh.alice.log().matches("link down").count(), 0);
     // A restarted daemon is the same install, whatever the policy says of others.
     let mut older = older;
     older.process.kill();
@@ -83,14 +80,15 @@ fn both_installs_send_where_the_mesh_allows_it() {
         install.wait_for_status(&id, "done");
     }
     eventually("both messages", || (bob.inbox().len() == 2).then_some(()));
-    assert!(installs.iter().all(|install| link(install, "demo")["link"] == "open"));
+    assert!(installs.iter().all(|install| install.mesh("demo")["link"] == "open"));
 }
 
 #[test]
 fn a_home_that_was_copied_whole_waits_its_turn_and_does_not_flap() {
     let mesh = Mesh::new();
     // The slow wait lasts five times the cap at least: longer than this test.
-    write_config(&mesh.alice, "[link]\nbackoff_cap_ms = 10000\n");
+    const SLOW_MS: u64 = 5 * 60_000;
+    mesh.alice.configure("[link]\nbackoff_cap_ms = 60000\n");
     let first = Daemon::start(&mesh.alice);
     first.wait_for_link("open");
     let copy = second_install(&mesh);
@@ -100,11 +98,18 @@ fn a_home_that_was_copied_whole_waits_its_turn_and_does_not_flap() {
     }
     let second = Daemon::start(&copy);
     second.wait_for_link("open");
-    let view = wait_for(&first, "demo", "waiting");
+    let view = first.wait_for_link_of("demo", "waiting");
     assert_eq!(view["reason"], "closed by the broker: 1000 session_replaced", "{view}");
     assert!(view["remedy"].as_str().is_some_and(|remedy| remedy.contains("other program")));
-    // Nobody throws the other out at once: this second is what is measured.
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(link(&first, "demo")["link"], "waiting");
-    assert_eq!(link(&second, "demo")["link"], "open");
+    // Nobody throws the other out at once: the next dial is a slow wait away, and the second one is
+    // served meanwhile.
+    let down = mesh.alice.wait_for_log("link down");
+    assert_eq!(down.len(), 1, "{down:?}");
+    let down: Value = serde_json::from_str(&down[0]).expect("is JSON");
+    assert!(down["retry_ms"].as_u64() >= Some(SLOW_MS), "{down}");
+    send(&second, "served", "*", "demo");
+    second.wait_for_status("served", "done");
+    assert_eq!(first.mesh("demo")["link"], "waiting");
+    assert_eq!(second.mesh("demo")["link"], "open");
+    assert_eq!(copy.log().matches("link down").count(), 0);
 }
