@@ -6,11 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Ten seconds are promised; a busy machine gets three times that.
-const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The demo with a home of its own, in what looks like CI, with `temporary` as `TMPDIR`.
 fn demo(home: &TempDir, temporary: &Path, args: &[&str]) -> Command {
@@ -38,12 +34,10 @@ fn pids(step: &Value) -> Vec<Value> {
 #[test]
 fn the_demo_tells_what_it_found_and_leaves_nothing_behind() {
     let (home, temporary) = (TempDir::new().expect("made"), TempDir::new().expect("made"));
-    let begun = Instant::now();
     let output = demo(&home, temporary.path(), &[]).output().expect("runs");
     let told = String::from_utf8(output.stdout).expect("text");
     let errors = String::from_utf8(output.stderr).expect("text");
     assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""), "{told}");
-    assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
     for fact in [
         "alice > POST /v1/send",
         "< 202  {\"client_message_id\":\"demo-1\",\"status\":\"queued\"",

@@ -1,4 +1,4 @@
-//! Brokers that misbehave: the daemon stays well, says what is wrong in words, and idles.
+//! Brokers that misbehave: the daemon stays well, and says what is wrong in words. What it spends meanwhile is measured by `idle`.
 
 use crate::support::rig::{Daemon, Mesh, eventually};
 use crate::support::script::{Script, Socket, open, receive_type, say};
@@ -10,25 +10,21 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-/// A link that is down may burn this much of one second, in ticks of 10 ms: dialling every 100 ms
-/// in a build without optimisation costs something.
-const IDLE_TICKS_MAX: u64 = 20;
 /// A condition is logged once and then counted; start and state changes have lines of their own.
 const LOG_LINES_MAX: usize = 20;
 const TIMERS: &str = "[link]\nbackoff_cap_ms = 100\nhello_ms = 300\nnegotiation_ms = 300\n\
     ack_ms = 300\n[outbox]\nbackoff_cap_ms = 100\n";
 
 /// A daemon whose broker is this script.
-struct Faulty {
+pub struct Faulty {
     mesh: Mesh,
     script: Script,
-    alice: Daemon,
+    pub alice: Daemon,
 }
 
 impl Faulty {
-    fn start(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+    pub fn start(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
         let mut mesh = Mesh::new();
         mesh.broker.process.kill();
         let script = Script::start(serve);
@@ -60,27 +56,22 @@ impl Faulty {
         assert_eq!(answer.status(), 202, "{answer:?}");
     }
 
-    /// Accepting works, the process idles, the log is short, and nothing secret is in it.
+    /// Accepting works, the log is short however often was dialled, and nothing secret is in it.
     fn assert_well(&self, dials_min: usize) {
         eventually("more dials", || (self.script.connections() >= dials_min).then_some(()));
         self.send("while-it-is-so");
-        self.assert_idle(LOG_LINES_MAX);
+        self.assert_quiet(LOG_LINES_MAX);
     }
 
-    fn assert_idle(&self, log_lines_max: usize) {
+    fn assert_quiet(&self, log_lines_max: usize) {
         let pid = self.alice.process.pid();
-        let before = vitals::cpu_ticks(pid);
-        // This second is what is measured, not a wait for something.
-        std::thread::sleep(Duration::from_secs(1));
-        let spent = vitals::cpu_ticks(pid) - before;
-        assert!(spent <= IDLE_TICKS_MAX, "{spent} ticks of processor time in one second");
         vitals::assert_healthy(&self.alice, &self.mesh.alice, pid, log_lines_max);
         vitals::assert_clean_log(&self.mesh.alice);
     }
 }
 
 /// Reads until the other side is gone.
-fn listen_only(mut stream: TcpStream) {
+pub fn listen_only(mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
 }
@@ -334,7 +325,7 @@ fn a_broker_that_closes_with_every_code_there_is() {
     }
     faulty.alice.wait_for_link_of("demo", "open");
     // Each code says one line, each reload another.
-    faulty.assert_idle(LOG_LINES_MAX + 2 * CLOSES.len());
+    faulty.assert_quiet(LOG_LINES_MAX + 2 * CLOSES.len());
 }
 
 #[test]

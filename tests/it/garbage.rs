@@ -14,7 +14,6 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 const PIECES: usize = 10_000;
 const CHECKED_EVERY: usize = 1000;
@@ -254,7 +253,7 @@ fn a_thousand_malformed_requests_to_a_broker_stop_nothing() {
 
 /// The end of a command line that must fail: its exit code, with words and without a panic.
 fn refused(home: &Home, args: &[&str]) -> (Option<i32>, String) {
-    let output = home.cli_within(Duration::from_secs(10), args);
+    let output = home.cli_within(PATIENCE, args);
     let output = output.unwrap_or_else(|| panic!("{args:?} was not refused"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!said.contains("panicked"), "{args:?}: {said}");
@@ -414,8 +413,6 @@ fn vitals_are_read() {
     let pid = std::process::id();
     if Path::new("/proc/self/status").exists() {
         assert!(vitals::rss_kib(pid) > 0 && vitals::fds(pid) > 0);
-        let spin = std::time::Instant::now();
-        while spin.elapsed() < Duration::from_millis(50) {}
-        assert!(vitals::cpu_ticks(pid) > 0);
+        while vitals::cpu_ticks(pid) == 0 {}
     }
 }

@@ -33,6 +33,7 @@ mod durable;
 mod faithful;
 mod faults;
 mod garbage;
+mod idle;
 mod ipc;
 mod legacy;
 mod links;

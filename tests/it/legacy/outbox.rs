@@ -10,7 +10,6 @@ use smol::future::block_on;
 use sqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 const KEPT: [&str; 10] = [
     "id",
@@ -27,8 +26,6 @@ const KEPT: [&str; 10] = [
 
 /// A large number for a test, a small one for SQLite.
 const MANY: usize = 100_000;
-/// Far more than `MANY` rows take: about two seconds of processor time.
-const LIMIT: Duration = Duration::from_secs(60);
 
 fn row(theirs: &Connection, id: &str, status: &str, more: &[(&str, &str)]) {
     let quoted = |text: &str| format!("'{text}'");
@@ -248,15 +245,12 @@ pub(super) fn many(path: &Path, last: &str) {
 }
 
 #[test]
-fn a_hundred_thousand_rows_take_seconds() {
+fn a_hundred_thousand_rows_are_carried_over_at_once() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let path = dir.path().join("outbox.db");
     many(&path, "randomblob(32)");
-    let began = Instant::now();
     let outbox = open(&path);
-    let took = began.elapsed();
     assert_eq!(outbox.depths()["demo"].of(Status::Done), MANY as u64);
-    assert!(took < LIMIT, "{took:?}");
 }
 
 #[test]
