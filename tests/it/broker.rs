@@ -1,5 +1,6 @@
 //! The embedded broker, seen from its port (§17): real sockets, a real ledger, a raw client.
 
+use crate::support::chance::{Chance, seed};
 use crate::support::raw_client::{self, As, Client, Given, TestBroker, message};
 use async_tungstenite::tungstenite::Message;
 use claudemesh_base::http::client;
@@ -667,7 +668,7 @@ fn garbage_is_counted_and_never_stops_the_broker() {
     block_on(async {
         let (a, b) = (broker.member(1).await, broker.member(2).await);
         let mut client = broker.connect(&a, As::Member, "s").await;
-        let mut dice = Dice(0x1234_5678_9abc_def0);
+        let mut dice = Chance::new(seed());
         let mut acks = 0;
         for n in 0..2000 {
             let garbage = garbage(&mut dice, &b.pubkey());
@@ -688,7 +689,7 @@ fn garbage_is_counted_and_never_stops_the_broker() {
         // Bytes that are not even frames end their own connection only.
         for _ in 0..20 {
             let mut other = broker.dial().await;
-            let bytes: Vec<u8> = (0..64).map(|_| dice.next() as u8).collect();
+            let bytes: Vec<u8> = dice.bytes(64);
             use smol::io::AsyncWriteExt;
             other.socket.get_mut().write_all(&bytes).await.expect("writes");
         }
@@ -716,7 +717,7 @@ async fn drain(client: &mut Client) {
 }
 
 /// A frame that is almost right: a good one with one thing changed, or noise.
-fn garbage(dice: &mut Dice, to: &str) -> Message {
+fn garbage(dice: &mut Chance, to: &str) -> Message {
     let values =
         [json!(null), json!(-1), json!(1e300), json!([]), json!({"a": [[]]}), json!("\u{0}é")];
     let kinds = [
@@ -739,23 +740,10 @@ fn garbage(dice: &mut Dice, to: &str) -> Message {
     let text = frame.to_string();
     match dice.below(4) {
         0 => Message::text(text.chars().take(dice.below(text.len())).collect::<String>()),
-        1 => Message::binary((0..dice.below(200)).map(|_| dice.next() as u8).collect::<Vec<u8>>()),
+        1 => {
+            let len = dice.below(200);
+            Message::binary(dice.bytes(len))
+        }
         _ => Message::text(text),
-    }
-}
-
-/// xorshift64: the same garbage every time.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() >> 33).expect("31 bits") % limit.max(1)
     }
 }
