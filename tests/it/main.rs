@@ -29,6 +29,7 @@ mod concurrency;
 mod crash;
 mod delivery;
 mod demo;
+mod documents;
 mod durable;
 mod faithful;
 mod faults;
