@@ -18,9 +18,10 @@ const TIMERS: &str = "[link]\nbackoff_cap_ms = 100\nhello_ms = 300\nnegotiation_
 
 /// A daemon whose broker is this script.
 pub struct Faulty {
+    // Dropped first: it dials the script as long as it lives.
+    pub alice: Daemon,
     mesh: Mesh,
     script: Script,
-    pub alice: Daemon,
 }
 
 impl Faulty {

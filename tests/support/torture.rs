@@ -86,11 +86,12 @@ pub fn run(plan: &Plan) {
 }
 
 struct World {
-    broker_home: Home,
-    homes: [Home; 2],
+    // Dropped first: they dial the relays as long as they live.
+    daemons: [Daemon; 2],
     relays: [Relay; 2],
     broker: Broker,
-    daemons: [Daemon; 2],
+    broker_home: Home,
+    homes: [Home; 2],
 }
 
 const ALICE: usize = 0;

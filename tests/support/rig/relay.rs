@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A TCP relay in front of a broker: it can fall silent, or cut everything.
+/// A TCP relay in front of a broker: it can fall silent, or cut everything. It ends with its handle,
+/// and all its connections with it: one process has the relays of many tests.
 pub struct Relay {
     pub port: u16,
     shared: Arc<Shared>,
@@ -14,6 +15,7 @@ pub struct Relay {
 
 struct Shared {
     target: AtomicU16,
+    is_over: AtomicBool,
     /// Bytes from the client are swallowed: the broker hears nothing, the client hears nothing back.
     is_deaf: AtomicBool,
     /// Bytes from the broker are swallowed: it hears the client, and the client hears nothing.
@@ -38,6 +40,7 @@ impl Relay {
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             target: AtomicU16::new(target),
+            is_over: AtomicBool::new(false),
             is_deaf: AtomicBool::new(false),
             is_mute: AtomicBool::new(false),
             heard: Mutex::new(None),
@@ -48,6 +51,9 @@ impl Relay {
         let for_thread = shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if for_thread.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
                 if !for_thread.is_closed.load(Ordering::SeqCst) {
                     for_thread.clone().connect(client);
                 }
@@ -98,6 +104,15 @@ impl Relay {
     }
 }
 
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
 impl Shared {
     fn connect(self: Arc<Self>, client: TcpStream) {
         let Ok(broker) = TcpStream::connect(("127.0.0.1", self.target.load(Ordering::SeqCst)))
@@ -108,6 +123,8 @@ impl Shared {
         let (Ok(client_copy), Ok(broker_copy)) = copies else { return };
         {
             let mut streams = self.streams.lock().expect("not poisoned");
+            // What has ended needs no cut any more.
+            streams.retain(|stream| stream.peer_addr().is_ok());
             streams.extend(client.try_clone());
             streams.extend(broker.try_clone());
         }
