@@ -3,7 +3,7 @@
 
 mod socket;
 
-pub(crate) use socket::Office;
+pub(crate) use socket::AdminHandler;
 
 use super::ledger::{Check, Ledger};
 use super::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};

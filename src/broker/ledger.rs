@@ -5,27 +5,27 @@
 //! connection and no clock; it is told the time.
 
 mod accept;
-mod age;
 mod audit;
 mod check;
 mod delivery;
-mod fanout;
+mod fan_out;
 mod members;
+mod membership_status;
 mod meshes;
 mod receipts;
 mod retention;
 mod schema;
 mod session_keys;
-mod standing;
 mod topics;
+mod trusted_time;
 
-pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
+pub(crate) use accept::{Accepted, IncomingMessage, NotAccepted, Refusal, Sender, Target};
 pub(crate) use audit::{BY_BROKER, Entry};
 pub use check::Check;
-pub(crate) use delivery::{Mail, Mailbox};
+pub(crate) use delivery::{QueueFilter, QueuedMessage};
 pub(crate) use members::{GROUPS_MAX, GroupError, Joined, Member, MemberState};
 pub(crate) use meshes::{Invite, Mesh};
-pub(crate) use receipts::Told;
+pub(crate) use receipts::ReceiptNotice;
 pub(crate) use retention::Retention;
 pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
 

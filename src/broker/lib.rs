@@ -25,19 +25,19 @@
 //! reads a message: direct ones are sealed, and the rest is none of its business.
 
 mod admin;
+mod connection;
 mod counters;
-mod faithful;
+mod disk_reserve;
 mod files;
-mod keeper;
+mod housekeeping;
+mod http_handler;
+mod hub;
 mod ledger;
+mod legacy_network;
 mod membership;
-mod peer;
 mod provision;
-mod rate;
-mod reserve;
-mod route;
+mod rate_limit;
 mod send;
-mod serve;
 #[cfg(test)]
 mod testing;
 
@@ -48,20 +48,20 @@ pub use membership::{AuditInfo, KEY_PREFIX_MIN, MemberAct, MemberDone, MemberInf
 pub use provision::{
     INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteInfo, InviteWish, MeshInfo,
 };
-pub use rate::Rate;
+pub use rate_limit::Rate;
 
 use claudemesh_base::db;
 use claudemesh_base::http::{self, Limits, Listener};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, Shutdown, Slots};
 use counters::Counters;
-use faithful::Faithful;
+use disk_reserve::DiskReserve;
 use files::Lock;
 use futures_lite::future::{or, zip};
+use hub::{Bounds, Hub};
 use ledger::Ledger;
-use rate::Limiter;
-use reserve::Reserve;
-use route::{Bounds, Hub};
+use legacy_network::LegacyNetwork;
+use rate_limit::RateLimiter;
 use smol::channel::{self, Receiver, Sender};
 use smol::net::TcpListener;
 use smol::net::unix::UnixListener;
@@ -75,7 +75,7 @@ use std::time::Duration;
 
 /// Where the broker listens when nothing is said (§17).
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
-/// WebSocket connections of all meshes together, greeted or not.
+/// WebSocket connections of all meshes together, authenticated or not.
 const SOCKETS_MAX: usize = 4096;
 /// What connections get to close at the end.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
@@ -117,7 +117,7 @@ impl Default for Settings {
     }
 }
 
-/// Told the bound address once the broker accepts connections.
+/// ReceiptNotice the bound address once the broker accepts connections.
 pub type OnReady = Box<dyn FnOnce(SocketAddr) + Send>;
 
 /// How to run a broker.
@@ -201,12 +201,12 @@ struct Broker {
     runtime: Runtime,
     settings: Settings,
     counters: Arc<Counters>,
-    limiter: Option<Limiter>,
+    limiter: Option<RateLimiter>,
     /// The ledger does not do what is asked of it.
     ledger_failing: Repeated,
-    reserve: Reserve,
+    reserve: DiskReserve,
     /// There only when this broker plays today's network.
-    faithful: Option<Faithful>,
+    faithful: Option<LegacyNetwork>,
     dir: PathBuf,
     /// `host:port` for links.
     authority: String,
@@ -276,15 +276,15 @@ pub async fn run(
         presence_lease: Duration::from_millis(settings.presence_lease_ms),
         connections_max: settings.connections_per_mesh_max,
     };
-    let (hub, rings) = Hub::new(bounds, Arc::clone(&counters));
+    let (hub, wakeups) = Hub::new(bounds, Arc::clone(&counters));
     let (alive, gone) = channel::bounded(1);
     let broker = Arc::new(Broker {
         ledger: ledger.clone(),
         hub,
-        limiter: settings.rate.map(Limiter::new),
+        limiter: settings.rate.map(RateLimiter::new),
         ledger_failing: Repeated::default(),
-        reserve: Reserve::new(dir.clone(), settings.disk_reserved_bytes),
-        faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
+        reserve: DiskReserve::new(dir.clone(), settings.disk_reserved_bytes),
+        faithful: settings.faithful.then(|| LegacyNetwork::new(settings.rate)),
         counters,
         settings,
         authority: public_authority.unwrap_or_else(|| authority_of(bound)),
@@ -298,7 +298,7 @@ pub async fn run(
         on_ready(bound);
     }
     tracing::info!(%bound, faithful = broker.faithful.is_some(), "the broker is ready");
-    let ended = Box::pin(serve(broker, tcp, admin, rings, gone, shutdown)).await;
+    let ended = Box::pin(serve(broker, tcp, admin, wakeups, gone, shutdown)).await;
     // A socket that stays behind would look like a broker that does not answer.
     let _ = std::fs::remove_file(&admin_path);
     let _ = runtime.unblock(move || ledger.close()).await;
@@ -311,13 +311,13 @@ async fn serve(
     broker: Arc<Broker>,
     tcp: TcpListener,
     admin: UnixListener,
-    rings: Receiver<()>,
+    wakeups: Receiver<()>,
     gone: Receiver<Infallible>,
     shutdown: Shutdown,
 ) -> Result<(), BrokerError> {
     let runtime = broker.runtime.clone();
-    let front = Arc::new(serve::Front(Arc::clone(&broker)));
-    let office = Arc::new(admin::Office(Arc::clone(&broker)));
+    let front = Arc::new(http_handler::HttpHandler(Arc::clone(&broker)));
+    let office = Arc::new(admin::AdminHandler(Arc::clone(&broker)));
     let limits = Limits { slots: Slots::new(SOCKETS_MAX), ..Limits::default() };
     let (tcp, admin) = (Listener::Tcp(tcp), Listener::Unix(admin));
     let serving = async {
@@ -328,7 +328,11 @@ async fn serve(
         Ok(())
     };
     let keeping = async {
-        zip(keeper::keep(Arc::clone(&broker), rings), keeper::forget(Arc::clone(&broker))).await;
+        zip(
+            housekeeping::keep(Arc::clone(&broker), wakeups),
+            housekeeping::forget(Arc::clone(&broker)),
+        )
+        .await;
         Ok(())
     };
     let lost = async {

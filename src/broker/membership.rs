@@ -4,12 +4,12 @@
 //! Order: the ledger commits first, connections are closed after it. Whoever says hello meanwhile
 //! reads the ledger once more after it was let in, so that one of the two always sees the other.
 
+use super::connection::{BANNED, store_last_acks};
+use super::hub::Hub;
 use super::ledger::{Entry, Ledger, Member};
-use super::peer::{BANNED, store_last_acks};
 use super::provision::mesh_by_slug;
-use super::route::Hub;
 use super::send::system_event;
-use super::{Broker, BrokerError, keeper};
+use super::{Broker, BrokerError, housekeeping};
 use claudemesh_base::runtime::Runtime;
 use claudemesh_fsm::id::Millis;
 use serde::Deserialize;
@@ -219,7 +219,7 @@ fn expel(
     }
     let expelled = broker.hub.expel(member.seq, close);
     if member.visible {
-        keeper::announce_left(broker, expelled.gone);
+        housekeeping::announce_left(broker, expelled.gone);
     }
     (expelled.closed, expelled.acks)
 }

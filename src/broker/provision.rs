@@ -4,8 +4,8 @@
 //! secret key is a 0600 file beside the ledger, never a row of it.
 
 use super::BrokerError;
+use super::connection::clean;
 use super::ledger::{Invite as InviteRow, Joined, Ledger, Mesh};
-use super::peer::clean;
 use super::send::is_public_key;
 use claudemesh_base::db;
 use claudemesh_base::message::{PublicKey, SecretKey, signed};

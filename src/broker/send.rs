@@ -1,8 +1,10 @@
 //! One `send` of a client: phase B1, and the words of every answer (§4.5b, §17.1, §17.2).
 
 use super::Broker;
-use super::ledger::{Accepted, Letter, NotAccepted, Refusal, Sender, Target, reusable_bytes};
-use super::route::{Lines, Outgoing, Parcel};
+use super::hub::{OutboundQueue, Outgoing, EncodedPush};
+use super::ledger::{
+    Accepted, IncomingMessage, NotAccepted, Refusal, Sender, Target, reusable_bytes,
+};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::db::Tx;
 use claudemesh_base::runtime::iso;
@@ -27,40 +29,45 @@ pub(crate) const BLOCKED: &str = "blocked by recipient grants (sender lacks dm c
 pub(crate) const NO_PEER: &str = "no connected peer for target (not online, or targetSpec is your own key without another session)";
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// Accepts a message or refuses it; the ack goes out on `lines` after the commit, the pushes after
+/// Accepts a message or refuses it; the ack goes out on `outbound` after the commit, the pushes after
 /// the ack.
-pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, frame: Send) {
+pub(crate) async fn send(
+    broker: &Arc<Broker>,
+    sender: Sender,
+    outbound: OutboundQueue,
+    frame: Send,
+) {
     let correlation: String = frame.id.clone().unwrap_or_default();
     let correlation = bounded(correlation);
     let client_id = frame.client_message_id.clone();
-    let letter = letter(broker, frame);
-    if let (Err(refusal), None) = (&letter.checked, &letter.client) {
+    let message = message(broker, frame);
+    if let (Err(refusal), None) = (&message.checked, &message.client) {
         broker.counters.refusals.add(1);
-        reply(&lines, refused(refusal), correlation, client_id);
+        reply(&outbound, refused(refusal), correlation, client_id);
         return;
     }
-    let admit = admission(broker, &sender, letter.client.as_ref().map(|(id, _)| id.clone()));
+    let admit = admission(broker, &sender, message.client.as_ref().map(|(id, _)| id.clone()));
     let after = {
         let (broker, sender) = (Arc::clone(broker), sender.clone());
         move |outcome: &Result<Accepted, NotAccepted>| {
-            reply(&lines, answer(&broker, outcome), correlation, client_id);
-            if let Ok(Accepted::First { seq, topic, recipients, letter }) = outcome {
-                fan_out(&broker, &sender, *seq, topic.as_deref(), recipients, letter);
+            reply(&outbound, answer(&broker, outcome), correlation, client_id);
+            if let Ok(Accepted::First { seq, topic, recipients, message }) = outcome {
+                fan_out(&broker, &sender, *seq, topic.as_deref(), recipients, message);
             }
         }
     };
     // The answer went out in `after`; awaiting only bounds what this connection has in flight.
-    let _ = broker.ledger.accept(sender, letter, admit, after).await;
+    let _ = broker.ledger.accept(sender, message, admit, after).await;
 }
 
-fn letter(broker: &Broker, frame: Send) -> Letter {
+fn message(broker: &Broker, frame: Send) -> IncomingMessage {
     let now = broker.runtime.now();
     let (client, checked) = match client_key(&frame) {
         Ok(client) => (client, check(&frame)),
         Err(refusal) => (None, Err(refusal)),
     };
     let days = broker.settings.dedupe_retention_days;
-    Letter {
+    IncomingMessage {
         id: broker.runtime.mint_id(),
         client,
         checked,
@@ -173,38 +180,43 @@ fn fan_out(
     seq: i64,
     topic: Option<&str>,
     recipients: &[(i64, Option<String>)],
-    letter: &Letter,
+    message: &IncomingMessage,
 ) {
     let now = broker.runtime.monotonic();
-    let client_id = letter.client.as_ref().map_or(&letter.id, |(id, _)| id);
+    let client_id = message.client.as_ref().map_or(&message.id, |(id, _)| id);
     let frame: OnceCell<Utf8Bytes> = OnceCell::new();
     for (member, only_key) in recipients {
-        broker.hub.offer(*member, only_key.as_deref(), seq, now, || Parcel {
+        broker.hub.offer(*member, only_key.as_deref(), seq, now, || EncodedPush {
             seq,
-            message_id: letter.id.clone(),
+            message_id: message.id.clone(),
             client_message_id: Some(client_id.clone()),
-            frame: frame.get_or_init(|| push(sender, topic, letter, client_id)).clone(),
+            frame: frame.get_or_init(|| push(sender, topic, message, client_id)).clone(),
         });
     }
 }
 
-fn push(sender: &Sender, topic: Option<&str>, letter: &Letter, client_id: &str) -> Utf8Bytes {
-    let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| fingerprint.to_hex());
+fn push(
+    sender: &Sender,
+    topic: Option<&str>,
+    message: &IncomingMessage,
+    client_id: &str,
+) -> Utf8Bytes {
+    let fingerprint = message.client.as_ref().map(|(_, fingerprint)| fingerprint.to_hex());
     let push = Push {
-        message_id: letter.id.clone(),
+        message_id: message.id.clone(),
         mesh_id: sender.mesh_id.clone(),
         sender_pubkey: sender.routing_key.clone(),
         sender_member_pubkey: Some(sender.member_pubkey.clone()),
         sender_name: Some(sender.name.clone()),
-        priority: letter.priority.clone(),
-        nonce: letter.nonce.clone(),
-        ciphertext: letter.ciphertext.clone(),
-        ext_nonce: letter.ext_nonce.clone(),
-        ext_ciphertext: letter.ext_ciphertext.clone(),
-        created_at: iso(letter.now),
-        target_spec: Some(letter.target_spec.clone()),
+        priority: message.priority.clone(),
+        nonce: message.nonce.clone(),
+        ciphertext: message.ciphertext.clone(),
+        ext_nonce: message.ext_nonce.clone(),
+        ext_ciphertext: message.ext_ciphertext.clone(),
+        created_at: iso(message.now),
+        target_spec: Some(message.target_spec.clone()),
         topic: topic.map(str::to_owned),
-        reply_to_id: letter.reply_to_id.clone(),
+        reply_to_id: message.reply_to_id.clone(),
         client_message_id: Some(client_id.to_owned()),
         request_fingerprint: fingerprint,
         ..Push::default()
@@ -212,9 +224,9 @@ fn push(sender: &Sender, topic: Option<&str>, letter: &Letter, client_id: &str) 
     to_text(&BrokerFrame::Push(Box::new(push))).into()
 }
 
-fn reply(lines: &Lines, ack: Ack, id: String, client_message_id: Option<String>) {
+fn reply(outbound: &OutboundQueue, ack: Ack, id: String, client_message_id: Option<String>) {
     let ack = Ack { id, client_message_id: client_message_id.map(bounded), ..ack };
-    lines.send(Outgoing::Frame(wire::to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
+    outbound.send(Outgoing::Frame(wire::to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
 }
 
 /// What is echoed never grows with what was sent.
@@ -229,14 +241,14 @@ fn bounded(mut text: String) -> String {
 fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
     let counters = &broker.counters;
     match outcome {
-        Ok(Accepted::First { seq, letter, recipients, .. }) => {
+        Ok(Accepted::First { seq, message, recipients, .. }) => {
             broker.ledger_works();
             counters.accepts.add(1);
             Ack {
-                message_id: letter.id.clone(),
+                message_id: message.id.clone(),
                 queued: true,
                 code: Some(201),
-                broker_message_id: Some(letter.id.clone()),
+                broker_message_id: Some(message.id.clone()),
                 history_id: Some(seq.to_string()),
                 duplicate: Some(false),
                 recipients: u32::try_from(recipients.len()).ok(),

@@ -1,6 +1,8 @@
 //! A broker without its port, for tests of its parts: a real ledger and a real hub.
 
-use super::{Bounds, Broker, Counters, Faithful, Hub, Ledger, Limiter, Reserve, Settings};
+use super::{
+    Bounds, Broker, Counters, DiskReserve, Hub, Ledger, LegacyNetwork, RateLimiter, Settings,
+};
 use crate::ledger::{Member, Mesh};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, Slots};
@@ -30,10 +32,10 @@ impl TestBroker {
         let broker = Broker {
             ledger: Ledger::open(dir.path()).expect("opens"),
             hub: Hub::new(bounds, Arc::clone(&counters)).0,
-            limiter: settings.rate.map(Limiter::new),
+            limiter: settings.rate.map(RateLimiter::new),
             ledger_failing: Repeated::default(),
-            reserve: Reserve::new(dir.path().to_owned(), settings.disk_reserved_bytes),
-            faithful: settings.faithful.then(|| Faithful::new(settings.rate)),
+            reserve: DiskReserve::new(dir.path().to_owned(), settings.disk_reserved_bytes),
+            faithful: settings.faithful.then(|| LegacyNetwork::new(settings.rate)),
             counters,
             settings,
             authority: "127.0.0.1:1".to_owned(),

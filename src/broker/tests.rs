@@ -10,7 +10,7 @@ fn a_broker_whose_ledger_is_lost_ends_with_an_error() {
     let ended = test.run(async {
         let tcp = bind(([127, 0, 0, 1], 0).into()).await.expect("binds");
         let admin = files::bind_admin(&broker.dir.join(admin::SOCKET_NAME)).expect("binds");
-        let (_alarm, rings) = channel::bounded(1);
+        let (_alarm, wakeups) = channel::bounded(1);
         let (alive, gone) = channel::bounded(1);
         *broker.alive.lock().expect("is whole") = Some(alive);
         let (_asked, shutdown) = Shutdown::new();
@@ -18,7 +18,7 @@ fn a_broker_whose_ledger_is_lost_ends_with_an_error() {
             let ledger = broker.ledger.clone();
             async move { ledger.break_down().await }
         });
-        let serving = Box::pin(serve(Arc::clone(&broker), tcp, admin, rings, gone, shutdown));
+        let serving = Box::pin(serve(Arc::clone(&broker), tcp, admin, wakeups, gone, shutdown));
         let ended = broker.runtime.timeout(Duration::from_secs(10), serving).await;
         panicked.await;
         ended

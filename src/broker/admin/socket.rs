@@ -1,9 +1,9 @@
 //! The running broker's side of `admin.sock`: small JSON over HTTP, for our own uid only.
 
 use super::AUDIT_MAX;
+use crate::http_handler::json_answer;
 use crate::membership::{self, AuditInfo, MemberAct, MemberDone, MemberInfo};
 use crate::provision::{self, InviteWish, MeshInfo};
-use crate::serve::json_answer;
 use crate::{Broker, BrokerError};
 use claudemesh_base::http::{Body, Handler, Peer, read_body};
 use claudemesh_base::runtime::BoxFuture;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Answers `admin.sock`.
-pub(crate) struct Office(pub(crate) Arc<Broker>);
+pub(crate) struct AdminHandler(pub(crate) Arc<Broker>);
 
 #[derive(Deserialize)]
 struct NewMesh {
@@ -53,7 +53,7 @@ struct Block {
     blocked: bool,
 }
 
-impl Handler for Office {
+impl Handler for AdminHandler {
     fn handle(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<Response<Body>> {
         let broker = Arc::clone(&self.0);
         Box::pin(async move {
@@ -204,7 +204,7 @@ fn shown_act(act: &AuditInfo) -> Value {
 mod tests {
     use super::*;
     use crate::Settings;
-    use crate::route::{Admission, Identity, Lines, Outgoing};
+    use crate::hub::{Admission, Identity, OutboundQueue, Outgoing};
     use crate::testing::TestBroker;
     use claudemesh_fsm::negotiate::Concurrent;
     use futures_lite::future::poll_once;
@@ -215,9 +215,9 @@ mod tests {
         let test = TestBroker::new(Settings::default());
         let member = test.member("id1", &"1".repeat(64));
         let broker = &test.broker;
-        let (lines, ends) = Lines::new();
+        let (outbound, ends) = OutboundQueue::new();
         let identity = Identity { mesh_id: "m".into(), member: member.seq, ..Identity::default() };
-        let admitted = broker.hub.admit(identity, lines, Concurrent::default());
+        let admitted = broker.hub.admit(identity, outbound, Concurrent::default());
         assert!(matches!(admitted, Admission::Admitted(_)));
         let closed = test.run(async {
             let body = json!({"mesh": "test", "member": "id1", "act": "ban"}).to_string();

@@ -5,7 +5,7 @@
 //! is wrong with the retry.
 
 use super::Ledger;
-use super::fanout::{Route, deliver_to_many, deliver_to_one, weight};
+use super::fan_out::{Route, deliver_to_many, deliver_to_one, weight};
 use super::members::is_active;
 use claudemesh_base::db::{Durability, Error, Param, Tx};
 use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
@@ -38,7 +38,7 @@ pub(crate) enum Target {
 
 /// One message to accept.
 #[derive(Debug)]
-pub(crate) struct Letter {
+pub(crate) struct IncomingMessage {
     /// The id it gets if it is new.
     pub(crate) id: String,
     /// What it deduplicates on; old clients send neither.
@@ -67,8 +67,8 @@ pub(crate) enum Accepted {
         topic: Option<String>,
         /// Each recipient member, and the one key of it that may have the message.
         recipients: Vec<(i64, Option<String>)>,
-        /// The letter back, for the push.
-        letter: Box<Letter>,
+        /// The message back, for the push.
+        message: Box<IncomingMessage>,
     },
     /// It was stored before.
     Duplicate(Seen),
@@ -132,11 +132,11 @@ impl Ledger {
     pub(crate) async fn accept(
         &self,
         sender: Sender,
-        letter: Letter,
+        message: IncomingMessage,
         admit: impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + Send + 'static,
         after: impl FnOnce(&Result<Accepted, NotAccepted>) + Send + 'static,
     ) -> Result<Accepted, NotAccepted> {
-        let job = move |tx: &Tx<'_>| accept(tx, &sender, letter, admit);
+        let job = move |tx: &Tx<'_>| accept(tx, &sender, message, admit);
         self.db.write(Durability::Synced, job, after).await
     }
 }
@@ -147,14 +147,14 @@ impl Ledger {
     pub(crate) async fn keep_in_topic(
         &self,
         sender: Sender,
-        letter: Letter,
+        message: IncomingMessage,
         topic_id: String,
     ) -> Result<(), Error> {
         self.synced(move |tx| {
             let sql = "SELECT 1 FROM topic WHERE id = ? AND mesh_id = ?";
             let key = [(&topic_id).into(), (&sender.mesh_id).into()];
             if tx.query_row(sql, &key, |row| row.int(0))?.is_some() {
-                insert_message(tx, &sender, &letter, Some(&topic_id))?;
+                insert_message(tx, &sender, &message, Some(&topic_id))?;
             }
             Ok(())
         })
@@ -165,11 +165,11 @@ impl Ledger {
 fn accept(
     tx: &Tx<'_>,
     sender: &Sender,
-    letter: Letter,
+    message: IncomingMessage,
     admit: impl FnOnce(&Tx<'_>) -> Result<(), Refusal>,
 ) -> Result<Accepted, NotAccepted> {
-    let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| *fingerprint);
-    let seen = match &letter.client {
+    let fingerprint = message.client.as_ref().map(|(_, fingerprint)| *fingerprint);
+    let seen = match &message.client {
         Some((id, _)) => seen(tx, sender, id)?,
         None => None,
     };
@@ -182,10 +182,10 @@ fn accept(
         }
         Verdict::First | Verdict::Undeduplicated => {}
     }
-    let target = letter.checked.clone()?;
+    let target = message.checked.clone()?;
     admit(tx)?;
     require_membership(tx, sender)?;
-    store(tx, sender, letter, &target)
+    store(tx, sender, message, &target)
 }
 
 fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
@@ -218,7 +218,7 @@ fn require_membership(tx: &Tx<'_>, sender: &Sender) -> Result<(), NotAccepted> {
 fn store(
     tx: &Tx<'_>,
     sender: &Sender,
-    letter: Letter,
+    message: IncomingMessage,
     target: &Target,
 ) -> Result<Accepted, NotAccepted> {
     let route = match target {
@@ -231,8 +231,8 @@ fn store(
         Route::Topic { id, name } => (Some(id.as_str()), Some(name.clone())),
         _ => (None, None),
     };
-    let seq = insert_message(tx, sender, &letter, topic_id)?;
-    let bytes = weight(&letter);
+    let seq = insert_message(tx, sender, &message, topic_id)?;
+    let bytes = weight(&message);
     let recipients = match &route {
         Route::Member(member, only_key) => {
             deliver_to_one(tx, *member, only_key.as_deref(), seq, bytes)?;
@@ -240,8 +240,8 @@ fn store(
         }
         many => deliver_to_many(tx, sender, many, seq, bytes)?,
     };
-    insert_dedupe(tx, sender, &letter, target, seq, recipients.len())?;
-    Ok(Accepted::First { seq, topic, recipients, letter: Box::new(letter) })
+    insert_dedupe(tx, sender, &message, target, seq, recipients.len())?;
+    Ok(Accepted::First { seq, topic, recipients, message: Box::new(message) })
 }
 
 fn find_member(tx: &Tx<'_>, sender: &Sender, key: &str) -> Result<Route, NotAccepted> {
@@ -310,7 +310,7 @@ fn find_topic(tx: &Tx<'_>, sender: &Sender, topic: &str) -> Result<Route, NotAcc
 fn insert_message(
     tx: &Tx<'_>,
     sender: &Sender,
-    letter: &Letter,
+    message: &IncomingMessage,
     topic_id: Option<&str>,
 ) -> Result<i64, Error> {
     let sql = "INSERT INTO message (id, mesh_id, sender_member, sender_pubkey, \
@@ -318,25 +318,25 @@ fn insert_message(
                ciphertext, ext_nonce, ext_ciphertext, reply_to_id, client_message_id, \
                request_fingerprint, created_at) \
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq";
-    let client = letter.client.as_ref();
+    let client = message.client.as_ref();
     let params = [
-        (&letter.id).into(),
+        (&message.id).into(),
         (&sender.mesh_id).into(),
         sender.member.into(),
         (&sender.routing_key).into(),
         (&sender.member_pubkey).into(),
         (&sender.name).into(),
-        (&letter.target_spec).into(),
+        (&message.target_spec).into(),
         topic_id.into(),
-        (&letter.priority).into(),
-        (&letter.nonce).into(),
-        (&letter.ciphertext).into(),
-        letter.ext_nonce.as_ref().into(),
-        letter.ext_ciphertext.as_ref().into(),
-        letter.reply_to_id.as_ref().into(),
+        (&message.priority).into(),
+        (&message.nonce).into(),
+        (&message.ciphertext).into(),
+        message.ext_nonce.as_ref().into(),
+        message.ext_ciphertext.as_ref().into(),
+        message.reply_to_id.as_ref().into(),
         client.map(|(id, _)| id).into(),
         client.map(|(_, fingerprint)| &fingerprint.as_bytes()[..]).into(),
-        letter.now.0.into(),
+        message.now.0.into(),
     ];
     let seq = tx.query_row(sql, &params, |row| row.int(0))?;
     seq.ok_or_else(|| Error::corrupt("an inserted message got no number"))
@@ -345,12 +345,12 @@ fn insert_message(
 fn insert_dedupe(
     tx: &Tx<'_>,
     sender: &Sender,
-    letter: &Letter,
+    message: &IncomingMessage,
     target: &Target,
     seq: i64,
     recipients: usize,
 ) -> Result<(), Error> {
-    let Some((id, fingerprint)) = &letter.client else { return Ok(()) };
+    let Some((id, fingerprint)) = &message.client else { return Ok(()) };
     let kind = if matches!(target, Target::Key(_)) { "dm" } else { "topic" };
     let sql = "INSERT INTO client_message_dedupe (mesh_id, sender_member_pubkey, \
                client_message_id, broker_message_id, request_fingerprint, destination_kind, \
@@ -360,12 +360,12 @@ fn insert_dedupe(
         (&sender.mesh_id).into(),
         (&sender.member_pubkey).into(),
         id.into(),
-        (&letter.id).into(),
+        (&message.id).into(),
         fingerprint.as_bytes()[..].into(),
         kind.into(),
-        (&letter.target_spec).into(),
-        letter.now.0.into(),
-        letter.dedupe_expires_at.map(|at| at.0).into(),
+        (&message.target_spec).into(),
+        message.now.0.into(),
+        message.dedupe_expires_at.map(|at| at.0).into(),
         seq.into(),
         i64::try_from(recipients).unwrap_or(i64::MAX).into(),
     ];

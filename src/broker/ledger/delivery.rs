@@ -1,7 +1,7 @@
 //! The queue of each member: what waits, and what is acknowledged.
 
 use super::Ledger;
-use super::receipts::{Told, count_stored};
+use super::receipts::{ReceiptNotice, count_stored};
 use claudemesh_base::db::{Columns, Error, Tx};
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::Push;
@@ -9,17 +9,17 @@ use claudemesh_fsm::id::{Fingerprint, Millis};
 
 /// Which part of a member's queue one connection may read.
 #[derive(Debug, Clone)]
-pub(crate) struct Mailbox {
+pub(crate) struct QueueFilter {
     pub(crate) member: i64,
     /// The connection's routing key: mail for that key alone.
     pub(crate) routing_key: String,
     /// Whether mail for the member as a whole goes to this connection.
-    pub(crate) takes_member_mail: bool,
+    pub(crate) takes_member_messages: bool,
 }
 
 /// One waiting message.
 #[derive(Debug)]
-pub(crate) struct Mail {
+pub(crate) struct QueuedMessage {
     pub(crate) seq: i64,
     pub(crate) push: Push,
 }
@@ -28,10 +28,10 @@ impl Ledger {
     /// The next messages after `after_seq`, oldest first, at most `limit`.
     pub(crate) async fn waiting(
         &self,
-        mailbox: Mailbox,
+        mailbox: QueueFilter,
         after_seq: i64,
         limit: usize,
-    ) -> Result<Vec<Mail>, Error> {
+    ) -> Result<Vec<QueuedMessage>, Error> {
         self.db
             .read(move |tx| {
                 let sql = "SELECT d.message_seq, m.id, m.mesh_id, m.sender_pubkey, \
@@ -48,10 +48,10 @@ impl Ledger {
                     mailbox.member.into(),
                     after_seq.into(),
                     (&mailbox.routing_key).into(),
-                    mailbox.takes_member_mail.into(),
+                    mailbox.takes_member_messages.into(),
                     i64::try_from(limit).unwrap_or(i64::MAX).into(),
                 ];
-                tx.query(sql, &params, read_mail)
+                tx.query(sql, &params, read_queued)
             })
             .await
     }
@@ -62,7 +62,7 @@ impl Ledger {
         &self,
         member: i64,
         seqs: Vec<i64>,
-    ) -> Result<Vec<Told>, Error> {
+    ) -> Result<Vec<ReceiptNotice>, Error> {
         self.relaxed(move |tx| {
             let mut told = Vec::new();
             for seq in seqs {
@@ -78,7 +78,7 @@ impl Ledger {
         &self,
         member: i64,
         id: &str,
-    ) -> Result<Option<Told>, Error> {
+    ) -> Result<Option<ReceiptNotice>, Error> {
         let id = id.to_owned();
         self.relaxed(move |tx| {
             let sql = "SELECT seq FROM message WHERE id = ?";
@@ -98,7 +98,7 @@ impl Ledger {
 }
 
 /// A recipient has stored a message: it leaves the queue and is counted, both or neither.
-fn remove(tx: &Tx<'_>, member: i64, seq: i64) -> Result<Option<Told>, Error> {
+fn remove(tx: &Tx<'_>, member: i64, seq: i64) -> Result<Option<ReceiptNotice>, Error> {
     let sql = "DELETE FROM delivery WHERE recipient = ? AND message_seq = ?";
     match tx.execute(sql, &[member.into(), seq.into()])? {
         // Acknowledged before.
@@ -113,7 +113,7 @@ fn queued(tx: &Tx<'_>, member: i64) -> Result<i64, Error> {
     Ok(tx.query_row(sql, &[member.into()], |row| row.int(0))?.unwrap_or_default())
 }
 
-fn read_mail(row: &Columns<'_, '_>) -> Result<Mail, Error> {
+fn read_queued(row: &Columns<'_, '_>) -> Result<QueuedMessage, Error> {
     let push = Push {
         message_id: row.text(1)?,
         mesh_id: row.text(2)?,
@@ -137,5 +137,5 @@ fn read_mail(row: &Columns<'_, '_>) -> Result<Mail, Error> {
             .map(|fingerprint| fingerprint.to_hex()),
         ..Push::default()
     };
-    Ok(Mail { seq: row.int(0)?, push })
+    Ok(QueuedMessage { seq: row.int(0)?, push })
 }

@@ -9,7 +9,7 @@ use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt};
 
 /// A receipt, and the member it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ReceiptNotice {
     /// The ledger's number of the member that sent the message.
     pub(crate) sender: i64,
     pub(crate) receipt: Receipt,
@@ -44,7 +44,7 @@ impl Ledger {
 
 /// One more recipient of a message has stored it. `None` for a message of a client that sent no id:
 /// nobody could be told.
-pub(super) fn count_stored(tx: &Tx<'_>, message_seq: i64) -> Result<Option<Told>, Error> {
+pub(super) fn count_stored(tx: &Tx<'_>, message_seq: i64) -> Result<Option<ReceiptNotice>, Error> {
     let sql = "SELECT sender_member, mesh_id, sender_member_pubkey, client_message_id \
                FROM message WHERE seq = ? AND client_message_id IS NOT NULL";
     let sent = tx.query_row(sql, &[message_seq.into()], |row| {
@@ -58,7 +58,7 @@ pub(super) fn count_stored(tx: &Tx<'_>, message_seq: i64) -> Result<Option<Told>
         // A message from before recipients were counted is told nothing of.
         row.int_or_null(1)?.map(|_| read_receipt(row)).transpose()
     })?;
-    Ok(counted.into_iter().flatten().next().map(|receipt| Told { sender, receipt }))
+    Ok(counted.into_iter().flatten().next().map(|receipt| ReceiptNotice { sender, receipt }))
 }
 
 /// Nothing that waits for this member will ever be delivered: call it before its queue goes.

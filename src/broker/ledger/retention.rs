@@ -2,7 +2,7 @@
 //! waits long behind one.
 
 use super::Ledger;
-use super::age::trusted;
+use super::trusted_time::trusted;
 use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 

@@ -1,6 +1,6 @@
 //! The ledger's promises, on real files.
 
-mod standing;
+mod membership_status;
 
 use super::meshes::InviteProblem;
 use super::*;
@@ -58,19 +58,23 @@ impl Fixture {
         }
     }
 
-    pub(super) fn send(&self, from: usize, letter: Letter) -> Result<Accepted, NotAccepted> {
-        block_on(self.ledger.accept(self.sender(from), letter, |_| Ok(()), |_| ()))
+    pub(super) fn send(
+        &self,
+        from: usize,
+        message: IncomingMessage,
+    ) -> Result<Accepted, NotAccepted> {
+        block_on(self.ledger.accept(self.sender(from), message, |_| Ok(()), |_| ()))
     }
 
     fn queued(&self, n: usize) -> i64 {
         block_on(self.ledger.queued(self.members[n].seq)).expect("counts")
     }
 
-    pub(super) fn waiting(&self, n: usize) -> Vec<Mail> {
-        let mailbox = Mailbox {
+    pub(super) fn waiting(&self, n: usize) -> Vec<QueuedMessage> {
+        let mailbox = QueueFilter {
             member: self.members[n].seq,
             routing_key: self.members[n].pubkey.clone(),
-            takes_member_mail: true,
+            takes_member_messages: true,
         };
         block_on(self.ledger.waiting(mailbox, 0, 100)).expect("reads")
     }
@@ -80,8 +84,8 @@ impl Fixture {
     }
 }
 
-pub(super) fn letter(id: &str, fingerprint: u8, target: Target) -> Letter {
-    Letter {
+pub(super) fn message(id: &str, fingerprint: u8, target: Target) -> IncomingMessage {
+    IncomingMessage {
         id: format!("b-{id}"),
         client: Some((id.into(), Fingerprint::new([fingerprint; 32]))),
         checked: Ok(target),
@@ -107,12 +111,12 @@ pub(super) fn recipients(accepted: Result<Accepted, NotAccepted>) -> Vec<i64> {
 #[test]
 fn an_id_is_accepted_once_and_known_ever_after() {
     let broker = fixture(2);
-    assert_eq!(recipients(broker.send(0, letter("a", 1, Target::Key(key(1))))).len(), 1);
-    let again = Letter { id: "b-other".into(), ..letter("a", 1, Target::Key(key(1))) };
+    assert_eq!(recipients(broker.send(0, message("a", 1, Target::Key(key(1))))).len(), 1);
+    let again = IncomingMessage { id: "b-other".into(), ..message("a", 1, Target::Key(key(1))) };
     let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
     assert_eq!(seen.broker_message_id.as_str(), "b-a");
     assert!(seen.history_available);
-    let other = Letter { id: "b-x".into(), ..letter("a", 2, Target::Key(key(1))) };
+    let other = IncomingMessage { id: "b-x".into(), ..message("a", 2, Target::Key(key(1))) };
     let Ok(Accepted::Mismatch { broker_message_id, broker_fingerprint_prefix }) =
         broker.send(0, other)
     else {
@@ -123,7 +127,7 @@ fn an_id_is_accepted_once_and_known_ever_after() {
         ("b-a", "0101010101010101")
     );
     // Another sender's same id is another message.
-    let theirs = Letter { id: "b-y".into(), ..letter("a", 2, Target::Key(key(0))) };
+    let theirs = IncomingMessage { id: "b-y".into(), ..message("a", 2, Target::Key(key(0))) };
     assert_eq!(recipients(broker.send(1, theirs)).len(), 1);
     assert_eq!((broker.queued(0), broker.queued(1)), (1, 1));
     assert!(broker.is_whole());
@@ -132,15 +136,17 @@ fn an_id_is_accepted_once_and_known_ever_after() {
 #[test]
 fn a_known_id_is_answered_before_anything_else_is_looked_at() {
     let broker = fixture(2);
-    recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
+    recipients(broker.send(0, message("a", 1, Target::Key(key(1)))));
     let asked = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&asked);
     let admit = move |_: &Tx<'_>| {
         seen.fetch_add(1, Ordering::Relaxed);
         Err(Refusal::RateLimited)
     };
-    let bad =
-        Letter { checked: Err(Refusal::Invalid("x".into())), ..letter("a", 1, Target::Everyone) };
+    let bad = IncomingMessage {
+        checked: Err(Refusal::Invalid("x".into())),
+        ..message("a", 1, Target::Everyone)
+    };
     let answer = block_on(broker.ledger.accept(broker.sender(0), bad, admit, |_| ()));
     assert!(matches!(answer, Ok(Accepted::Duplicate(_))));
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the rate limit is not touched");
@@ -155,16 +161,16 @@ fn a_refusal_in_the_transaction_leaves_the_id_free() {
         (Target::Key(key(0)), Refusal::OnlyYourself),
     ];
     for (target, expected) in refusals {
-        let Err(NotAccepted::Refused(refusal)) = broker.send(0, letter("a", 1, target)) else {
+        let Err(NotAccepted::Refused(refusal)) = broker.send(0, message("a", 1, target)) else {
             panic!("is refused")
         };
         assert_eq!(refusal, expected);
     }
-    let limited = letter("a", 1, Target::Key(key(1)));
+    let limited = message("a", 1, Target::Key(key(1)));
     let refuse = |_: &Tx<'_>| Err(Refusal::RateLimited);
     let limited = block_on(broker.ledger.accept(broker.sender(0), limited, refuse, |_| ()));
     assert!(matches!(limited, Err(NotAccepted::Refused(Refusal::RateLimited))));
-    assert_eq!(recipients(broker.send(0, letter("a", 9, Target::Key(key(1))))).len(), 1);
+    assert_eq!(recipients(broker.send(0, message("a", 9, Target::Key(key(1))))).len(), 1);
     assert!(broker.is_whole());
 }
 
@@ -183,12 +189,12 @@ fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
         assert!(ledger.create_topic("m", seq(0), topic.clone()).await.expect("creates").1);
         assert!(!ledger.create_topic("m", seq(0), topic).await.expect("finds").1);
     });
-    let to = |id: &str, target| recipients(broker.send(0, letter(id, 1, target)));
+    let to = |id: &str, target| recipients(broker.send(0, message(id, 1, target)));
     assert_eq!(to("g", Target::Group("eng".into())), [seq(1), seq(3)]);
     assert_eq!(to("h", Target::Group("nobody".into())), [0_i64; 0]);
     assert_eq!(to("e", Target::Everyone), [seq(1), seq(2), seq(3)]);
     assert_eq!(to("t", Target::Topic("deploys".into())), [0_i64; 0]);
-    let outsider = broker.send(1, letter("o", 1, Target::Topic("t1".into())));
+    let outsider = broker.send(1, message("o", 1, Target::Topic("t1".into())));
     assert!(matches!(outsider, Err(NotAccepted::Refused(Refusal::MayNotWrite(_)))));
     let topic = TopicKey { mesh_id: "m".into(), member: seq(0), topic: "deploys".into() };
     let (_, page) = block_on(broker.ledger.topic_history(topic, None, None)).expect("reads");
@@ -200,10 +206,10 @@ fn groups_topics_and_everybody_reach_their_members_but_the_sender() {
 fn mail_waits_in_order_until_it_is_acknowledged() {
     let broker = fixture(2);
     for n in 0..5 {
-        recipients(broker.send(0, letter(&format!("a{n}"), n, Target::Key(key(1)))));
+        recipients(broker.send(0, message(&format!("a{n}"), n, Target::Key(key(1)))));
     }
     let waiting = broker.waiting(1);
-    let ids: Vec<_> = waiting.iter().map(|mail| mail.push.message_id.as_str()).collect();
+    let ids: Vec<_> = waiting.iter().map(|queued| queued.push.message_id.as_str()).collect();
     assert_eq!(ids, ["b-a0", "b-a1", "b-a2", "b-a3", "b-a4"]);
     assert_eq!(waiting[0].push.client_message_id.as_deref(), Some("a0"));
     let member = broker.members[1].seq;
@@ -224,26 +230,27 @@ fn mail_for_a_session_key_is_for_that_key_alone() {
     assert_eq!(bind(broker.members[0].seq), Ok(false), "nobody takes another's key");
     let own = block_on(broker.ledger.bind_session_key("m", &key(0), member, NOW));
     assert_eq!(own, Ok(false), "nor a member key");
-    recipients(broker.send(0, letter("s", 1, Target::Key(session.clone()))));
+    recipients(broker.send(0, message("s", 1, Target::Key(session.clone()))));
     assert!(broker.waiting(1).is_empty());
-    let mailbox = Mailbox { member, routing_key: session, takes_member_mail: false };
+    let mailbox = QueueFilter { member, routing_key: session, takes_member_messages: false };
     assert_eq!(block_on(broker.ledger.waiting(mailbox, 0, 9)).expect("reads").len(), 1);
 }
 
 #[test]
 fn a_message_past_its_time_goes_and_its_id_stays() {
     let broker = fixture(2);
-    recipients(broker.send(0, letter("old", 1, Target::Key(key(1)))));
+    recipients(broker.send(0, message("old", 1, Target::Key(key(1)))));
     let keep = Retention { message_ms: 1000 };
     let later = NOW.plus(2000);
-    let fresh = Letter { now: later, ..letter("new", 1, Target::Key(key(1))) };
+    let fresh = IncomingMessage { now: later, ..message("new", 1, Target::Key(key(1))) };
     recipients(broker.send(0, fresh));
     let expired = block_on(broker.ledger.expire(NOW.plus(500), keep)).expect("expires");
     assert_eq!(expired.messages, 0);
     // The dedupe row of `old` is past its time as well, but not before its message.
     let expired = block_on(broker.ledger.expire(NOW.plus(1001), Retention { message_ms: 2000 }));
     assert_eq!(expired.expect("expires").dedupe, 0);
-    let kept = Letter { dedupe_expires_at: None, ..letter("kept", 1, Target::Key(key(1))) };
+    let kept =
+        IncomingMessage { dedupe_expires_at: None, ..message("kept", 1, Target::Key(key(1))) };
     recipients(broker.send(0, kept));
     let expired = block_on(broker.ledger.expire(later, keep)).expect("expires");
     assert_eq!((expired.messages, expired.undelivered, expired.dedupe), (2, 2, 1));
@@ -255,9 +262,9 @@ fn a_full_queue_refuses_one_sender_and_is_left_out_of_many() {
     let broker = fixture(3);
     let member = broker.members[1].seq;
     block_on(broker.ledger.fill_mailbox(member));
-    let direct = broker.send(0, letter("d", 1, Target::Key(key(1))));
+    let direct = broker.send(0, message("d", 1, Target::Key(key(1))));
     assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::QueueFull))));
-    let all = recipients(broker.send(0, letter("e", 1, Target::Everyone)));
+    let all = recipients(broker.send(0, message("e", 1, Target::Everyone)));
     assert_eq!(all, [broker.members[2].seq]);
 }
 
@@ -266,11 +273,11 @@ fn a_revoked_member_neither_sends_nor_receives() {
     let broker = fixture(3);
     let revoke = || block_on(broker.ledger.revoke_member(&broker.members[1], NOW));
     assert_eq!((revoke(), revoke()), (Ok(true), Ok(false)), "once");
-    let from = broker.send(1, letter("f", 1, Target::Key(key(0))));
+    let from = broker.send(1, message("f", 1, Target::Key(key(0))));
     assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
-    let to = broker.send(0, letter("t", 1, Target::Key(key(1))));
+    let to = broker.send(0, message("t", 1, Target::Key(key(1))));
     assert!(matches!(to, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
-    let all = recipients(broker.send(0, letter("e", 1, Target::Everyone)));
+    let all = recipients(broker.send(0, message("e", 1, Target::Everyone)));
     assert_eq!(all, [broker.members[2].seq]);
 }
 
@@ -338,7 +345,7 @@ pub(super) fn receipt(broker: &Fixture, from: usize, id: &str) -> (u32, u32, u32
 #[test]
 fn each_recipient_is_counted_once_however_often_it_acknowledges() {
     let broker = fixture(4);
-    recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    recipients(broker.send(0, message("all", 1, Target::Everyone)));
     assert_eq!(receipt(&broker, 0, "all"), (3, 0, 0));
     for (n, stored) in [(1, 1), (2, 2)] {
         let (member, seq) = (broker.members[n].seq, broker.waiting(n)[0].seq);
@@ -354,7 +361,7 @@ fn each_recipient_is_counted_once_however_often_it_acknowledges() {
 #[test]
 fn what_will_never_arrive_is_said_to_have_expired() {
     let broker = fixture(4);
-    recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    recipients(broker.send(0, message("all", 1, Target::Everyone)));
     let (member, seq) = (broker.members[1].seq, broker.waiting(1)[0].seq);
     block_on(broker.ledger.acknowledge(member, vec![seq])).expect("stores");
     let gone = &broker.members[2];
@@ -363,7 +370,7 @@ fn what_will_never_arrive_is_said_to_have_expired() {
     let keep = Retention { message_ms: 0 };
     block_on(broker.ledger.expire(NOW.plus(1), keep)).expect("expires");
     assert_eq!(receipt(&broker, 0, "all"), (3, 1, 2), "nor does who did not come in time");
-    let again = letter("all", 1, Target::Everyone);
+    let again = message("all", 1, Target::Everyone);
     let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
     assert_eq!((seen.recipients, seen.history_available), (Some(3), false));
 }

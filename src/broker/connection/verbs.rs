@@ -5,10 +5,10 @@ use super::Peer;
 use super::features::{self, OFFLINE_ROSTER};
 use super::hello::{clean, clean_groups};
 use super::roster;
+use crate::hub::{ConnectionId, Identity};
 use crate::ledger::{
     GROUPS_MAX, GroupError, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow,
 };
-use crate::route::{ConnectionId, Identity};
 use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::hello::Group;

@@ -3,7 +3,7 @@
 
 use super::Peer;
 use super::metered::{Meter, Metered};
-use crate::route::Outgoing;
+use crate::hub::Outgoing;
 use async_tungstenite::WebSocketSender;
 use async_tungstenite::tungstenite::protocol::frame::{CloseFrame, coding::CloseCode};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -69,7 +69,7 @@ impl Peer {
                 None
             };
             match or(async { writing.await.ok() }, stalled).await {
-                Some(Written::Queued(bytes)) if self.lines.wrote(bytes) => {
+                Some(Written::Queued(bytes)) if self.outbound.wrote(bytes) => {
                     // Whoever was not listened to cannot have been silent.
                     self.set_heard();
                     let _ = drains.try_send(());

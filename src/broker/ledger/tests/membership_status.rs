@@ -40,16 +40,16 @@ fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let (ledger, member) = (&broker.ledger, &broker.members[1]);
     create_topic(&broker);
     block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
-    recipients(broker.send(0, letter("before", 1, Target::Key(key(1)))));
+    recipients(broker.send(0, message("before", 1, Target::Key(key(1)))));
     let ban = || block_on(ledger.ban_member(member, NOW));
     assert_eq!((ban(), ban()), (Ok(true), Ok(false)));
-    let direct = broker.send(0, letter("direct", 1, Target::Key(key(1))));
+    let direct = broker.send(0, message("direct", 1, Target::Key(key(1))));
     assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::BannedRecipient))));
-    let from = broker.send(1, letter("from", 1, Target::Key(key(0))));
+    let from = broker.send(1, message("from", 1, Target::Key(key(0))));
     assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
-    let everyone = recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    let everyone = recipients(broker.send(0, message("all", 1, Target::Everyone)));
     assert_eq!(everyone, [broker.members[2].seq]);
-    let topic = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    let topic = recipients(broker.send(0, message("topic", 1, Target::Topic("t1".into()))));
     assert_eq!(topic, [0_i64; 0]);
     let join = block_on(ledger.join("tok", "m", "x", &key(1), "x", NOW)).expect("answers");
     assert!(matches!(join, Joined::Refused(problem) if problem.code() == "member_banned"));
@@ -57,7 +57,7 @@ fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     assert_eq!(members_of_deploys(&broker), ["id0"], "nor is it shown");
     let unban = || block_on(ledger.unban_member(member, NOW));
     assert_eq!((unban(), unban()), (Ok(true), Ok(false)));
-    let again = recipients(broker.send(0, letter("direct", 1, Target::Key(key(1)))));
+    let again = recipients(broker.send(0, message("direct", 1, Target::Key(key(1)))));
     assert_eq!((again, broker.queued(1)), (vec![member.seq], 2), "the id had stayed free");
     assert_eq!(members_of_deploys(&broker), ["id0", "id1"]);
     assert!(broker.is_whole());
@@ -98,10 +98,10 @@ fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
     let created = block_on(ledger.create_topic("m", member.seq, new));
     assert!(matches!(created, Err(TopicError::NotAMember)), "{created:?}");
     block_on(ledger.bind_session_key("m", &session, member.seq, NOW)).expect("binds");
-    let reached = recipients(broker.send(0, letter("topic", 1, Target::Topic("t1".into()))));
+    let reached = recipients(broker.send(0, message("topic", 1, Target::Topic("t1".into()))));
     assert_eq!(reached, [0_i64; 0]);
     for target in [key(1), session] {
-        let direct = broker.send(0, letter("direct", 1, Target::Key(target)));
+        let direct = broker.send(0, message("direct", 1, Target::Key(target)));
         assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
     }
     assert!(broker.is_whole());
@@ -116,15 +116,15 @@ fn a_blocked_sender_is_refused_and_its_id_stays_free() {
     let set = |on| block_on(ledger.set_block(&members[1], &members[0], on, NOW));
     assert_eq!((set(true), set(true)), (Ok(true), Ok(false)));
     for target in [key(1), session] {
-        let blocked = broker.send(0, letter("id", 1, Target::Key(target)));
+        let blocked = broker.send(0, message("id", 1, Target::Key(target)));
         assert!(matches!(blocked, Err(NotAccepted::Refused(Refusal::Blocked))));
     }
-    recipients(broker.send(2, letter("other", 1, Target::Key(key(1)))));
-    let everyone = recipients(broker.send(0, letter("all", 1, Target::Everyone)));
+    recipients(broker.send(2, message("other", 1, Target::Key(key(1)))));
+    let everyone = recipients(broker.send(0, message("all", 1, Target::Everyone)));
     assert_eq!(everyone.len(), 2, "a block is about direct messages");
     assert_eq!((set(false), set(false)), (Ok(true), Ok(false)));
     // Another request under the same id: nothing was claimed.
-    recipients(broker.send(0, letter("id", 2, Target::Key(key(1)))));
+    recipients(broker.send(0, message("id", 2, Target::Key(key(1)))));
     assert!(broker.is_whole());
 }
 
@@ -175,7 +175,7 @@ fn the_check_finds_every_kind_of_damage() {
     ];
     for (sql, found) in damage {
         let broker = fixture(2);
-        recipients(broker.send(0, letter("a", 1, Target::Key(key(1)))));
+        recipients(broker.send(0, message("a", 1, Target::Key(key(1)))));
         let before = block_on(broker.ledger.check()).expect("checks");
         assert!(before.is_whole());
         assert_eq!((before.messages, before.dedupe, before.deliveries), (1, 1, 1));

@@ -1,7 +1,7 @@
 //! Arriving and leaving: replacement, capacity, two installs of one key, and the presence lease
 //! (`specs/wire.md`, §15.6).
 
-use super::{Connection, ConnectionId, Hub, Identity, Lines, Outgoing, State};
+use super::{Connection, ConnectionId, Hub, Identity, OutboundQueue, Outgoing, State};
 use claudemesh_fsm::negotiate::Concurrent;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const REPLACED_BY_NEWER: (u16, &str) = (4003, "replaced_by_newer_connection");
 const CONNECTIONS_PER_MEMBER_MAX: usize = 64;
 /// Presences that one member may leave behind: one that comes and goes under ever new names must
 /// not fill the roster.
-const GHOSTS_PER_MEMBER_MAX: usize = 8;
+const LINGERING_PER_MEMBER_MAX: usize = 8;
 
 /// A presence that outlives its connection for a while, so that a blip is not news.
-pub(super) struct Ghost {
+pub(super) struct LingeringPresence {
     serial: u64,
     pub(super) identity: Identity,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Departed {
     /// Acknowledged and not yet removed from the ledger.
     pub(crate) acks: Vec<i64>,
     /// An older presence of the same member that had to make room.
-    pub(crate) crowded_out: Option<Identity>,
+    pub(crate) evicted: Option<Identity>,
 }
 
 /// What an expulsion ended.
@@ -76,7 +76,7 @@ impl Hub {
     pub(crate) fn admit(
         &self,
         identity: Identity,
-        lines: Lines,
+        outbound: OutboundQueue,
         concurrent: Concurrent,
     ) -> Admission {
         let mut state = self.lock();
@@ -103,8 +103,8 @@ impl Hub {
                 }
             }
         }
-        was_present |= state.lay_ghosts(&identity) | state.is_connected(&identity);
-        let mut newcomer = Connection::new(identity, lines);
+        was_present |= state.end_lingering(&identity) | state.is_connected(&identity);
+        let mut newcomer = Connection::new(identity, outbound);
         newcomer.is_known = was_present;
         // Of the same member: the newcomer's pump stores them before it reads the queue.
         newcomer.acks = acks;
@@ -126,28 +126,30 @@ impl Hub {
         let Connection { identity, acks, is_known, .. } = state.remove(id)?;
         let member = identity.member;
         if !is_known || state.is_connected(&identity) {
-            return Some(Departed { member, acks, crowded_out: None });
+            return Some(Departed { member, acks, evicted: None });
         }
         let until = now + self.bounds.presence_lease;
-        let crowded_out = state.leave_ghost(until, Ghost { serial: id, identity });
+        let evicted = state.linger(until, LingeringPresence { serial: id, identity });
         drop(state);
         self.ring();
-        Some(Departed { member, acks, crowded_out })
+        Some(Departed { member, acks, evicted })
     }
 
     /// Removes the presences whose time is up by `now`, and yields them.
-    pub(crate) fn exorcise(&self, now: Duration) -> Vec<Identity> {
+    pub(crate) fn expire_presences(&self, now: Duration) -> Vec<Identity> {
         let mut state = self.lock();
         let mut left = Vec::new();
-        while let Some((at, ..)) = state.ghost_ends.front()
+        while let Some((at, ..)) = state.lingering_ends.front()
             && *at <= now
-            && let Some((_, mesh, serial)) = state.ghost_ends.pop_front()
+            && let Some((_, mesh, serial)) = state.lingering_ends.pop_front()
         {
             let Some(room) = state.rooms.get_mut(&mesh) else { continue };
-            if let Some(index) = room.ghosts.iter().position(|ghost| ghost.serial == serial) {
-                left.push(room.ghosts.swap_remove(index).identity);
+            if let Some(index) =
+                room.lingering.iter().position(|presence| presence.serial == serial)
+            {
+                left.push(room.lingering.swap_remove(index).identity);
             }
-            if room.ghosts.is_empty() && room.connections.is_empty() {
+            if room.lingering.is_empty() && room.connections.is_empty() {
                 state.rooms.remove(&mesh);
             }
         }
@@ -167,12 +169,12 @@ impl Hub {
             acks.extend(connection.acks);
         }
         for room in state.rooms.values_mut() {
-            let (theirs, others) = std::mem::take(&mut room.ghosts)
+            let (theirs, others) = std::mem::take(&mut room.lingering)
                 .into_iter()
-                .partition(|ghost| ghost.identity.member == member);
-            room.ghosts = others;
-            let theirs: Vec<Ghost> = theirs;
-            gone.extend(theirs.into_iter().map(|ghost| ghost.identity));
+                .partition(|presence| presence.identity.member == member);
+            room.lingering = others;
+            let theirs: Vec<LingeringPresence> = theirs;
+            gone.extend(theirs.into_iter().map(|presence| presence.identity));
         }
         Expelled { closed: ids.len(), gone, acks }
     }
@@ -229,7 +231,7 @@ impl State {
         let identity = &connection.identity;
         if let Some(room) = self.rooms.get_mut(&identity.mesh_id) {
             room.connections.remove(&id);
-            if room.connections.is_empty() && room.ghosts.is_empty() {
+            if room.connections.is_empty() && room.lingering.is_empty() {
                 self.rooms.remove(&identity.mesh_id);
             }
         }
@@ -257,29 +259,30 @@ impl State {
 
     /// Keeps the presence of a peer that is gone until `until`, in place of an older one with its
     /// key. Yields the member's oldest if it has too many.
-    fn leave_ghost(&mut self, until: Duration, ghost: Ghost) -> Option<Identity> {
-        let Identity { mesh_id, member, routing_key, .. } = &ghost.identity;
-        self.ghost_ends.push_back((until, mesh_id.clone(), ghost.serial));
-        let ghosts = &mut self.rooms.entry(mesh_id.clone()).or_default().ghosts;
-        let is_own = |other: &Ghost| other.identity.member == *member;
-        ghosts.retain(|other| !is_own(other) || other.identity.routing_key != *routing_key);
+    fn linger(&mut self, until: Duration, presence: LingeringPresence) -> Option<Identity> {
+        let Identity { mesh_id, member, routing_key, .. } = &presence.identity;
+        self.lingering_ends.push_back((until, mesh_id.clone(), presence.serial));
+        let lingering = &mut self.rooms.entry(mesh_id.clone()).or_default().lingering;
+        let is_own = |other: &LingeringPresence| other.identity.member == *member;
+        lingering.retain(|other| !is_own(other) || other.identity.routing_key != *routing_key);
         let is_crowded =
-            ghosts.iter().filter(|other| is_own(other)).count() >= GHOSTS_PER_MEMBER_MAX;
-        let oldest = ghosts.iter().position(is_own).filter(|_| is_crowded);
-        let crowded_out = oldest.map(|oldest| ghosts.remove(oldest).identity);
-        ghosts.push(ghost);
-        crowded_out
+            lingering.iter().filter(|other| is_own(other)).count() >= LINGERING_PER_MEMBER_MAX;
+        let oldest = lingering.iter().position(is_own).filter(|_| is_crowded);
+        let evicted = oldest.map(|oldest| lingering.remove(oldest).identity);
+        lingering.push(presence);
+        evicted
     }
 
-    /// Ends the ghosts of a peer that is back. Says whether there was one.
-    fn lay_ghosts(&mut self, back: &Identity) -> bool {
+    /// ConnectionEnds the lingering of a peer that is back. Says whether there was one.
+    fn end_lingering(&mut self, back: &Identity) -> bool {
         let Some(room) = self.rooms.get_mut(&back.mesh_id) else { return false };
-        let before = room.ghosts.len();
-        room.ghosts.retain(|ghost| {
-            let ghost = &ghost.identity;
-            ghost.member != back.member
-                || (ghost.routing_key != back.routing_key && ghost.session_id != back.session_id)
+        let before = room.lingering.len();
+        room.lingering.retain(|presence| {
+            let presence = &presence.identity;
+            presence.member != back.member
+                || (presence.routing_key != back.routing_key
+                    && presence.session_id != back.session_id)
         });
-        room.ghosts.len() < before
+        room.lingering.len() < before
     }
 }

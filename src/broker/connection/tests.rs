@@ -1,32 +1,32 @@
 //! What only the inside can show: the moments between a check and what was checked for.
 
 use super::*;
+use crate::hub::Identity;
 use crate::ledger::{Member, MemberState};
 use crate::membership::{MemberAct, act};
-use crate::route::Identity;
 use crate::testing::TestBroker;
-use crate::{Settings, keeper};
+use crate::{Settings, housekeeping};
 use claudemesh_base::wire::hello::Group;
 use claudemesh_fsm::id::Millis;
 use futures_lite::future::poll_once;
-use hello::Greeted;
+use hello::Authenticated;
 
 /// A connection without its socket.
 struct Wire {
     peer: Peer,
-    ends: Ends,
+    ends: ConnectionEnds,
     session: Receiver<ConnectionId>,
 }
 
 fn wire(broker: &Arc<Broker>) -> Wire {
-    let (lines, ends) = Lines::new();
-    let (greeted, session) = channel::bounded(1);
+    let (outbound, ends) = OutboundQueue::new();
+    let (authenticated, session) = channel::bounded(1);
     let peer = Peer {
         broker: Arc::clone(broker),
-        lines,
+        outbound,
         heard_at_ms: AtomicU64::new(0),
         session: AtomicU64::new(0),
-        greeted,
+        authenticated,
         drained: channel::bounded(1).1,
     };
     Wire { peer, ends, session }
@@ -46,7 +46,7 @@ fn frames(outgoing: &Receiver<Outgoing>) -> Vec<serde_json::Value> {
     frames
 }
 
-fn greeted(member: Member) -> Greeted {
+fn authenticated(member: Member) -> Authenticated {
     let identity = Identity {
         mesh_id: "m".into(),
         member: member.seq,
@@ -55,7 +55,7 @@ fn greeted(member: Member) -> Greeted {
         session_id: "s".into(),
         ..Identity::default()
     };
-    Greeted { identity, member, groups: Vec::new() }
+    Authenticated { identity, member, groups: Vec::new() }
 }
 
 #[test]
@@ -64,14 +64,14 @@ fn a_member_that_is_revoked_between_its_check_and_its_welcome_does_not_get_in() 
         let test = TestBroker::new(Settings::default());
         let member = test.member("id1", &"1".repeat(64));
         // The hello was checked, and found good.
-        let greeted = greeted(member);
+        let authenticated = authenticated(member);
         let broker = &test.broker;
         test.run(async {
             let (ledger, runtime) = (&broker.ledger, &broker.runtime);
             let done = act(ledger, runtime, Some(&**broker), "test", "id1", what).await;
             assert_eq!(done.map(|done| (done.changed, done.closed)), Ok((true, 0)));
             let (peer, outgoing) = peer(broker);
-            let rejection = peer.welcome(greeted).await.expect_err("is turned away");
+            let rejection = peer.welcome(authenticated).await.expect_err("is turned away");
             assert_eq!(rejection.close, (4002, "banned"));
             assert!(outgoing.is_empty(), "no hello_ack");
             peer.depart().await;
@@ -86,13 +86,14 @@ fn a_connection_that_ends_during_its_welcome_leaves_nothing_behind() {
     let test = TestBroker::new(Settings::default());
     let broker = &test.broker;
     let groups = vec![Group { name: "g".to_owned(), role: None }];
-    let greeted = Greeted { groups, ..greeted(test.member("id1", &"1".repeat(64))) };
+    let authenticated =
+        Authenticated { groups, ..authenticated(test.member("id1", &"1".repeat(64))) };
     let (peer, _outgoing) = peer(broker);
     test.run(async {
         let (release, held) = std::sync::mpsc::channel();
         let mut holding = Box::pin(broker.ledger.hold_up(held));
         assert!(poll_once(&mut holding).await.is_none());
-        let mut welcome = Box::pin(peer.welcome(greeted));
+        let mut welcome = Box::pin(peer.welcome(authenticated));
         while broker.hub.connections() == 0 {
             assert!(poll_once(&mut welcome).await.is_none(), "its groups cannot be stored yet");
             smol::future::yield_now().await;
@@ -110,7 +111,7 @@ fn a_connection_that_ends_during_its_welcome_leaves_nothing_behind() {
 #[test]
 fn a_hidden_member_does_not_leave_as_it_did_not_come() {
     let test = TestBroker::new(Settings::default());
-    let watcher = greeted(test.member("id1", &"1".repeat(64)));
+    let watcher = authenticated(test.member("id1", &"1".repeat(64)));
     let other = test.member("id2", &"2".repeat(64));
     let broker = &test.broker;
     test.run(async {
@@ -121,10 +122,12 @@ fn a_hidden_member_does_not_leave_as_it_did_not_come() {
             broker.ledger.set_state(other.seq, state).await.expect("sets");
             frames(&seen);
             let (peer, _outgoing) = peer(broker);
-            peer.welcome(greeted(Member { visible, ..other.clone() })).await.expect("comes in");
+            peer.welcome(authenticated(Member { visible, ..other.clone() }))
+                .await
+                .expect("comes in");
             peer.depart().await;
             let later = broker.runtime.monotonic() + Duration::from_secs(3600);
-            keeper::announce_departures(broker, broker.hub.exorcise(later)).await;
+            housekeeping::announce_departures(broker, broker.hub.expire_presences(later)).await;
             let events: Vec<_> = frames(&seen).iter().map(|f| f["event"].clone()).collect();
             let expected: &[&str] = if visible { &["peer_joined", "peer_left"] } else { &[] };
             assert_eq!(events, expected, "visible: {visible}");
@@ -156,13 +159,13 @@ fn acknowledgements_the_ledger_does_not_take_wait_and_nothing_is_pushed_twice() 
     };
     let story = async {
         assert_eq!(told(broker, &from, &to.pubkey, "a").await["code"], 201);
-        peer.welcome(greeted(to.clone())).await.expect("comes in");
+        peer.welcome(authenticated(to.clone())).await.expect("comes in");
         peer.open();
         while ends.outgoing.len() < 2 {
             smol::future::yield_now().await;
         }
         let push = frames(&ends.outgoing).pop().expect("a push");
-        peer.lines.wrote(2 * 4096);
+        peer.outbound.wrote(2 * 4096);
         break_ledger(broker, "DELETE ON delivery");
         let id = peer.session().expect("is in");
         let message_id = push["messageId"].as_str().map(str::to_owned);
@@ -173,7 +176,7 @@ fn acknowledgements_the_ledger_does_not_take_wait_and_nothing_is_pushed_twice() 
             broker.hub.expire_leases(broker.runtime.monotonic());
         }
         assert!(ends.outgoing.is_empty(), "nothing came again");
-        // Mail that comes meanwhile is delivered all the same.
+        // QueuedMessage that comes meanwhile is delivered all the same.
         assert_eq!(told(broker, &from, &to.pubkey, "b").await["code"], 201);
         while ends.outgoing.is_empty() {
             smol::future::yield_now().await;
@@ -215,9 +218,9 @@ fn a_session_whose_key_and_groups_are_known_comes_in_while_the_ledger_takes_noth
     let (key, at) = ("2".repeat(64), Millis(1));
     let group = |name: &str| Group { name: name.to_owned(), role: None };
     let hello = |groups: Vec<Group>| {
-        let mut greeted = Greeted { groups, ..greeted(member.clone()) };
-        greeted.identity.is_session = true;
-        greeted
+        let mut authenticated = Authenticated { groups, ..authenticated(member.clone()) };
+        authenticated.identity.is_session = true;
+        authenticated
     };
     test.run(async {
         let bind = |key: String| async move {
@@ -251,13 +254,13 @@ fn a_session_that_stays_connected_keeps_its_key_through_the_nightly_expiry() {
             let bound = broker.ledger.bind_session_key("m", key, member.seq, at).await;
             assert_eq!(bound, Ok(true));
         }
-        let mut greeted = greeted(member.clone());
-        greeted.identity.routing_key = connected.clone();
-        greeted.identity.is_session = true;
+        let mut authenticated = authenticated(member.clone());
+        authenticated.identity.routing_key = connected.clone();
+        authenticated.identity.is_session = true;
         let (peer, _outgoing) = peer(broker);
-        peer.welcome(greeted).await.expect("comes in");
+        peer.welcome(authenticated).await.expect("comes in");
         broker.runtime.sleep(Duration::from_millis(5)).await;
-        keeper::expire(broker).await.expect("expires");
+        housekeeping::expire(broker).await.expect("expires");
         let other = test_other(broker).await;
         let taken = |key: String| {
             let broker = Arc::clone(broker);
@@ -296,7 +299,7 @@ async fn told(broker: &Arc<Broker>, from: &Member, to: &str, id: &str) -> serde_
         request_fingerprint: Some("ab".repeat(32)),
         ..claudemesh_base::wire::Send::default()
     };
-    send(broker, author, peer.lines.clone(), frame).await;
+    send(broker, author, peer.outbound.clone(), frame).await;
     match outgoing.recv().await {
         Ok(Outgoing::Frame(text)) => serde_json::from_str(&text).expect("is JSON"),
         other => panic!("no ack: {other:?}"),
@@ -312,7 +315,7 @@ fn mail_past_its_days_goes_and_a_retry_learns_that_its_history_is_gone() {
         let first = told(broker, &from, &to.pubkey, "a").await;
         assert_eq!(first["code"], 201);
         broker.runtime.sleep(Duration::from_millis(5)).await;
-        keeper::expire(broker).await.expect("expires");
+        housekeeping::expire(broker).await.expect("expires");
         assert_eq!(broker.ledger.queued(to.seq).await, Ok(0), "nobody came for it in time");
         let again = told(broker, &from, &to.pubkey, "a").await;
         assert_eq!((&again["code"], &again["history_available"]), (&200.into(), &false.into()));

@@ -3,7 +3,7 @@
 
 use super::ledger::{Joined, Mesh};
 use super::provision::{self, JoinError};
-use super::{Broker, peer};
+use super::{Broker, connection};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use claudemesh_base::http::{self, Body, BodyError, Handler, Peer, empty, full, read_body};
 use claudemesh_base::runtime::BoxFuture;
@@ -21,9 +21,9 @@ use std::sync::Arc;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers the broker's port.
-pub(crate) struct Front(pub(crate) Arc<Broker>);
+pub(crate) struct HttpHandler(pub(crate) Arc<Broker>);
 
-impl Handler for Front {
+impl Handler for HttpHandler {
     fn handle(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<Response<Body>> {
         let broker = Arc::clone(&self.0);
         Box::pin(async move { route(broker, request, peer).await })
@@ -65,7 +65,7 @@ fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Bod
     let (serving, alive) = (Arc::clone(broker), broker.alive());
     let task = async move {
         match http::upgraded(on_upgrade).await {
-            Ok((socket, leftover)) => peer::serve(serving, socket, leftover).await,
+            Ok((socket, leftover)) => connection::serve(serving, socket, leftover).await,
             Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
         }
         drop((slot, alive));

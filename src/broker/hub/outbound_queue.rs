@@ -42,7 +42,7 @@ impl Outgoing {
 
 /// The ends of a connection that the hub holds.
 #[derive(Clone)]
-pub(crate) struct Lines {
+pub(crate) struct OutboundQueue {
     out: Sender<Outgoing>,
     /// The weight of what was queued and not written yet.
     unwritten_bytes: Arc<AtomicUsize>,
@@ -55,19 +55,19 @@ pub(crate) struct Lines {
 }
 
 /// The ends of a connection that its tasks hold.
-pub(crate) struct Ends {
+pub(crate) struct ConnectionEnds {
     pub(crate) outgoing: Receiver<Outgoing>,
     pub(crate) woken: Receiver<()>,
-    pub(crate) cutoff: Cutoff,
+    pub(crate) kill_switch: KillSwitch,
 }
 
 /// The end of a connection that its client has no say in.
-pub(crate) struct Cutoff {
+pub(crate) struct KillSwitch {
     pub(super) gone: Shutdown,
     dismissed: Shutdown,
 }
 
-impl Cutoff {
+impl KillSwitch {
     /// Completes when the connection is over, whatever its client still reads.
     pub(crate) async fn reached(&self, runtime: &Runtime) {
         let farewell = async {
@@ -78,20 +78,20 @@ impl Cutoff {
     }
 }
 
-impl Lines {
-    pub(crate) fn new() -> (Self, Ends) {
+impl OutboundQueue {
+    pub(crate) fn new() -> (Self, ConnectionEnds) {
         let (out, outgoing) = channel::bounded(OUTGOING_MAX);
         let (wake, woken) = channel::bounded(1);
         let [(gone, is_gone), (dismissed, is_dismissed)] = [Shutdown::new(), Shutdown::new()];
-        let lines = Self {
+        let outbound = Self {
             out,
             unwritten_bytes: Arc::default(),
             wake,
             gone: Arc::new(gone),
             dismissed: Arc::new(dismissed),
         };
-        let cutoff = Cutoff { gone: is_gone, dismissed: is_dismissed };
-        (lines, Ends { outgoing, woken, cutoff })
+        let kill_switch = KillSwitch { gone: is_gone, dismissed: is_dismissed };
+        (outbound, ConnectionEnds { outgoing, woken, kill_switch })
     }
 
     /// Queues a frame. A connection whose queue is full does not read: it goes, and what was
@@ -148,16 +148,19 @@ mod tests {
     fn who_is_sent_away_has_a_while_to_read_it_and_no_longer() {
         smol::block_on(async {
             let runtime = fast(Runtime::real(Arc::default()), 200);
-            let (lines, Ends { outgoing, cutoff, .. }) = Lines::new();
-            assert!(lines.send(Outgoing::Frame("hola".into())));
-            assert!(poll_once(cutoff.reached(&runtime)).await.is_none(), "nobody was sent away");
-            assert!(lines.send(Outgoing::Close(1000, "session_replaced")));
+            let (outbound, ConnectionEnds { outgoing, kill_switch, .. }) = OutboundQueue::new();
+            assert!(outbound.send(Outgoing::Frame("hola".into())));
+            assert!(
+                poll_once(kill_switch.reached(&runtime)).await.is_none(),
+                "nobody was sent away"
+            );
+            assert!(outbound.send(Outgoing::Close(1000, "session_replaced")));
             let began = runtime.monotonic();
             assert!(
-                poll_once(cutoff.reached(&runtime)).await.is_none(),
+                poll_once(kill_switch.reached(&runtime)).await.is_none(),
                 "there is time to read it"
             );
-            cutoff.reached(&runtime).await;
+            kill_switch.reached(&runtime).await;
             assert!(runtime.monotonic() - began >= FAREWELL_MAX);
             assert_eq!(outgoing.len(), 2, "it was not read at all");
         });

@@ -1,8 +1,8 @@
 //! The pump of a connection: acknowledgements into the ledger, waiting messages out of it.
 
 use super::Peer;
-use crate::route::ConnectionId;
-use crate::{Broker, keeper};
+use crate::hub::ConnectionId;
+use crate::{Broker, housekeeping};
 use futures_lite::future::or;
 use smol::channel::Receiver;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Peer {
                 match ledger.acknowledge(identity.member, acks.clone()).await {
                     Ok(told) => {
                         hub.settle_acks(id, identity.member, &acks);
-                        hub.tell_receipts(told);
+                        hub.notify_senders(told);
                     }
                     Err(error) => {
                         self.broker.ledger_failed(&error);
@@ -64,7 +64,8 @@ impl Peer {
         let Some(id) = self.session() else { return };
         let Some(departed) = self.broker.hub.depart(id, self.runtime().monotonic()) else { return };
         store_last_acks(&self.broker, departed.member, departed.acks).await;
-        keeper::announce_departures(&self.broker, departed.crowded_out.into_iter().collect()).await;
+        housekeeping::announce_departures(&self.broker, departed.evicted.into_iter().collect())
+            .await;
         let touched = self.broker.ledger.touch_member(departed.member, self.runtime().now()).await;
         if let Err(error) = touched {
             self.broker.ledger_failed(&error);
@@ -80,7 +81,7 @@ pub(crate) async fn store_last_acks(broker: &Broker, member: i64, acks: Vec<i64>
     let stored = broker.ledger.acknowledge(member, acks.clone()).await;
     broker.hub.settle_last_acks(member, &acks, stored.is_ok());
     match stored {
-        Ok(told) => broker.hub.tell_receipts(told),
+        Ok(told) => broker.hub.notify_senders(told),
         Err(error) => broker.ledger_failed(&error),
     }
 }

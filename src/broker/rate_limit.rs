@@ -21,7 +21,7 @@ pub struct Rate {
 
 /// The buckets of all members.
 #[derive(Debug)]
-pub(crate) struct Limiter {
+pub(crate) struct RateLimiter {
     rate: Rate,
     buckets: Mutex<HashMap<i64, Bucket>>,
 }
@@ -33,7 +33,7 @@ struct Bucket {
     charged: HashSet<String>,
 }
 
-impl Limiter {
+impl RateLimiter {
     /// Full buckets at `rate`.
     pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, buckets: Mutex::default() }
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_one_a_second_and_a_retry_is_free() {
-        let limiter = Limiter::new(Rate { burst: 3, per_second: 1.0 });
+        let limiter = RateLimiter::new(Rate { burst: 3, per_second: 1.0 });
         let second = Duration::from_secs;
         for id in ["a", "b", "c"] {
             assert!(limiter.take(1, Some(id), second(0)));

@@ -6,7 +6,7 @@
 //! that nobody leases and nobody pushes is not possible while its member is connected.
 
 use super::{Connection, ConnectionId, Hub, Outgoing, Progress, State, UNACKED_MAX};
-use crate::ledger::{Mail, Mailbox};
+use crate::ledger::{QueueFilter, QueuedMessage};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::wire::ClientAck;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Lease {
 }
 
 /// A message ready to be handed over.
-pub(crate) struct Parcel {
+pub(crate) struct EncodedPush {
     pub(crate) seq: i64,
     pub(crate) message_id: String,
     pub(crate) client_message_id: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Parcel {
 
 /// A read of the ledger that a connection's pump should do.
 pub(crate) struct Read {
-    pub(crate) mailbox: Mailbox,
+    pub(crate) mailbox: QueueFilter,
     pub(crate) after_seq: i64,
     pub(crate) limit: usize,
     rewinds: u64,
@@ -51,7 +51,7 @@ impl Hub {
         only_key: Option<&str>,
         seq: i64,
         now: Duration,
-        parcel: impl Fn() -> Parcel,
+        parcel: impl Fn() -> EncodedPush,
     ) {
         let state = &mut *self.lock();
         let Some(id) = state.taker(member, only_key) else { return };
@@ -63,7 +63,7 @@ impl Hub {
         if seq <= connection.cursor {
             return;
         }
-        if connection.progress != Progress::CaughtUp || !connection.takes_mail() {
+        if connection.progress != Progress::CaughtUp || !connection.takes_messages() {
             state.mark_behind(id);
             return;
         }
@@ -84,7 +84,7 @@ impl Hub {
             && !connection.is_open
         {
             connection.is_open = true;
-            connection.lines.wake();
+            connection.outbound.wake();
         }
     }
 
@@ -99,21 +99,21 @@ impl Hub {
     /// now on a new commit counts as "behind", so that none is missed while the read runs.
     pub(crate) fn next_read(&self, id: ConnectionId) -> Option<Read> {
         let state = &mut *self.lock();
-        let takes_member_mail = {
+        let takes_member_messages = {
             let member = state.connections.get(&id)?.identity.member;
             state.taker(member, None) == Some(id)
         };
         let connection = state.connections.get_mut(&id)?;
         let is_behind = connection.is_open && connection.progress == Progress::Behind;
-        if !is_behind || !connection.takes_mail() {
+        if !is_behind || !connection.takes_messages() {
             return None;
         }
         let room = UNACKED_MAX - connection.unacked;
         connection.progress = Progress::Reading;
-        let mailbox = Mailbox {
+        let mailbox = QueueFilter {
             member: connection.identity.member,
             routing_key: connection.identity.routing_key.clone(),
-            takes_member_mail,
+            takes_member_messages,
         };
         Some(Read {
             mailbox,
@@ -124,23 +124,31 @@ impl Hub {
     }
 
     /// Hands over what a read found, as much of it as there is room for.
-    pub(crate) fn deliver(&self, id: ConnectionId, read: &Read, found: Vec<Mail>, now: Duration) {
+    pub(crate) fn deliver(
+        &self,
+        id: ConnectionId,
+        read: &Read,
+        found: Vec<QueuedMessage>,
+        now: Duration,
+    ) {
         let state = &mut *self.lock();
         let mut was_whole = found.len() < read.limit;
         let member = read.mailbox.member;
         let had_leases = !state.lease_ends.is_empty();
         let mut pushed = 0;
         let mut last = None;
-        for mail in found {
-            if state.connections.get(&id).is_none_or(|connection| !connection.takes_mail()) {
+        for queued in found {
+            if state.connections.get(&id).is_none_or(|connection| !connection.takes_messages()) {
                 was_whole = false;
                 break;
             }
-            last = Some(mail.seq);
-            let is_leased =
-                state.members.get(&member).is_some_and(|live| live.leases.contains_key(&mail.seq));
+            last = Some(queued.seq);
+            let is_leased = state
+                .members
+                .get(&member)
+                .is_some_and(|live| live.leases.contains_key(&queued.seq));
             if !is_leased {
-                state.hand_over(id, member, Parcel::of(mail), now + self.bounds.lease);
+                state.hand_over(id, member, EncodedPush::of(queued), now + self.bounds.lease);
                 pushed += 1;
             }
         }
@@ -196,7 +204,7 @@ impl Hub {
         }
         if let Some(connection) = state.connections.get_mut(&id) {
             connection.acks.push(seq);
-            connection.lines.wake();
+            connection.outbound.wake();
         }
         None
     }
@@ -250,7 +258,7 @@ impl Hub {
                 own.any(|connection| connection.acks.contains(&seq))
             };
             let holder = connections.get_mut(&lease.connection);
-            let is_unwritten = holder.as_ref().is_some_and(|holder| !holder.lines.is_idle());
+            let is_unwritten = holder.as_ref().is_some_and(|holder| !holder.outbound.is_idle());
             if waits_for_ledger || (is_unwritten && !lease.is_acked) {
                 lease.ends = now + self.bounds.lease;
                 renewed.push((lease.ends, member, seq));
@@ -268,13 +276,13 @@ impl Hub {
     }
 }
 
-impl Parcel {
-    fn of(mail: Mail) -> Self {
-        let message_id = mail.push.message_id.clone();
-        let client_message_id = mail.push.client_message_id.clone();
-        let frame = claudemesh_base::wire::BrokerFrame::Push(Box::new(mail.push));
+impl EncodedPush {
+    fn of(queued: QueuedMessage) -> Self {
+        let message_id = queued.push.message_id.clone();
+        let client_message_id = queued.push.client_message_id.clone();
+        let frame = claudemesh_base::wire::BrokerFrame::Push(Box::new(queued.push));
         let frame = claudemesh_base::wire::to_text(&frame).into();
-        Self { seq: mail.seq, message_id, client_message_id, frame }
+        Self { seq: queued.seq, message_id, client_message_id, frame }
     }
 }
 
@@ -295,11 +303,11 @@ impl State {
     fn mark_behind(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.progress = Progress::Behind;
-            connection.lines.wake();
+            connection.outbound.wake();
         }
     }
 
-    fn hand_over(&mut self, id: ConnectionId, member: i64, parcel: Parcel, ends: Duration) {
+    fn hand_over(&mut self, id: ConnectionId, member: i64, parcel: EncodedPush, ends: Duration) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.send(Outgoing::Frame(parcel.frame)) {
             return;

@@ -1,6 +1,6 @@
 //! Filling the queues of a message's recipients (§17.1): one statement, however many they are.
 
-use super::accept::{Letter, NotAccepted, Refusal, Sender};
+use super::accept::{IncomingMessage, NotAccepted, Refusal, Sender};
 use claudemesh_base::db::{Error, Param, Tx};
 
 /// The most messages one member's queue holds (§17.1).
@@ -104,9 +104,9 @@ pub(super) fn deliver_to_many(
     Ok(reached)
 }
 
-/// What a letter counts for in a queue, in bytes.
-pub(super) fn weight(letter: &Letter) -> i64 {
-    let texts = [Some(&letter.nonce), letter.ext_nonce.as_ref(), letter.ext_ciphertext.as_ref()];
+/// What a message counts for in a queue, in bytes.
+pub(super) fn weight(message: &IncomingMessage) -> i64 {
+    let texts = [Some(&message.nonce), message.ext_nonce.as_ref(), message.ext_ciphertext.as_ref()];
     let rest: usize = texts.into_iter().flatten().map(String::len).sum();
-    i64::try_from(letter.ciphertext.len() + rest).unwrap_or(i64::MAX)
+    i64::try_from(message.ciphertext.len() + rest).unwrap_or(i64::MAX)
 }

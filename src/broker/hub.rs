@@ -5,21 +5,21 @@
 //! touches a socket; a connection is a bounded queue of frames, and one that does not drain it is
 //! told to go (§17).
 
-mod lines;
-mod mail;
+mod delivery;
+mod outbound_queue;
 mod presence;
 
-pub(crate) use lines::{Ends, Lines, Outgoing};
-pub(crate) use mail::Parcel;
+pub(crate) use delivery::EncodedPush;
+pub(crate) use outbound_queue::{ConnectionEnds, OutboundQueue, Outgoing};
 pub(crate) use presence::Admission;
 
 use super::counters::Counters;
-use super::ledger::{Sender as Author, Told};
+use super::ledger::{ReceiptNotice, Sender as Author};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::wire::{BrokerFrame, Receipt, Receipts, to_text};
 use claudemesh_fsm::id::Millis;
-use mail::Lease;
-use presence::Ghost;
+use delivery::Lease;
+use presence::LingeringPresence;
 use smol::channel::{self, Receiver, Sender};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub(crate) type ConnectionId = u64;
 pub(crate) struct Hub {
     state: Mutex<State>,
     /// Wakes the keeper when there is a first deadline to wait for.
-    alarm: Sender<()>,
+    wakeup: Sender<()>,
     bounds: Bounds,
     counters: Arc<Counters>,
 }
@@ -60,23 +60,23 @@ struct State {
     connections: HashMap<ConnectionId, Connection>,
     rooms: HashMap<String, Room>,
     /// By the ledger's number of the member.
-    members: HashMap<i64, Live>,
+    members: HashMap<i64, OnlineMember>,
     /// When each lease ends, in the order they began: all last equally long.
     lease_ends: VecDeque<(Duration, i64, i64)>,
-    /// When each ghost goes, likewise.
-    ghost_ends: VecDeque<(Duration, String, u64)>,
+    /// When each presence goes, likewise.
+    lingering_ends: VecDeque<(Duration, String, u64)>,
 }
 
 /// One mesh.
 #[derive(Default)]
 struct Room {
     connections: BTreeSet<ConnectionId>,
-    ghosts: Vec<Ghost>,
+    lingering: Vec<LingeringPresence>,
 }
 
 /// One member that is connected or has pushes in flight.
 #[derive(Default)]
-struct Live {
+struct OnlineMember {
     connections: Vec<ConnectionId>,
     /// By message number.
     leases: BTreeMap<i64, Lease>,
@@ -88,7 +88,7 @@ pub(crate) struct Connection {
     pub(crate) offline_roster: bool,
     /// Whether the client wants to know what becomes of its messages (§4.13).
     wants_receipts: bool,
-    lines: Lines,
+    outbound: OutboundQueue,
     /// Everything up to this message number was read from the ledger or handed over.
     cursor: i64,
     progress: Progress,
@@ -134,8 +134,8 @@ pub(crate) struct Identity {
 impl Hub {
     /// An empty hub, and what the keeper listens to.
     pub(crate) fn new(bounds: Bounds, counters: Arc<Counters>) -> (Self, Receiver<()>) {
-        let (alarm, rings) = channel::bounded(1);
-        (Self { state: Mutex::default(), alarm, bounds, counters }, rings)
+        let (wakeup, wakeups) = channel::bounded(1);
+        (Self { state: Mutex::default(), wakeup, bounds, counters }, wakeups)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,8 +179,8 @@ impl Hub {
 
     /// Who is connected to a mesh, and who left less than a presence lease ago.
     pub(crate) fn present(&self, mesh: &str) -> (Vec<Identity>, Vec<Identity>) {
-        let (live, ghosts) = self.present_as(mesh);
-        (live.into_iter().map(|(_, identity)| identity).collect(), ghosts)
+        let (live, lingering) = self.present_as(mesh);
+        (live.into_iter().map(|(_, identity)| identity).collect(), lingering)
     }
 
     /// The same with the connections' ids, oldest first; presences have none.
@@ -190,8 +190,8 @@ impl Hub {
         let live = room.connections.iter().filter_map(|id| {
             state.connections.get(id).map(|connection| (*id, connection.identity.clone()))
         });
-        let ghosts = room.ghosts.iter().map(|ghost| ghost.identity.clone()).collect();
-        (live.collect(), ghosts)
+        let lingering = room.lingering.iter().map(|presence| presence.identity.clone()).collect();
+        (live.collect(), lingering)
     }
 
     /// Tells one connection something.
@@ -227,9 +227,9 @@ impl Hub {
 
     /// Tells the senders of messages what became of them, those that are connected and asked to
     /// know; the others ask when they come back.
-    pub(crate) fn tell_receipts(&self, told: Vec<Told>) {
+    pub(crate) fn notify_senders(&self, told: Vec<ReceiptNotice>) {
         let mut by_sender: HashMap<i64, Vec<Receipt>> = HashMap::new();
-        for Told { sender, receipt } in told {
+        for ReceiptNotice { sender, receipt } in told {
             by_sender.entry(sender).or_default().push(receipt);
         }
         let state = self.lock();
@@ -238,7 +238,7 @@ impl Hub {
             let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
             // News for a slow reader would close its connection; it can ask instead.
             let mut curious = curious
-                .filter(|connection| connection.wants_receipts && connection.lines.has_room())
+                .filter(|connection| connection.wants_receipts && connection.outbound.has_room())
                 .peekable();
             if curious.peek().is_some() {
                 let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
@@ -266,16 +266,16 @@ impl Hub {
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let state = self.lock();
         let lease = state.lease_ends.front().map(|(at, ..)| *at);
-        let ghost = state.ghost_ends.front().map(|(at, ..)| *at);
-        match (lease, ghost) {
-            (Some(lease), Some(ghost)) => Some(lease.min(ghost)),
+        let presence = state.lingering_ends.front().map(|(at, ..)| *at);
+        match (lease, presence) {
+            (Some(lease), Some(presence)) => Some(lease.min(presence)),
             (one, other) => one.or(other),
         }
     }
 
     fn ring(&self) {
         // A full channel means the keeper is about to look anyway.
-        let _ = self.alarm.try_send(());
+        let _ = self.wakeup.try_send(());
     }
 }
 
@@ -300,12 +300,12 @@ impl State {
 }
 
 impl Connection {
-    fn new(identity: Identity, lines: Lines) -> Self {
+    fn new(identity: Identity, outbound: OutboundQueue) -> Self {
         Self {
             identity,
             offline_roster: false,
             wants_receipts: false,
-            lines,
+            outbound,
             cursor: 0,
             progress: Progress::Behind,
             rewinds: 0,
@@ -316,14 +316,16 @@ impl Connection {
         }
     }
 
-    /// Queues a frame; see [`Lines::send`].
+    /// Queues a frame; see [`OutboundQueue::send`].
     fn send(&self, outgoing: Outgoing) -> bool {
-        self.lines.send(outgoing)
+        self.outbound.send(outgoing)
     }
 
     /// Whether it may be given another message now.
-    fn takes_mail(&self) -> bool {
-        self.unacked < UNACKED_MAX && self.acks.len() < UNSTORED_ACKS_MAX && self.lines.has_room()
+    fn takes_messages(&self) -> bool {
+        self.unacked < UNACKED_MAX
+            && self.acks.len() < UNSTORED_ACKS_MAX
+            && self.outbound.has_room()
     }
 
     /// Reads the queue again from the start: something before the cursor is free again.
@@ -331,7 +333,7 @@ impl Connection {
         self.cursor = self.cursor.min(to);
         self.progress = Progress::Behind;
         self.rewinds += 1;
-        self.lines.wake();
+        self.outbound.wake();
     }
 }
 

@@ -2,8 +2,8 @@
 //! deadline; and beside it what is forgotten (§17.1), so that no lease waits for a night's work.
 
 use super::Broker;
+use super::hub::Identity;
 use super::ledger::Retention;
-use super::route::Identity;
 use super::send::system_event;
 use claudemesh_base::db;
 use futures_lite::future::{or, zip};
@@ -22,8 +22,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 const RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// Ends leases and presences until it is dropped. `rings` says when there is a new first deadline.
-pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
+/// ConnectionEnds leases and presences until it is dropped. `wakeups` says when there is a new first deadline.
+pub(crate) async fn keep(broker: Arc<Broker>, wakeups: Receiver<()>) {
     let runtime = &broker.runtime;
     loop {
         let due = async {
@@ -34,23 +34,23 @@ pub(crate) async fn keep(broker: Arc<Broker>, rings: Receiver<()>) {
         };
         let rung = async {
             // The hub lives as long as this task, so the channel stays open.
-            let _ = rings.recv().await;
+            let _ = wakeups.recv().await;
         };
         or(due, rung).await;
         let now = runtime.monotonic();
         broker.hub.expire_leases(now);
-        announce_departures(&broker, broker.hub.exorcise(now)).await;
+        announce_departures(&broker, broker.hub.expire_presences(now)).await;
     }
 }
 
 /// Work on the ledger that comes round.
 #[derive(Clone, Copy)]
-enum Chore {
+enum Job {
     Expire,
     Sweep,
 }
 
-impl Chore {
+impl Job {
     const fn every(self) -> Duration {
         match self {
             Self::Expire => EXPIRY_EVERY,
@@ -68,16 +68,16 @@ impl Chore {
 
 /// Forgets what nobody needs any more, until it is dropped.
 pub(crate) async fn forget(broker: Arc<Broker>) {
-    zip(repeat(&broker, Chore::Expire), repeat(&broker, Chore::Sweep)).await;
+    zip(repeat(&broker, Job::Expire), repeat(&broker, Job::Sweep)).await;
 }
 
-/// Does a chore again and again; one that failed is tried again soon.
-async fn repeat(broker: &Broker, chore: Chore) {
+/// Does a job again and again; one that failed is tried again soon.
+async fn repeat(broker: &Broker, job: Job) {
     let mut pause = FIRST_AFTER;
     loop {
         broker.runtime.sleep(pause).await;
-        pause = match chore.run(broker).await {
-            Ok(()) => chore.every(),
+        pause = match job.run(broker).await {
+            Ok(()) => job.every(),
             Err(error) => {
                 tracing::error!(%error, "the ledger could not be made smaller; next try in minutes");
                 RETRY_AFTER

@@ -17,9 +17,9 @@
 //! reached unless the broker was started for it.
 
 use super::Broker;
-use super::ledger::{Letter, Sender, Target};
-use super::rate::{Limiter, Rate};
-use super::route::{ConnectionId, Identity, Lines, Outgoing};
+use super::hub::{ConnectionId, Identity, OutboundQueue, Outgoing};
+use super::ledger::{IncomingMessage, Sender, Target};
+use super::rate_limit::{Rate, RateLimiter};
 use super::send::{BLOCKED, NO_PEER};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::db;
@@ -37,8 +37,8 @@ const ROWS_MAX: usize = 10_000;
 const RATE_LIMITED: &str = "rate_limit: max 60 msg/min (burst 10) — slow down";
 
 /// What today's network remembers of messages.
-pub(crate) struct Faithful {
-    limiter: Limiter,
+pub(crate) struct LegacyNetwork {
+    limiter: RateLimiter,
     rows: Mutex<VecDeque<Row>>,
 }
 
@@ -50,10 +50,10 @@ struct Row {
     claimed_until: Option<Duration>,
 }
 
-impl Faithful {
+impl LegacyNetwork {
     /// An empty queue; `rate` instead of today's, for tests that cannot wait.
     pub(crate) fn new(rate: Option<Rate>) -> Self {
-        Self { limiter: Limiter::new(rate.unwrap_or(RATE)), rows: Mutex::default() }
+        Self { limiter: RateLimiter::new(rate.unwrap_or(RATE)), rows: Mutex::default() }
     }
 
     /// Takes or refuses a message, and hands it out.
@@ -62,7 +62,7 @@ impl Faithful {
         broker: &Broker,
         id: ConnectionId,
         sender: Sender,
-        lines: &Lines,
+        outbound: &OutboundQueue,
         frame: Send,
     ) {
         let correlation = frame.id.clone().unwrap_or_default();
@@ -74,7 +74,7 @@ impl Faithful {
         };
         let is_taken = ack.queued;
         let ack = Ack { id: correlation, ..ack };
-        lines.send(Outgoing::Frame(to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
+        outbound.send(Outgoing::Frame(to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
         if is_taken && let Err(error) = self.fan_out(broker, id, &sender, frame, message_id).await {
             broker.ledger_failed(&error);
         }
@@ -99,9 +99,9 @@ impl Faithful {
             ));
         }
         if is_direct(&frame.target_spec) {
-            let (live, ghosts) = broker.hub.present_as(&sender.mesh_id);
+            let (live, lingering) = broker.hub.present_as(&sender.mesh_id);
             let others = live.iter().filter(|(other, _)| *other != id).map(|(_, who)| who);
-            let found = others.chain(&ghosts).find(|who| is_to(&frame.target_spec, who));
+            let found = others.chain(&lingering).find(|who| is_to(&frame.target_spec, who));
             let Some(recipient) = found else { return Err(NO_PEER.to_owned()) };
             let is_blocked = broker.ledger.is_blocked(recipient.member, sender.member).await;
             if is_blocked.is_ok_and(|is_blocked| is_blocked) {
@@ -131,11 +131,11 @@ impl Faithful {
         frame: Send,
         message_id: String,
     ) -> Result<(), db::Error> {
-        let (live, ghosts) = broker.hub.present_as(&sender.mesh_id);
+        let (live, lingering) = broker.hub.present_as(&sender.mesh_id);
         if let Some(topic) = frame.target_spec.strip_prefix('#') {
             let topic = topic.to_owned();
-            let letter = history(broker, frame, message_id);
-            return broker.ledger.keep_in_topic(sender.clone(), letter, topic).await;
+            let message = history(broker, frame, message_id);
+            return broker.ledger.keep_in_topic(sender.clone(), message, topic).await;
         }
         if is_direct(&frame.target_spec) {
             for (other, who) in &live {
@@ -143,7 +143,7 @@ impl Faithful {
                     self.drain(broker, *other).await?;
                 }
             }
-            if ghosts.iter().any(|who| is_to(&frame.target_spec, who)) {
+            if lingering.iter().any(|who| is_to(&frame.target_spec, who)) {
                 // Nobody is behind that socket any more, and the claim stands all the same.
                 let until = Some(self.claim_end(broker));
                 let mut rows = self.lock();
@@ -271,8 +271,8 @@ fn multicast(
     frame.to_string().into()
 }
 
-fn history(broker: &Broker, frame: Send, id: String) -> Letter {
-    Letter {
+fn history(broker: &Broker, frame: Send, id: String) -> IncomingMessage {
+    IncomingMessage {
         id,
         client: None,
         checked: Ok(Target::Everyone),

@@ -3,8 +3,8 @@
 
 use super::Peer;
 use super::verbs::object;
+use crate::hub::{ConnectionId, Identity};
 use crate::ledger::Member;
-use crate::route::{ConnectionId, Identity};
 use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::{Peer as PeerRow, to_text};
@@ -24,13 +24,13 @@ pub(super) async fn of(
     who: &Identity,
 ) -> Result<Vec<PeerRow>, db::Error> {
     let members = peer.broker.ledger.members(&who.mesh_id).await?;
-    let (live, ghosts) = peer.broker.hub.present(&who.mesh_id);
+    let (live, lingering) = peer.broker.hub.present(&who.mesh_id);
     let may_see = |member: &Member| member.is_in() && (member.visible || member.seq == who.member);
     let by_seq: HashMap<i64, &Member> =
         members.iter().filter(|member| may_see(member)).map(|m| (m.seq, m)).collect();
     let wants_offline = peer.broker.hub.wants_offline(id);
     let mut rows: Vec<PeerRow> = Vec::with_capacity(live.len());
-    for (identities, online) in [(live, true), (ghosts, false)] {
+    for (identities, online) in [(live, true), (lingering, false)] {
         for identity in identities {
             let Some(member) = by_seq.get(&identity.member) else { continue };
             // To clients that cannot tell, a presence lease counts as presence.

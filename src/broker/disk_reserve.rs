@@ -13,7 +13,7 @@ use std::time::Duration;
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The bound, and how things stood when the file system was last asked.
-pub(crate) struct Reserve {
+pub(crate) struct DiskReserve {
     dir: PathBuf,
     reserved_bytes: u64,
     last: Mutex<Look>,
@@ -25,7 +25,7 @@ struct Look {
     level: Level,
 }
 
-impl Reserve {
+impl DiskReserve {
     /// Keeps `reserved_bytes` free where `dir` is; 0 leaves it to the disk to say no.
     pub(crate) fn new(dir: PathBuf, reserved_bytes: u64) -> Self {
         Self { dir, reserved_bytes, last: Mutex::default() }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn what_the_ledger_has_room_for_itself_counts_as_free() {
         // No disk has as much.
-        let reserve = Reserve::new(std::env::temp_dir(), 1 << 62);
+        let reserve = DiskReserve::new(std::env::temp_dir(), 1 << 62);
         assert!(!reserve.holds(Duration::ZERO, || 0));
         assert!(!reserve.holds(Duration::from_millis(999), || 1 << 63), "asked a moment ago");
         assert!(reserve.holds(ASK_PAUSE, || 1 << 63));

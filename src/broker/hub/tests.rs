@@ -1,8 +1,8 @@
 //! The hub's promises, with the time and the ledger's answers played by hand.
 
-use super::lines::{Cutoff, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
+use super::outbound_queue::{KillSwitch, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
-use crate::ledger::Mail;
+use crate::ledger::QueuedMessage;
 use claudemesh_base::wire::{ClientAck, Push};
 use claudemesh_fsm::negotiate::Concurrent;
 
@@ -11,9 +11,9 @@ const START: Duration = Duration::from_secs(1000);
 
 struct Wire {
     id: ConnectionId,
-    lines: Lines,
+    outbound: OutboundQueue,
     outgoing: Receiver<Outgoing>,
-    cutoff: Cutoff,
+    kill_switch: KillSwitch,
     woken: Receiver<()>,
 }
 
@@ -21,7 +21,7 @@ impl Wire {
     /// Plays the writer: the next frame, written.
     fn written(&self) -> Option<Outgoing> {
         let outgoing = self.outgoing.try_recv().ok()?;
-        self.lines.wrote(outgoing.weight());
+        self.outbound.wrote(outgoing.weight());
         Some(outgoing)
     }
 
@@ -65,9 +65,11 @@ fn identity(member: i64, session_id: &str) -> Identity {
 }
 
 fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, Admission> {
-    let (lines, Ends { outgoing, woken, cutoff }) = Lines::new();
-    match hub.admit(identity, lines.clone(), policy) {
-        Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, lines, outgoing, cutoff, woken }),
+    let (outbound, ConnectionEnds { outgoing, woken, kill_switch }) = OutboundQueue::new();
+    match hub.admit(identity, outbound.clone(), policy) {
+        Admission::Admitted(arrival) => {
+            Ok(Wire { id: arrival.id, outbound, outgoing, kill_switch, woken })
+        }
         other => Err(other),
     }
 }
@@ -89,17 +91,17 @@ fn connect_under(hub: &Hub, identity: Identity, policy: Concurrent) -> Wire {
 fn read(hub: &Hub, wire: &Wire, stored: &[i64]) {
     while let Some(read) = hub.next_read(wire.id) {
         let found = stored.iter().filter(|seq| **seq > read.after_seq).take(read.limit);
-        let mails = found.map(|seq| mail(*seq)).collect();
-        hub.deliver(wire.id, &read, mails, START);
+        let messages = found.map(|seq| queued(*seq)).collect();
+        hub.deliver(wire.id, &read, messages, START);
     }
 }
 
-fn mail(seq: i64) -> Mail {
-    Mail { seq, push: Push { message_id: seq.to_string(), ..Push::default() } }
+fn queued(seq: i64) -> QueuedMessage {
+    QueuedMessage { seq, push: Push { message_id: seq.to_string(), ..Push::default() } }
 }
 
 fn offer(hub: &Hub, member: i64, seq: i64) {
-    hub.offer(member, None, seq, START, || Parcel {
+    hub.offer(member, None, seq, START, || EncodedPush {
         seq,
         message_id: seq.to_string(),
         client_message_id: None,
@@ -125,7 +127,7 @@ fn a_message_committed_during_a_read_is_neither_lost_nor_pushed_before_older_one
     hub.poke(wire.id);
     let running = hub.next_read(wire.id).expect("a read");
     offer(&hub, 1, 2);
-    hub.deliver(wire.id, &running, vec![mail(1)], START);
+    hub.deliver(wire.id, &running, vec![queued(1)], START);
     assert!(wire.pushed().is_empty(), "1 is leased already, 2 was not in the read");
     read(&hub, &wire, &[1, 2]);
     assert_eq!(wire.pushed().len(), 1);
@@ -191,8 +193,8 @@ fn one_who_does_not_read_is_let_go_and_holds_nobody_up() {
         hub.broadcast("m", &"news".into(), |_| true);
         fine.pushed();
     }
-    assert!(deaf.cutoff.gone.has_fired());
-    assert!(!fine.cutoff.gone.has_fired());
+    assert!(deaf.kill_switch.gone.has_fired());
+    assert!(!fine.kill_switch.gone.has_fired());
 }
 
 #[test]
@@ -200,10 +202,10 @@ fn one_who_reads_slowly_gets_no_more_mail_until_it_has_caught_up() {
     let hub = hub();
     let wire = connect(&hub, identity(1, "s"));
     let page: Outgoing = Outgoing::Frame("x".repeat(OUTGOING_PAUSE_BYTES - 5000).into());
-    assert!(wire.lines.send(page) && wire.lines.has_room(), "one page is no backlog");
+    assert!(wire.outbound.send(page) && wire.outbound.has_room(), "one page is no backlog");
     hub.poke(wire.id);
     let running = hub.next_read(wire.id).expect("a read");
-    hub.deliver(wire.id, &running, (1..=10).map(mail).collect(), START);
+    hub.deliver(wire.id, &running, (1..=10).map(queued).collect(), START);
     assert_eq!(wire.outgoing.len(), 3, "two messages fill it up");
     offer(&hub, 1, 11);
     assert_eq!(wire.outgoing.len(), 3);
@@ -220,10 +222,10 @@ fn one_who_is_filled_up_by_others_is_let_go_by_bytes_too() {
     let hub = hub();
     let deaf = connect(&hub, identity(1, "a"));
     for _ in 0..17 {
-        assert!(!deaf.cutoff.gone.has_fired());
+        assert!(!deaf.kill_switch.gone.has_fired());
         hub.broadcast("m", &"x".repeat(1024 * 1024).into(), |_| true);
     }
-    assert!(deaf.cutoff.gone.has_fired());
+    assert!(deaf.kill_switch.gone.has_fired());
 }
 
 #[test]
@@ -275,16 +277,16 @@ fn receipts_are_for_senders_that_keep_up() {
     let hub = hub();
     let wire = connect(&hub, identity(1, "s"));
     hub.set_wants_receipts(wire.id);
-    let news = || vec![Told { sender: 1, receipt: Receipt::default() }];
-    hub.tell_receipts(news());
+    let news = || vec![ReceiptNotice { sender: 1, receipt: Receipt::default() }];
+    hub.notify_senders(news());
     assert_eq!(wire.pushed().len(), 1);
     for _ in 0..OUTGOING_MAX / 4 {
         hub.broadcast("m", &"news".into(), |_| true);
     }
-    hub.tell_receipts(news());
+    hub.notify_senders(news());
     assert_eq!(wire.outgoing.len(), OUTGOING_MAX / 4, "no receipt on top");
     wire.pushed();
-    hub.tell_receipts(news());
+    hub.notify_senders(news());
     assert_eq!(wire.pushed().len(), 1, "again, once it has read");
 }
 
@@ -310,9 +312,9 @@ fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
     let second = connect_under(&hub, identity(1, "b"), Concurrent::Allow);
     hub.depart(first.id, START);
     assert!(hub.present("m").1.is_empty(), "it is connected");
-    assert!(hub.exorcise(START + Duration::from_secs(90)).is_empty());
+    assert!(hub.expire_presences(START + Duration::from_secs(90)).is_empty());
     hub.depart(second.id, START + Duration::from_secs(90));
-    assert_eq!(hub.exorcise(START + Duration::from_secs(180)).len(), 1);
+    assert_eq!(hub.expire_presences(START + Duration::from_secs(180)).len(), 1);
 }
 
 #[test]
@@ -355,16 +357,16 @@ fn a_peer_that_comes_back_in_time_never_left() {
     hub.depart(wire.id, START);
     assert_eq!(hub.present("m").1.len(), 1);
     let again = connect(&hub, identity(1, "s"));
-    assert!(hub.exorcise(START + Duration::from_secs(91)).is_empty());
+    assert!(hub.expire_presences(START + Duration::from_secs(91)).is_empty());
     hub.depart(again.id, START);
-    assert!(hub.exorcise(START + Duration::from_secs(89)).is_empty());
-    assert_eq!(hub.exorcise(START + Duration::from_secs(90)).len(), 1);
+    assert!(hub.expire_presences(START + Duration::from_secs(89)).is_empty());
+    assert_eq!(hub.expire_presences(START + Duration::from_secs(90)).len(), 1);
 }
 
 #[test]
 fn a_member_that_comes_and_goes_under_new_names_leaves_only_so_many_presences() {
     let hub = hub();
-    let mut crowded_out = Vec::new();
+    let mut evicted = Vec::new();
     for n in 0..100 {
         let session = Identity {
             is_session: true,
@@ -373,12 +375,12 @@ fn a_member_that_comes_and_goes_under_new_names_leaves_only_so_many_presences() 
         };
         let wire = connect(&hub, session);
         let departed = hub.depart(wire.id, START).expect("was there");
-        crowded_out.extend(departed.crowded_out.map(|identity| identity.session_id));
+        evicted.extend(departed.evicted.map(|identity| identity.session_id));
     }
-    assert_eq!(crowded_out, (0..92).map(|n| format!("s{n}")).collect::<Vec<_>>(), "and are told");
-    let left: Vec<_> = hub.present("m").1.into_iter().map(|ghost| ghost.session_id).collect();
+    assert_eq!(evicted, (0..92).map(|n| format!("s{n}")).collect::<Vec<_>>(), "and are told");
+    let left: Vec<_> = hub.present("m").1.into_iter().map(|presence| presence.session_id).collect();
     assert_eq!(left, (92..100).map(|n| format!("s{n}")).collect::<Vec<_>>(), "the latest ones");
-    assert_eq!(hub.exorcise(START + Duration::from_secs(90)).len(), 8);
+    assert_eq!(hub.expire_presences(START + Duration::from_secs(90)).len(), 8);
 }
 
 #[test]

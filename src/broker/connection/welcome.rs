@@ -1,9 +1,9 @@
-//! Letting a greeted peer in, and telling the others (`specs/wire.md`, §15.6).
+//! Letting a authenticated peer in, and telling the others (`specs/wire.md`, §15.6).
 
-use super::hello::{self, Greeted, Rejection};
+use super::hello::{self, Authenticated, Rejection};
 use super::{Handled, Peer};
+use crate::hub::{Admission, ConnectionId, Outgoing};
 use crate::ledger::{BY_BROKER, Entry, GroupError, Member};
-use crate::route::{Admission, ConnectionId, Outgoing};
 use crate::send::system_event;
 use claudemesh_base::db;
 use claudemesh_base::wire::hello::Group;
@@ -13,9 +13,9 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 
 impl Peer {
-    /// Lets a greeted peer in: hello_ack first, then the news to the others.
-    pub(super) async fn welcome(&self, greeted: Greeted) -> Result<(), Rejection> {
-        let Greeted { identity, member, groups } = greeted;
+    /// Lets a authenticated peer in: hello_ack first, then the news to the others.
+    pub(super) async fn welcome(&self, authenticated: Authenticated) -> Result<(), Rejection> {
+        let Authenticated { identity, member, groups } = authenticated;
         let broker = &self.broker;
         let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
         let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
@@ -24,7 +24,7 @@ impl Peer {
             Some(_) => Concurrent::Allow,
             None => policy.unwrap_or_default(),
         };
-        let admitted = broker.hub.admit(identity.clone(), self.lines.clone(), policy);
+        let admitted = broker.hub.admit(identity.clone(), self.outbound.clone(), policy);
         let arrival = match admitted {
             Admission::Admitted(arrival) => arrival,
             Admission::Full => return Err(Rejection::because("capacity")),
@@ -58,7 +58,7 @@ impl Peer {
         };
         self.drain_as_today(arrival.id).await;
         self.tell(&BrokerFrame::HelloAck(Box::new(ack)));
-        let _ = self.greeted.try_send(arrival.id);
+        let _ = self.authenticated.try_send(arrival.id);
         broker.hub.set_known(arrival.id);
         if !arrival.was_present && member.visible {
             let data =
@@ -154,7 +154,7 @@ impl Peer {
             None => false,
         };
         let Some(identity) = same.filter(|_| verified) else {
-            self.lines.send(Outgoing::Close(1000, "session_replaced"));
+            self.outbound.send(Outgoing::Close(1000, "session_replaced"));
             return Handled::Refused;
         };
         let ack = HelloAck {

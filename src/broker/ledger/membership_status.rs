@@ -11,7 +11,7 @@ use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_fsm::id::Millis;
 
 impl Ledger {
-    /// Ends a membership. `false` when it had ended before.
+    /// ConnectionEnds a membership. `false` when it had ended before.
     pub(crate) async fn revoke_member(&self, member: &Member, now: Millis) -> Result<bool, Error> {
         let entry = Entry::by_operator(&member.mesh_id, "member_revoked", &member.id, now);
         let seq = member.seq;

@@ -1,8 +1,8 @@
 //! Who is there: `hello` and `session_hello`, checked in the order of `specs/wire.md`.
 
 use crate::Broker;
+use crate::hub::Identity;
 use crate::ledger::{GROUPS_MAX, Member};
-use crate::route::Identity;
 use crate::send::is_public_key;
 use claudemesh_base::db;
 use claudemesh_base::message::keys::SIGNATURE_BYTES;
@@ -58,14 +58,14 @@ impl From<db::Error> for Rejection {
 }
 
 /// Somebody whose signature and membership hold.
-pub(crate) struct Greeted {
+pub(crate) struct Authenticated {
     pub(crate) identity: Identity,
     pub(crate) member: Member,
     pub(crate) groups: Vec<Group>,
 }
 
 /// Checks a member's hello.
-pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Greeted, Rejection> {
+pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Authenticated, Rejection> {
     if hello.session_pubkey.as_deref().is_some_and(|key| !is_lower_key(key)) {
         return Err(Rejection::because("bad_session_pubkey"));
     }
@@ -100,11 +100,14 @@ pub(crate) async fn member(broker: &Broker, hello: Hello) -> Result<Greeted, Rej
         connected_at: now,
         shown,
     };
-    Ok(Greeted { identity, member, groups: clean_groups(hello.groups) })
+    Ok(Authenticated { identity, member, groups: clean_groups(hello.groups) })
 }
 
 /// Checks a session's hello, and its member's word for it.
-pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Greeted, Rejection> {
+pub(crate) async fn session(
+    broker: &Broker,
+    hello: SessionHello,
+) -> Result<Authenticated, Rejection> {
     if !is_lower_key(&hello.session_pubkey) {
         return Err(Rejection::because("bad_session_pubkey"));
     }
@@ -156,7 +159,7 @@ pub(crate) async fn session(broker: &Broker, hello: SessionHello) -> Result<Gree
         connected_at: now,
         shown,
     };
-    Ok(Greeted { identity, member, groups: clean_groups(hello.groups) })
+    Ok(Authenticated { identity, member, groups: clean_groups(hello.groups) })
 }
 
 /// The member with this key, if its membership holds now.

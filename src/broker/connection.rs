@@ -23,8 +23,8 @@ pub(crate) use hello::{BANNED, clean};
 pub(crate) use pump::store_last_acks;
 
 use super::Broker;
+use super::hub::{ConnectionEnds, ConnectionId, OutboundQueue, Outgoing};
 use super::ledger::Sender as Author;
-use super::route::{ConnectionId, Ends, Lines, Outgoing};
 use super::send::{send, system_event, unreadable};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -64,13 +64,13 @@ type Stream = WebSocketReceiver<Metered>;
 /// A connection from upgrade to end.
 struct Peer {
     broker: Arc<Broker>,
-    lines: Lines,
+    outbound: OutboundQueue,
     /// When the client was last heard, on the monotonic clock.
     heard_at_ms: AtomicU64,
     /// Zero before the hello.
     session: AtomicU64,
     /// Tells the pump that the session is there.
-    greeted: channel::Sender<ConnectionId>,
+    authenticated: channel::Sender<ConnectionId>,
     /// Rung by the writer when there is room again.
     drained: Receiver<()>,
 }
@@ -85,15 +85,15 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
     let web_socket =
         WebSocketStream::from_partially_read(socket, leftover.to_vec(), Role::Server, Some(config));
     let (sink, mut stream) = web_socket.await.split();
-    let (lines, Ends { outgoing, woken, cutoff }) = Lines::new();
-    let (greeted, session) = channel::bounded(1);
+    let (outbound, ConnectionEnds { outgoing, woken, kill_switch }) = OutboundQueue::new();
+    let (authenticated, session) = channel::bounded(1);
     let (drains, drained) = channel::bounded(1);
     let peer = Peer {
         heard_at_ms: AtomicU64::new(as_ms(broker.runtime.monotonic())),
         broker: Arc::clone(&broker),
-        lines,
+        outbound,
         session: AtomicU64::new(0),
-        greeted,
+        authenticated,
         drained,
     };
     let was_closed_by_us = {
@@ -107,7 +107,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
             false
         });
         let ended = async {
-            cutoff.reached(&broker.runtime).await;
+            kill_switch.reached(&broker.runtime).await;
             false
         };
         or(writer, or(reader, or(pump, ended))).await
@@ -131,7 +131,7 @@ impl Peer {
                 // A client that always has more to say must not keep the executor to itself.
                 smol::future::yield_now().await;
             }
-            while !self.lines.has_room() {
+            while !self.outbound.has_room() {
                 let _ = self.drained.recv().await;
             }
             let limit = self.read_limit(&negotiating);
@@ -174,7 +174,7 @@ impl Peer {
                     let text = match self.heard(frame) {
                         Heard::Text(text) => text,
                         Heard::TooLarge => {
-                            self.lines.send(Outgoing::Close(1009, "frame too large"));
+                            self.outbound.send(Outgoing::Close(1009, "frame too large"));
                             return std::future::pending().await;
                         }
                         Heard::Nothing => return,
@@ -185,8 +185,9 @@ impl Peer {
                         Handled::Done => {}
                         Handled::Send(author, frame) => {
                             let broker = Arc::clone(&self.broker);
-                            let lines = self.lines.clone();
-                            sends.push(async move { send(&broker, author, lines, *frame).await });
+                            let outbound = self.outbound.clone();
+                            sends
+                                .push(async move { send(&broker, author, outbound, *frame).await });
                         }
                         // The writer closes; nothing more is read.
                         Handled::Refused => return std::future::pending().await,
@@ -259,7 +260,7 @@ impl Peer {
 
     async fn handle(&self, frame: ClientFrame, text: &str) -> Handled {
         let Some(id) = self.session() else {
-            let greeted = match frame {
+            let authenticated = match frame {
                 ClientFrame::Hello(hello) => hello::member(&self.broker, *hello).await,
                 ClientFrame::SessionHello(hello) => hello::session(&self.broker, *hello).await,
                 _ => {
@@ -267,8 +268,8 @@ impl Peer {
                     return Handled::Done;
                 }
             };
-            let done = match greeted {
-                Ok(greeted) => self.welcome(greeted).await,
+            let done = match authenticated {
+                Ok(authenticated) => self.welcome(authenticated).await,
                 Err(rejection) => Err(rejection),
             };
             if let Err(rejection) = done {
@@ -285,7 +286,7 @@ impl Peer {
                 let Some(faithful) = &self.broker.faithful else {
                     return Handled::Send(author, frame);
                 };
-                faithful.send(&self.broker, id, author, &self.lines, *frame).await;
+                faithful.send(&self.broker, id, author, &self.outbound, *frame).await;
                 Handled::Done
             }
             ClientFrame::ClientAck(ack) => {
@@ -297,7 +298,7 @@ impl Peer {
             }
             ClientFrame::SessionHello(hello) => self.greet_again(id, *hello).await,
             ClientFrame::Hello(_) => {
-                self.lines.send(Outgoing::Close(1000, "session_replaced"));
+                self.outbound.send(Outgoing::Close(1000, "session_replaced"));
                 Handled::Refused
             }
             other => {
@@ -313,7 +314,7 @@ impl Peer {
             && let Some(identity) = self.broker.hub.identity(id)
         {
             match self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await {
-                Ok(told) => self.broker.hub.tell_receipts(told.into_iter().collect()),
+                Ok(told) => self.broker.hub.notify_senders(told.into_iter().collect()),
                 // The message comes again, and then its lease waits for the ledger.
                 Err(error) => self.broker.ledger_failed(&error),
             }
@@ -339,7 +340,7 @@ impl Peer {
             request_id: None,
         };
         self.tell(&BrokerFrame::Error(frame));
-        self.lines.send(Outgoing::Close(rejection.close.0, rejection.close.1));
+        self.outbound.send(Outgoing::Close(rejection.close.0, rejection.close.1));
     }
 
     fn error(&self, code: &str, message: &str, request_id: Option<String>) {
@@ -349,7 +350,7 @@ impl Peer {
     }
 
     fn tell(&self, frame: &BrokerFrame) {
-        self.lines.send(Outgoing::Frame(to_text(frame).into()));
+        self.outbound.send(Outgoing::Frame(to_text(frame).into()));
     }
 
     fn runtime(&self) -> &Runtime {
