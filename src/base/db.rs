@@ -32,7 +32,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use writer::{Job, Request, Undo};
+use writer::{Job, Undo, WriteRequest};
 
 /// How many jobs may wait for the writer (§1.2).
 pub const QUEUE_MAX: usize = 1024;
@@ -180,7 +180,7 @@ impl Db {
         A: FnOnce(&Result<T, E>) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let request = Request::boxed(durability, Undo::Savepoint, job, after, reply);
+        let request = WriteRequest::boxed(durability, Undo::Savepoint, job, after, reply);
         if self.shared.jobs.send(request).await.is_err() {
             return Err(Error::closed().into());
         }
@@ -205,7 +205,7 @@ impl Db {
         A: FnOnce(&Result<T, E>) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let request = Request::boxed(Durability::Synced, Undo::Nothing, job, after, reply);
+        let request = WriteRequest::boxed(Durability::Synced, Undo::Nothing, job, after, reply);
         let sent = self.shared.jobs.try_send(request);
         let db = self.clone();
         async move {

@@ -77,7 +77,7 @@ pub struct Throttled(Mutex<Option<Said>>);
 
 struct Said {
     at: Duration,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl Throttled {
@@ -87,13 +87,13 @@ impl Throttled {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *said {
             Some(said) if now < said.at + THROTTLE => {
-                said.unsaid += 1;
+                said.suppressed += 1;
                 None
             }
             last => {
-                let unsaid = last.as_ref().map_or(0, |said| said.unsaid);
-                *last = Some(Said { at: now, unsaid: 0 });
-                Some(unsaid)
+                let suppressed = last.as_ref().map_or(0, |said| said.suppressed);
+                *last = Some(Said { at: now, suppressed: 0 });
+                Some(suppressed)
             }
         }
     }

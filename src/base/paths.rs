@@ -47,40 +47,34 @@ impl Inputs<'_> {
 }
 
 /// Something that is not right but does not stop us; its text holds the fix.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// `CLAUDEMESH_CONFIG_DIR` names a directory that does not exist and is ignored.
+    #[error("{CONFIG_DIR_VARIABLE} names {}, which does not exist: ignored; unset it", .0.display())]
     ConfigDirMissing(PathBuf),
     /// Other users can read a file that holds a secret.
+    #[error(
+        "{} holds a secret and other users can read it; fix: chmod 600 {}",
+        .0.display(), files::quoted(.0)
+    )]
     ReadableByOthers(PathBuf),
 }
 
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::ConfigDirMissing(dir) => write!(
-                f,
-                "{CONFIG_DIR_VARIABLE} names {}, which does not exist: ignored; unset it",
-                dir.display()
-            ),
-            Self::ReadableByOthers(file) => write!(
-                f,
-                "{} holds a secret and other users can read it; fix: chmod 600 {}",
-                file.display(),
-                files::quoted(file)
-            ),
-        }
-    }
-}
-
 /// Why a path cannot be used. Each text names the path and the remedy.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum PathsError {
     /// Neither `--home`, nor the environment, nor `HOME` says where to look.
+    #[error("no home directory: set HOME, {HOME_VARIABLE}, or pass --home <dir>")]
     NoHome,
     /// Exists, but is no directory.
+    #[error("{} is not a directory; move it aside", .0.display())]
     NotADirectory(PathBuf),
     /// A directory that belongs to somebody else.
+    #[error(
+        "{} belongs to user id {owner}, not to you\n\
+         fix:   sudo chown -R \"$(id -u)\" {q} && chmod 700 {q}",
+        .dir.display(), q = files::quoted(.dir)
+    )]
     NotOurs {
         /// The directory.
         dir: PathBuf,
@@ -88,10 +82,20 @@ pub enum PathsError {
         owner: u32,
     },
     /// A directory that other users can write to.
+    #[error(
+        "{} can be written by other users\nfix:   chmod 700 {}",
+        .0.display(), files::quoted(.0)
+    )]
     WritableByOthers(PathBuf),
     /// Longer than the platform lets a Unix socket's path be.
+    #[error(
+        "the socket path {} has {} bytes, this system allows {SOCKET_PATH_BYTES_MAX}: \
+         choose a shorter --home or {DAEMON_DIR_VARIABLE}",
+        .0.display(), .0.as_os_str().len()
+    )]
     SocketPathTooLong(PathBuf),
     /// The operating system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
     Io {
         /// What was being done, as a verb: `read`, `write`, `create`, `lock`.
         doing: &'static str,
@@ -107,50 +111,6 @@ impl PathsError {
     #[must_use]
     pub fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { doing, path: path.to_path_buf(), source }
-    }
-}
-
-impl std::fmt::Display for PathsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoHome => {
-                write!(f, "no home directory: set HOME, {HOME_VARIABLE}, or pass --home <dir>")
-            }
-            Self::NotADirectory(path) => {
-                write!(f, "{} is not a directory; move it aside", path.display())
-            }
-            Self::NotOurs { dir, owner } => write!(
-                f,
-                "{} belongs to user id {owner}, not to you\nfix:   sudo chown -R \"$(id -u)\" {q} && chmod 700 {q}",
-                dir.display(),
-                q = files::quoted(dir)
-            ),
-            Self::WritableByOthers(dir) => write!(
-                f,
-                "{} can be written by other users\nfix:   chmod 700 {}",
-                dir.display(),
-                files::quoted(dir)
-            ),
-            Self::SocketPathTooLong(path) => write!(
-                f,
-                "the socket path {} has {} bytes, this system allows {SOCKET_PATH_BYTES_MAX}: \
-                 choose a shorter --home or {DAEMON_DIR_VARIABLE}",
-                path.display(),
-                path.as_os_str().len()
-            ),
-            Self::Io { doing, path, source } => {
-                write!(f, "cannot {doing} {}: {source}", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for PathsError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
     }
 }
 

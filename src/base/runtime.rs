@@ -32,7 +32,7 @@ const MINTED_TIME_CHARACTERS: usize = 10;
 const MINTED_RANDOM_CHARACTERS: usize = 16;
 
 /// What a clock is made of: the real one here, a virtual one in the simulation.
-pub trait Source: Send + Sync {
+pub trait RuntimeBackend: Send + Sync {
     /// Wall-clock time.
     fn now(&self) -> Millis;
     /// Time that only moves forward, from an arbitrary origin.
@@ -50,21 +50,21 @@ pub trait Source: Send + Sync {
 /// A handle on time, randomness and the executor. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
-    source: Arc<dyn Source>,
+    source: Arc<dyn RuntimeBackend>,
     last_minted_ms: Arc<Mutex<i64>>,
 }
 
 impl Runtime {
     /// A clock over `source`.
     #[must_use]
-    pub fn new(source: Arc<dyn Source>) -> Self {
+    pub fn new(source: Arc<dyn RuntimeBackend>) -> Self {
         Self { source, last_minted_ms: Arc::new(Mutex::new(0)) }
     }
 
     /// The machine's clock, the operating system's randomness, and `executor` for tasks.
     #[must_use]
     pub fn real(executor: Arc<Executor<'static>>) -> Self {
-        Self::new(Arc::new(Real { origin: Instant::now(), executor }))
+        Self::new(Arc::new(SystemBackend { origin: Instant::now(), executor }))
     }
 
     /// Wall-clock time.
@@ -155,12 +155,12 @@ impl Runtime {
     }
 }
 
-struct Real {
+struct SystemBackend {
     origin: Instant,
     executor: Arc<Executor<'static>>,
 }
 
-impl Source for Real {
+impl RuntimeBackend for SystemBackend {
     fn now(&self) -> Millis {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))

@@ -390,7 +390,7 @@ enum Heard {
 
 enum Handled {
     Done,
-    Send(Author, Box<claudemesh_base::wire::Send>),
+    Send(Author, Box<claudemesh_base::wire::SendFrame>),
     Refused,
 }
 

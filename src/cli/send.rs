@@ -9,7 +9,7 @@ use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, inline};
 use crate::client::{Client, Error, Send};
-use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, Receipt, Sent};
+use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, ReceiptBody, Sent};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::time::Duration;
@@ -250,13 +250,15 @@ fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Re
 }
 
 /// How far a message that is done has come.
-fn came_to(receipt: Option<&Receipt>) -> String {
+fn came_to(receipt: Option<&ReceiptBody>) -> String {
     match receipt {
-        Some(Receipt { delivered: true, recipients: 1, .. }) => "delivered and stored".to_owned(),
-        Some(Receipt { delivered: true, recipients, .. }) => {
+        Some(ReceiptBody { delivered: true, recipients: 1, .. }) => {
+            "delivered and stored".to_owned()
+        }
+        Some(ReceiptBody { delivered: true, recipients, .. }) => {
             format!("delivered and stored by all {recipients}")
         }
-        Some(Receipt { recipients, stored, .. }) if *stored > 0 => {
+        Some(ReceiptBody { recipients, stored, .. }) if *stored > 0 => {
             format!("delivered to the broker, stored by {stored} of {recipients},")
         }
         _ => "delivered to the broker".to_owned(),
@@ -264,7 +266,7 @@ fn came_to(receipt: Option<&Receipt>) -> String {
 }
 
 /// Whether no more will be learned.
-const fn is_final(receipt: &Receipt) -> bool {
+const fn is_final(receipt: &ReceiptBody) -> bool {
     receipt.stored.saturating_add(receipt.expired) >= receipt.recipients
 }
 
@@ -279,8 +281,8 @@ fn untold(message: &MessageStatus) -> Failure {
 }
 
 /// The broker has it, and not everybody it is for will.
-fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
-    let (id, Receipt { recipients, stored, .. }) = (&message.client_message_id, receipt);
+fn undelivered(message: &MessageStatus, receipt: &ReceiptBody) -> Failure {
+    let (id, ReceiptBody { recipients, stored, .. }) = (&message.client_message_id, receipt);
     let words = match recipients {
         0 => format!("message {id} was for nobody: no member was there to receive it"),
         _ => format!(

@@ -54,7 +54,7 @@ fn options(
     context: &Context,
     parsed: &Parsed,
     host: Option<Host>,
-) -> Result<(startup::Options, Option<String>), Failure> {
+) -> Result<(startup::DaemonOptions, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
     if let Some(name) = parsed.value("name") {
@@ -77,7 +77,7 @@ fn options(
         settings: broker::settings_of(&settings),
         member_name: settings.daemon.display_name.clone().unwrap_or_else(Context::default_name),
     });
-    let options = startup::Options {
+    let options = startup::DaemonOptions {
         paths: context.paths.clone(),
         settings,
         only_meshes: only_meshes(context, parsed)?,

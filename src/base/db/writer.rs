@@ -48,7 +48,7 @@ impl From<Error> for Failed {
     }
 }
 
-pub(super) struct Request<T, E, F, A> {
+pub(super) struct WriteRequest<T, E, F, A> {
     durability: Durability,
     undo: Undo,
     job: Option<F>,
@@ -57,7 +57,7 @@ pub(super) struct Request<T, E, F, A> {
     reply: oneshot::Sender<Result<T, E>>,
 }
 
-impl<T, E, F, A> Request<T, E, F, A>
+impl<T, E, F, A> WriteRequest<T, E, F, A>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
@@ -75,7 +75,7 @@ where
     }
 }
 
-impl<T, E, F, A> Job for Request<T, E, F, A>
+impl<T, E, F, A> Job for WriteRequest<T, E, F, A>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,

@@ -13,7 +13,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 pub use hyper::{HeaderMap, Method};
 use smol::Task;
 use smol_hyper::rt::FuturesIo;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -26,14 +25,17 @@ use std::time::Duration;
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How far a request got before it failed (§8).
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answered at the address: nothing was sent.
+    #[error("could not connect: {0}")]
     CouldNotConnect(io::Error),
     /// The request is certainly not at the other end: no byte of it was written.
+    #[error("the request was not sent: {0}")]
     NotWritten(String),
     /// The request was written, at least in part, and no whole answer came: the other end may
     /// have acted on it.
+    #[error("the request was sent and not answered: {0}")]
     Unanswered(String),
 }
 
@@ -44,18 +46,6 @@ impl ClientError {
         matches!(self, Self::CouldNotConnect(_) | Self::NotWritten(_))
     }
 }
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CouldNotConnect(error) => write!(f, "could not connect: {error}"),
-            Self::NotWritten(why) => write!(f, "the request was not sent: {why}"),
-            Self::Unanswered(why) => write!(f, "the request was sent and not answered: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
 
 /// A request. `Host` is `localhost` unless a header says otherwise.
 #[derive(Debug, Clone)]

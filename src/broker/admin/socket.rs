@@ -206,7 +206,7 @@ mod tests {
     use crate::Settings;
     use crate::hub::{Admission, Identity, OutboundQueue, Outgoing};
     use crate::testing::TestBroker;
-    use claudemesh_fsm::negotiate::Concurrent;
+    use claudemesh_fsm::negotiate::ConnectionPolicy;
     use futures_lite::future::poll_once;
     use std::time::Duration;
 
@@ -217,7 +217,7 @@ mod tests {
         let broker = &test.broker;
         let (outbound, ends) = OutboundQueue::new();
         let identity = Identity { mesh_id: "m".into(), member: member.seq, ..Identity::default() };
-        let admitted = broker.hub.admit(identity, outbound, Concurrent::default());
+        let admitted = broker.hub.admit(identity, outbound, ConnectionPolicy::default());
         assert!(matches!(admitted, Admission::Admitted(_)));
         let closed = test.run(async {
             let body = json!({"mesh": "test", "member": "id1", "act": "ban"}).to_string();

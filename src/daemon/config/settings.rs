@@ -3,7 +3,7 @@
 
 use super::Entries;
 use super::keys::PERMANENT;
-use claudemesh_fsm::retry::Retention;
+use claudemesh_fsm::retry::DedupeWindow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ pub struct Broker {
     /// Sends a member regains per second.
     pub rate_per_s: u32,
     /// How long ids are remembered.
-    pub retention: Retention,
+    pub retention: DedupeWindow,
     /// Connections per mesh.
     pub connections_max: usize,
     /// How long undelivered mail is kept.
@@ -244,9 +244,9 @@ impl Broker {
             rate_burst: entries.integer("broker.rate_burst"),
             rate_per_s: entries.integer("broker.rate_per_s"),
             retention: if entries.text(retention).as_deref() == Some(PERMANENT) {
-                Retention::Permanent
+                DedupeWindow::Permanent
             } else {
-                Retention::Days(entries.integer(retention))
+                DedupeWindow::Days(entries.integer(retention))
             },
             connections_max: entries.integer("broker.connections_max"),
             mail_days: entries.integer("broker.mail_days"),

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 /// What is asked of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(super) enum LinkCommand {
     /// End.
     Stop,
     /// Drop what there is and dial.
@@ -20,26 +20,26 @@ pub(super) enum Signal {
 
 /// The end that tells a link what to do. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Remote {
+pub struct LinkHandle {
     redial: Sender<()>,
     config: Arc<Mutex<Option<LinkConfig>>>,
 }
 
-/// The link's end of a [`Remote`].
+/// The link's end of a [`LinkHandle`].
 #[derive(Debug)]
-pub struct Orders {
+pub struct LinkCommandReceiver {
     redial: Receiver<()>,
     config: Arc<Mutex<Option<LinkConfig>>>,
 }
 
-impl Remote {
+impl LinkHandle {
     /// Both ends.
     #[must_use]
     #[allow(clippy::new_ret_no_self, reason = "the two ends only exist together")]
-    pub fn new() -> (Self, Orders) {
+    pub fn new() -> (Self, LinkCommandReceiver) {
         let (redial, redials) = channel::bounded(1);
         let config = Arc::default();
-        let orders = Orders { redial: redials, config: Arc::clone(&config) };
+        let orders = LinkCommandReceiver { redial: redials, config: Arc::clone(&config) };
         (Self { redial, config }, orders)
     }
 
@@ -57,7 +57,7 @@ impl Remote {
 }
 
 /// Everything a link may be told.
-pub(super) struct Signals {
+pub(super) struct LinkCommands {
     /// `None` once it has completed.
     stop: Option<BoxFuture<()>>,
     /// `None` once nobody can ask any more.
@@ -65,9 +65,9 @@ pub(super) struct Signals {
     config: Arc<Mutex<Option<LinkConfig>>>,
 }
 
-impl Signals {
-    pub(super) fn new(stop: BoxFuture<()>, orders: Orders) -> Self {
-        let Orders { redial, config } = orders;
+impl LinkCommands {
+    pub(super) fn new(stop: BoxFuture<()>, orders: LinkCommandReceiver) -> Self {
+        let LinkCommandReceiver { redial, config } = orders;
         Self { stop: Some(stop), redial: Some(Box::pin(redial)), config }
     }
 
@@ -77,12 +77,12 @@ impl Signals {
     }
 
     /// A signal, as soon as there is one. Having stopped lasts.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkCommand> {
         if self.poll_stop(cx).is_ready() {
-            return Poll::Ready(Signal::Stop);
+            return Poll::Ready(LinkCommand::Stop);
         }
         match self.redial.as_mut().map(|redial| redial.as_mut().poll_next(cx)) {
-            Some(Poll::Ready(Some(()))) => return Poll::Ready(Signal::Redial),
+            Some(Poll::Ready(Some(()))) => return Poll::Ready(LinkCommand::Redial),
             Some(Poll::Ready(None)) => self.redial = None,
             Some(Poll::Pending) | None => {}
         }
@@ -90,7 +90,7 @@ impl Signals {
     }
 
     /// Waits for a signal.
-    pub(super) async fn wait(&mut self) -> Signal {
+    pub(super) async fn wait(&mut self) -> LinkCommand {
         poll_fn(|cx| self.poll(cx)).await
     }
 

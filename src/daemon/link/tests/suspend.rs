@@ -2,7 +2,7 @@
 //! connected before is worth nothing (§14).
 
 use super::rig::{Rig, rig_in_time};
-use claudemesh_base::runtime::{BoxFuture, Runtime, Source};
+use claudemesh_base::runtime::{BoxFuture, Runtime, RuntimeBackend};
 use claudemesh_fsm::id::Millis;
 use smol::Task;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ struct Sleeper {
     ahead_ms: Arc<AtomicI64>,
 }
 
-impl Source for Sleeper {
+impl RuntimeBackend for Sleeper {
     fn now(&self) -> Millis {
         Millis(self.real.now().0 + self.ahead_ms.load(Ordering::SeqCst))
     }
@@ -67,11 +67,11 @@ fn asleep<F: Future<Output = ()>>(
 fn an_open_link_dials_again_after_a_sleep() {
     asleep(Duration::from_millis(30), |rig, jump| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         peer.pings(1).await;
         jump(HOUR_MS);
         assert_eq!(peer.close_frame().await, (1000, "dialling again".into()));
-        courier.closed().await;
+        transport.closed().await;
         rig.open().await;
         rig.opened().await;
     });
@@ -92,12 +92,12 @@ fn a_link_that_waits_for_long_dials_at_once_after_a_sleep() {
 fn a_clock_that_is_corrected_or_set_back_is_no_sleep() {
     asleep(Duration::from_millis(30), |rig, jump| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         for ms in [2_000, -HOUR_MS, 2_000, -4_000] {
             jump(ms);
             peer.pings(2).await;
         }
-        let closed = rig.runtime.timeout(Duration::ZERO, courier.closed()).await;
+        let closed = rig.runtime.timeout(Duration::ZERO, transport.closed()).await;
         assert!(closed.is_none(), "the link hung up");
     });
 }

@@ -20,9 +20,9 @@ impl Outbox {
     ///
     /// # Errors
     /// When a commit fails; some rows may be due then.
-    pub async fn hasten(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
+    pub async fn expedite(&self, mesh: &str, now: Millis) -> Result<usize, Error> {
         let waiting = self.depths().get(mesh).map_or(0, |depth| depth.of(Status::Pending));
-        self.hasten_some(mesh, now, usize::try_from(waiting).unwrap_or(usize::MAX)).await
+        self.expedite_some(mesh, now, usize::try_from(waiting).unwrap_or(usize::MAX)).await
     }
 
     /// The same for about `rows_max` rows, those that would wait longest; fewer were left if fewer
@@ -30,23 +30,23 @@ impl Outbox {
     ///
     /// # Errors
     /// When a commit fails; some rows may be due then.
-    pub async fn hasten_some(
+    pub async fn expedite_some(
         &self,
         mesh: &str,
         now: Millis,
         rows_max: usize,
     ) -> Result<usize, Error> {
-        let mut hastened = 0;
+        let mut expedited = 0;
         for priority in [Priority::Now, Priority::Next, Priority::Low] {
-            while hastened < rows_max {
-                let changed = self.hasten_chunk(mesh, priority, now).await?;
-                hastened += changed;
+            while expedited < rows_max {
+                let changed = self.expedite_chunk(mesh, priority, now).await?;
+                expedited += changed;
                 if changed < AT_ONCE_MAX {
                     break;
                 }
             }
         }
-        Ok(hastened)
+        Ok(expedited)
     }
 
     /// Makes the rows of `mesh` due that are pinned to one of `keys`: their recipients are there.
@@ -55,7 +55,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When the search or a commit fails; some rows may be due then.
-    pub async fn hasten_recipients(
+    pub async fn expedite_recipients(
         &self,
         mesh: &str,
         keys: &[&str],
@@ -69,16 +69,16 @@ impl Outbox {
             tx.query(sql, &[(&mesh).into(), now.0.into(), (&keys).into()], |row| row.int(0))
         };
         let found: Vec<i64> = self.db.read(find).await?;
-        let mut hastened = 0;
+        let mut expedited = 0;
         for seqs in found.chunks(AT_ONCE_MAX) {
             let seqs = seqs.to_vec();
-            let job = move |tx: &Tx<'_>| make_due(tx, &seqs, now);
-            hastened += self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await?;
+            let job = move |tx: &Tx<'_>| reschedule(tx, &seqs, now);
+            expedited += self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await?;
         }
-        Ok(hastened)
+        Ok(expedited)
     }
 
-    async fn hasten_chunk(
+    async fn expedite_chunk(
         &self,
         mesh: &str,
         priority: Priority,
@@ -92,16 +92,16 @@ impl Outbox {
             let (priority, at_once) = (priority.as_str(), AT_ONCE_MAX as i64);
             let params = [(&mesh).into(), priority.into(), now.0.into(), at_once.into()];
             let seqs = tx.query(sql, &params, |row| row.int(0))?;
-            let hastened = make_due(tx, &seqs, now)?;
+            let expedited = reschedule(tx, &seqs, now)?;
             // The count ends the caller's loop: an index that is wrong would end it too soon.
-            if hastened == seqs.len() { Ok(hastened) } else { Err(query::damaged_due_index(tx)) }
+            if expedited == seqs.len() { Ok(expedited) } else { Err(query::damaged_due_index(tx)) }
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }
 }
 
 /// Makes those of these rows due that wait; says how many.
-fn make_due(tx: &Tx<'_>, seqs: &[i64], now: Millis) -> Result<usize, Error> {
+fn reschedule(tx: &Tx<'_>, seqs: &[i64], now: Millis) -> Result<usize, Error> {
     let sql = "UPDATE outbox SET next_attempt_at = ?1 \
                WHERE seq IN (SELECT value FROM json_each(?2)) \
                AND status = 'pending' AND next_attempt_at > ?1";

@@ -1,24 +1,23 @@
 //! Sends under way: the courier's end, which waits for an answer, and the link's end, which finds
 //! out whose answer it is.
 //!
-//! Knows no socket. Every send that enters here leaves with exactly one [`Delivery`], also when the
+//! Knows no socket. Every send that enters here leaves with exactly one [`SendOutcome`], also when the
 //! link's end is dropped in the middle.
 
-mod courier;
-mod given_up;
+mod abandoned;
+mod transport;
 
 use super::WORDS_CHARS_MAX;
-use super::asks::Asks;
-use crate::port::{Delivery, LateAck};
+use super::receipt_queries::ReceiptQueries;
+use crate::port::{LateAck, SendOutcome};
+use abandoned::AbandonedSends;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire;
 use claudemesh_fsm::id::{BrokerMessageId, Millis};
 use claudemesh_fsm::negotiate::PAYLOAD_BYTES_MIN;
 use claudemesh_fsm::outbox::Ack;
-pub(super) use courier::{DeskCourier, Terms};
 use futures_channel::oneshot;
 use futures_lite::Stream;
-use given_up::GivenUp;
 use smol::channel::{self, Receiver, Sender};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -26,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+pub(super) use transport::{ConnectionTransport, LinkTerms};
 
 /// The status by which a frame that the mesh does not take is refused here (§3.6).
 const TOO_LARGE: u16 = 413;
@@ -42,17 +42,17 @@ const ACCEPTED: [u16; 2] = [200, 201];
 /// A frame on its way to the socket.
 enum Outgoing {
     /// A send, whose answer somebody waits for.
-    Send { id: Arc<str>, text: String, reply: oneshot::Sender<Delivery> },
+    Send { id: Arc<str>, text: String, reply: oneshot::Sender<SendOutcome> },
     /// A question that a send raised; its answer is the driver's to hear.
-    Ask(String),
+    Query(String),
 }
 
 /// A written frame.
-struct Written {
+struct UnansweredSend {
     id: Arc<str>,
     bytes: usize,
     deadline: Duration,
-    reply: oneshot::Sender<Delivery>,
+    reply: oneshot::Sender<SendOutcome>,
     /// A refusal of its id was taken for an earlier frame's. It may have been its own, so that no
     /// answer is owed to it: otherwise a row might never hear a refusal again.
     may_be_answered: bool,
@@ -60,7 +60,7 @@ struct Written {
 
 /// What an `ack` was.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum AckOutcome {
     /// The answer to a send: yes.
     Acked,
     /// The answer to a send: no.
@@ -74,27 +74,27 @@ pub(super) enum Settled {
 }
 
 /// The link's end.
-pub(super) struct Desk {
+pub(super) struct PendingSends {
     queue: Pin<Box<Receiver<Outgoing>>>,
     sender: Sender<Outgoing>,
     /// By order of writing, which is the order of the deadlines.
-    written: BTreeMap<u64, Written>,
+    written: BTreeMap<u64, UnansweredSend>,
     by_id: HashMap<Arc<str>, u64>,
     /// Frames whose answers may still come, although nobody waits for them.
-    given_up: GivenUp,
+    abandoned: AbandonedSends,
     next_ticket: u64,
     inflight_max: usize,
     ack_max: Duration,
     /// The largest frame that was answered, and the largest that was given up, in bytes.
     answered_bytes_max: usize,
-    given_up_bytes_max: usize,
+    abandoned_bytes_max: usize,
     /// Questions beside the sends.
-    pub(super) asks: Asks,
+    pub(super) receipt_queries: ReceiptQueries,
     /// Dropped with the desk: that is how couriers learn of the end.
-    gone: (Sender<Infallible>, Receiver<Infallible>),
+    end_signal: (Sender<Infallible>, Receiver<Infallible>),
 }
 
-impl Desk {
+impl PendingSends {
     pub(super) fn new(inflight_max: usize, ack_max: Duration) -> Self {
         let (sender, queue) = channel::bounded(inflight_max.max(1));
         Self {
@@ -102,21 +102,29 @@ impl Desk {
             sender,
             written: BTreeMap::new(),
             by_id: HashMap::new(),
-            given_up: GivenUp::new(ack_max),
+            abandoned: AbandonedSends::new(ack_max),
             next_ticket: 0,
             inflight_max: inflight_max.max(1),
             ack_max,
             answered_bytes_max: 0,
-            given_up_bytes_max: 0,
-            asks: Asks::new(),
-            gone: channel::bounded(1),
+            abandoned_bytes_max: 0,
+            receipt_queries: ReceiptQueries::new(),
+            end_signal: channel::bounded(1),
         }
     }
 
     /// A way for the flows to send through this desk.
-    pub(super) fn courier(&self, terms: Terms, runtime: Runtime) -> DeskCourier {
-        let (outgoing, gone, ack_max) = (self.sender.clone(), self.gone.1.clone(), self.ack_max);
-        DeskCourier { outgoing, asks: self.asks.sender(), gone, terms, ack_max, runtime }
+    pub(super) fn transport(&self, link_terms: LinkTerms, runtime: Runtime) -> ConnectionTransport {
+        let (outgoing, end_signal, ack_max) =
+            (self.sender.clone(), self.end_signal.1.clone(), self.ack_max);
+        ConnectionTransport {
+            outgoing,
+            receipt_queries: self.receipt_queries.sender(),
+            end_signal,
+            link_terms,
+            ack_max,
+            runtime,
+        }
     }
 
     /// The next frame to write at `now`; from here on it counts as written.
@@ -125,7 +133,7 @@ impl Desk {
             let Poll::Ready(Some(outgoing)) = self.queue.as_mut().poll_next(cx) else { break };
             let (id, text, reply) = match outgoing {
                 Outgoing::Send { id, text, reply } => (id, text, reply),
-                Outgoing::Ask(text) => return Poll::Ready(text),
+                Outgoing::Query(text) => return Poll::Ready(text),
             };
             // Nobody waits for it any more, and it was never written.
             if reply.is_canceled() {
@@ -134,12 +142,13 @@ impl Desk {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
             if let Some(older) = self.by_id.insert(id.clone(), ticket) {
-                self.give_up(older, now, "another send took its id".to_owned());
+                self.abandon(older, now, "another send took its id".to_owned());
             }
             let deadline = now.saturating_add(self.ack_max);
             let bytes = text.len();
             let may_be_answered = false;
-            self.written.insert(ticket, Written { id, bytes, deadline, reply, may_be_answered });
+            self.written
+                .insert(ticket, UnansweredSend { id, bytes, deadline, reply, may_be_answered });
             return Poll::Ready(text);
         }
         Poll::Pending
@@ -157,10 +166,10 @@ impl Desk {
         {
             let ticket = *ticket;
             self.by_id.remove(&written.id);
-            let words = format!("no answer from the broker within {:?}", self.ack_max);
-            self.give_up(ticket, now, words);
+            let reason = format!("no answer from the broker within {:?}", self.ack_max);
+            self.abandon(ticket, now, reason);
         }
-        self.given_up.forget(now);
+        self.abandoned.forget(now);
     }
 
     /// Finds the send that `ack` answers (§4.5b, `specs/wire.md`).
@@ -168,37 +177,37 @@ impl Desk {
     /// A broker answers the frames of one id in their order, so that while an earlier frame of an
     /// id is unanswered, a refusal is that frame's: the attempt that waits keeps waiting for its
     /// own. A success counts for whichever: the broker has the message.
-    pub(super) fn settle(&mut self, ack: wire::Ack, at: Millis) -> Settled {
+    pub(super) fn settle(&mut self, ack: wire::AckFrame, at: Millis) -> AckOutcome {
         let name =
             if ack.id.is_empty() { ack.client_message_id.as_deref() } else { Some(&*ack.id) };
-        let Some(name) = name.map(str::to_owned) else { return Settled::Unusable };
-        let Some(delivery) = read(ack, at) else { return Settled::Unusable };
-        let is_success = matches!(delivery, Delivery::Acked(_));
-        let answers_earlier = self.given_up.answered(&name);
+        let Some(name) = name.map(str::to_owned) else { return AckOutcome::Unusable };
+        let Some(delivery) = read(ack, at) else { return AckOutcome::Unusable };
+        let is_success = matches!(delivery, SendOutcome::Acked(_));
+        let answers_earlier = self.abandoned.answered(&name);
         if answers_earlier && !is_success {
             let ticket = self.by_id.get(name.as_str());
             if let Some(waiting) = ticket.and_then(|ticket| self.written.get_mut(ticket)) {
                 waiting.may_be_answered = true;
             }
-            return Settled::Stale;
+            return AckOutcome::Stale;
         }
         let waiting = self.by_id.remove(name.as_str()).and_then(|it| self.written.remove(&it));
         if is_success && waiting.is_some() {
             // The row is done, and its id is never sent again.
-            self.given_up.forget_id(&name);
+            self.abandoned.forget_id(&name);
         }
         match (waiting, delivery) {
             (Some(written), delivery) => {
                 self.answered_bytes_max = self.answered_bytes_max.max(written.bytes);
                 match written.reply.send(delivery) {
                     // The caller went away in the meantime: a success still counts (§4.5.2).
-                    Err(Delivery::Acked(ack)) => late(name, ack),
-                    _ if is_success => Settled::Acked,
-                    _ => Settled::Refused,
+                    Err(SendOutcome::Acked(ack)) => late(name, ack),
+                    _ if is_success => AckOutcome::Acked,
+                    _ => AckOutcome::Refused,
                 }
             }
-            (None, Delivery::Acked(ack)) => late(name, ack),
-            (None, _) => Settled::Unusable,
+            (None, SendOutcome::Acked(ack)) => late(name, ack),
+            (None, _) => AckOutcome::Unusable,
         }
     }
 
@@ -209,18 +218,18 @@ impl Desk {
     /// no limit is that small.
     pub(super) fn close_too_large(&mut self, why: &str) -> Option<usize> {
         let unanswered = self.written.values().map(|written| written.bytes);
-        let given_up = self.given_up_bytes_max.max(self.asks.unanswered_bytes_max());
-        let largest = unanswered.fold(given_up, usize::max);
-        let answered = self.answered_bytes_max.max(self.asks.answered_bytes_max());
+        let abandoned = self.abandoned_bytes_max.max(self.receipt_queries.unanswered_bytes_max());
+        let largest = unanswered.fold(abandoned, usize::max);
+        let answered = self.answered_bytes_max.max(self.receipt_queries.answered_bytes_max());
         if largest <= answered.max(TOO_LARGE_BYTES_MIN) {
             return None;
         }
         for (_, written) in self.written.extract_if(.., |_, written| written.bytes == largest) {
-            let words = format!(
+            let reason = format!(
                 "payload too large: the broker closed the connection over a frame of {largest} bytes (1009 {why})"
             );
             let (code, permanent) = (Some(TOO_LARGE), Some(true));
-            let _ = written.reply.send(Delivery::Refused { code, permanent, words });
+            let _ = written.reply.send(SendOutcome::Refused { code, permanent, reason });
         }
         Some(largest - 1)
     }
@@ -230,55 +239,55 @@ impl Desk {
         self.queue.close();
         self.by_id.clear();
         for (_, written) in std::mem::take(&mut self.written) {
-            let _ = written.reply.send(Delivery::Lost { words: why.to_owned() });
+            let _ = written.reply.send(SendOutcome::Lost { reason: why.to_owned() });
         }
         while let Ok(outgoing) = self.queue.try_recv() {
             if let Outgoing::Send { reply, .. } = outgoing {
-                let _ = reply.send(Delivery::Unsent { words: why.to_owned() });
+                let _ = reply.send(SendOutcome::Unsent { reason: why.to_owned() });
             }
         }
-        self.asks.close();
-        self.gone.0.close();
+        self.receipt_queries.close();
+        self.end_signal.0.close();
     }
 
     /// Nobody waits for the answer any more, but it may come.
-    fn give_up(&mut self, ticket: u64, now: Duration, words: String) {
+    fn abandon(&mut self, ticket: u64, now: Duration, reason: String) {
         if let Some(written) = self.written.remove(&ticket) {
-            self.given_up_bytes_max = self.given_up_bytes_max.max(written.bytes);
+            self.abandoned_bytes_max = self.abandoned_bytes_max.max(written.bytes);
             // A caller that no longer listens needs no answer.
-            let _ = written.reply.send(Delivery::Lost { words });
+            let _ = written.reply.send(SendOutcome::Lost { reason });
             if !written.may_be_answered {
-                self.given_up.add(written.id, now);
+                self.abandoned.add(written.id, now);
             }
         }
     }
 }
 
-impl Drop for Desk {
+impl Drop for PendingSends {
     fn drop(&mut self) {
         self.close("the link ended");
     }
 }
 
 /// What a broker answered; `None` if it is neither yes nor no.
-fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
+fn read(ack: wire::AckFrame, at: Millis) -> Option<SendOutcome> {
     let (code, permanent) = (ack.code, ack.permanent);
-    if let Some(words) = ack.error {
-        let words = words.chars().take(WORDS_CHARS_MAX).collect();
-        return Some(Delivery::Refused { code, permanent, words });
+    if let Some(reason) = ack.error {
+        let reason = reason.chars().take(WORDS_CHARS_MAX).collect();
+        return Some(SendOutcome::Refused { code, permanent, reason });
     }
     if let Some(failing) = code.filter(|code| !ACCEPTED.contains(code)) {
-        let words = match failing {
+        let reason = match failing {
             CONFLICT => "idempotency_key_reused".to_owned(),
             other => format!("the broker answered with code {other} and no word"),
         };
-        return Some(Delivery::Refused { code, permanent, words });
+        return Some(SendOutcome::Refused { code, permanent, reason });
     }
     let named = ack.broker_message_id.filter(|id| !id.is_empty()).unwrap_or(ack.message_id);
     if named.is_empty() || named.len() > ID_BYTES_MAX {
         return None;
     }
-    Some(Delivery::Acked(Ack {
+    Some(SendOutcome::Acked(Ack {
         broker_message_id: BrokerMessageId::trusted(named),
         history_id: ack.history_id.filter(|id| id.len() <= ID_BYTES_MAX),
         delivered_at: at,
@@ -286,6 +295,6 @@ fn read(ack: wire::Ack, at: Millis) -> Option<Delivery> {
     }))
 }
 
-fn late(client_message_id: String, ack: Ack) -> Settled {
-    Settled::Late(LateAck { client_message_id, ack })
+fn late(client_message_id: String, ack: Ack) -> AckOutcome {
+    AckOutcome::Late(LateAck { client_message_id, ack })
 }

@@ -4,7 +4,7 @@ use super::net::{Net, Put};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::{BoxFuture, Runtime};
 use claudemesh_base::wire;
-use claudemesh_daemon::port::{Courier, Delivery};
+use claudemesh_daemon::port::{LinkTransport, SendOutcome};
 use smol::channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,19 +29,19 @@ impl SimCourier {
     }
 }
 
-impl Courier for SimCourier {
-    fn deliver(&self, message: wire::Send) -> BoxFuture<Delivery> {
+impl LinkTransport for SimCourier {
+    fn deliver(&self, message: wire::SendFrame) -> BoxFuture<SendOutcome> {
         let (net, id, runtime) = (self.net.clone(), self.conn, self.runtime.clone());
         Box::pin(async move {
             let name = message.id.clone().unwrap_or_default();
             let answer = match net.put(id, name.clone(), message) {
                 Put::Written(answer) => answer,
                 Put::Closed => {
-                    return Delivery::Unsent { words: "the link is no longer open".into() };
+                    return SendOutcome::Unsent { reason: "the link is no longer open".into() };
                 }
                 Put::Died => return std::future::pending().await,
             };
-            let lost = |why: &str| Delivery::Lost { words: why.into() };
+            let lost = |why: &str| SendOutcome::Lost { reason: why.into() };
             match runtime.timeout(ACK_MAX, answer).await {
                 Some(answer) => answer.unwrap_or_else(|_| lost("the link ended")),
                 None => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Stands in place of a boot's id after an end in order: everything committed is synced, so no
 /// power cut that follows can take anything away.
-const ENDED_IN_ORDER: &str = "ended in order";
+const CLEAN_SHUTDOWN: &str = "ended in order";
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub struct Recovered {
     /// Rows that were inflight.
     pub inflight: usize,
     /// Whether the host lost power, or may have, so that every waiting row is doubted.
-    pub is_doubted: bool,
+    pub are_possibly_sent: bool,
 }
 
 /// A row that was inflight: its mesh, and its weight in bytes.
-type Returned = (String, u64);
+type RecoveredRow = (String, u64);
 
 impl Outbox {
     /// Every inflight row becomes pending, due at `next_attempt_at`: at start nobody is sending
@@ -38,12 +38,12 @@ impl Outbox {
         boot_id: Option<String>,
     ) -> Result<Recovered, Error> {
         let job = move |tx: &Tx<'_>| begin(tx, next_attempt_at, boot_id.as_deref());
-        let (returned, is_doubted) =
+        let (returned, are_possibly_sent) =
             self.db.write(Durability::Synced, job, |_: &Result<_, Error>| ()).await?;
         for (mesh, bytes) in &returned {
             self.depths.returned(mesh, *bytes);
         }
-        Ok(Recovered { inflight: returned.len(), is_doubted })
+        Ok(Recovered { inflight: returned.len(), are_possibly_sent })
     }
 
     /// Finishes what was queued, notes that this life ended in order, and closes the file. Only once
@@ -67,7 +67,7 @@ impl Outbox {
 /// How many rows each mesh has in each state: as the last life noted it, if it ended in order, and
 /// counted otherwise.
 pub(super) fn depths(tx: &Tx<'_>) -> Result<BTreeMap<String, Depth>, Error> {
-    if boot_of_last_life(tx)?.as_deref() == Some(ENDED_IN_ORDER) {
+    if last_boot_id(tx)?.as_deref() == Some(CLEAN_SHUTDOWN) {
         depth::read(tx)
     } else {
         depth::count(tx)
@@ -78,23 +78,23 @@ fn begin(
     tx: &Tx<'_>,
     next_attempt_at: Millis,
     boot_id: Option<&str>,
-) -> Result<(Vec<Returned>, bool), Error> {
-    let is_doubted = note_boot(tx, boot_id)?;
+) -> Result<(Vec<RecoveredRow>, bool), Error> {
+    let are_possibly_sent = note_boot(tx, boot_id)?;
     // The rows themselves must say so too: an index that is wrong would wake what is done.
     let sql = concat!(
         "UPDATE outbox SET status = 'pending', next_attempt_at = ?, may_have_been_sent = 1 \
          WHERE seq IN (SELECT seq FROM outbox WHERE status = 'inflight') \
          AND status = 'inflight' RETURNING mesh, ",
-        weight_of_row!()
+        row_bytes_sql!()
     );
     let returned = tx.query(sql, &[next_attempt_at.0.into()], |row| {
-        Ok((row.text(0)?, moves::weight(row.int(1)?)))
+        Ok((row.text(0)?, moves::row_bytes(row.int(1)?)))
     })?;
-    Ok((returned, is_doubted))
+    Ok((returned, are_possibly_sent))
 }
 
 /// `None` where nobody knows which boot it was.
-fn boot_of_last_life(tx: &Tx<'_>) -> Result<Option<String>, Error> {
+fn last_boot_id(tx: &Tx<'_>) -> Result<Option<String>, Error> {
     let stored = tx.query_row("SELECT boot_id FROM host", &[], |row| row.text_or_null(0))?;
     stored.ok_or_else(|| Error::corrupt("the outbox knows no host"))
 }
@@ -102,9 +102,9 @@ fn boot_of_last_life(tx: &Tx<'_>) -> Result<Option<String>, Error> {
 /// Remembers this boot. Unless the last life ended in order or within this boot, commits of it may
 /// be gone: then every row there is is marked as doubted, by its place and not one by one.
 fn note_boot(tx: &Tx<'_>, boot_id: Option<&str>) -> Result<bool, Error> {
-    let stored = boot_of_last_life(tx)?;
+    let stored = last_boot_id(tx)?;
     let is_whole = match stored.as_deref() {
-        Some(ENDED_IN_ORDER) => true,
+        Some(CLEAN_SHUTDOWN) => true,
         // A host that does not say which boot this is may have lost power.
         stored => stored.is_some() && stored == boot_id,
     };
@@ -120,5 +120,5 @@ fn note_boot(tx: &Tx<'_>, boot_id: Option<&str>) -> Result<bool, Error> {
 /// The last change of a life: this commit is synced, and with it all before it.
 fn end(tx: &Tx<'_>, depths: &BTreeMap<String, Depth>) -> Result<(), Error> {
     depth::write(tx, depths)?;
-    tx.execute("UPDATE host SET boot_id = ?", &[ENDED_IN_ORDER.into()]).map(drop)
+    tx.execute("UPDATE host SET boot_id = ?", &[CLEAN_SHUTDOWN.into()]).map(drop)
 }

@@ -11,7 +11,7 @@ use crate::store::outbox::{
 };
 use claudemesh_base::message::fingerprint_of;
 use claudemesh_base::wire::FRAME_BYTES_MAX;
-use claudemesh_base::wire::parcel::overweight;
+use claudemesh_base::wire::send_frame::oversized_frame_bytes;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::outbox::Status;
@@ -68,19 +68,21 @@ fn requeue_request(app: &App, body: RequeueBody) -> Result<RequeueRequest, Probl
         patch: body
             .payload
             .map(|payload| Patch { payload: payload.into_bytes(), fingerprint: fingerprint_of }),
-        weigh: Box::new(move |envelope, id| weigh(envelope, id, limit_of(&envelope.mesh))),
+        check_size: Box::new(move |envelope, id| {
+            check_size(envelope, id, limit_of(&envelope.mesh))
+        }),
         aborted_by: aborted_by(body.aborted_by)?,
         now: runtime.now(),
         force: body.force,
     })
 }
 
-fn weigh(
+fn check_size(
     envelope: &Envelope,
     id: &ClientMessageId,
     frame_bytes_max: usize,
 ) -> Result<(), TooLarge> {
-    match overweight(envelope, id, frame_bytes_max) {
+    match oversized_frame_bytes(envelope, id, frame_bytes_max) {
         None => Ok(()),
         Some(frame_bytes) => {
             Err(TooLarge { mesh: envelope.mesh.clone(), frame_bytes, frame_bytes_max })
@@ -113,7 +115,7 @@ fn refuse_requeue(outcome: RequeueOutcome) -> Problem {
         RequeueOutcome::WrongState { status, superseded_by } => {
             wrong_state("row_not_requeueable", status, superseded_by, "send a new one")
         }
-        RequeueOutcome::Unaddressed => Problem::conflict(
+        RequeueOutcome::NoDestination => Problem::conflict(
             "row_not_requeueable",
             "this row does not say any more, or never said, where it goes: send the message again under a new id",
         )

@@ -3,7 +3,7 @@
 //! One is under way at a time. Whoever asks gives it up when it takes too long; an answer that then
 //! still comes is news like any other.
 
-use claudemesh_base::wire::{ClientFrame, Receipt, Receipts, ReceiptsRequest, to_text};
+use claudemesh_base::wire::{ClientFrame, Receipt, ReceiptsFrame, ReceiptsRequest, to_text};
 use futures_channel::oneshot;
 use futures_lite::Stream;
 use smol::channel::{self, Receiver, Sender};
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 const WAITING_MAX: usize = 4;
 
 /// One question.
-pub(super) struct Ask {
+pub(super) struct ReceiptQuery {
     /// Names it on the wire.
     pub(super) request_id: String,
     pub(super) ids: Vec<String>,
@@ -22,23 +22,23 @@ pub(super) struct Ask {
 }
 
 /// The link's end. Dropping it ends every question without an answer.
-pub(super) struct Asks {
-    waiting: Pin<Box<Receiver<Ask>>>,
-    sender: Sender<Ask>,
-    under_way: Option<UnderWay>,
+pub(super) struct ReceiptQueries {
+    waiting: Pin<Box<Receiver<ReceiptQuery>>>,
+    sender: Sender<ReceiptQuery>,
+    under_way: Option<WrittenQuery>,
     /// The largest question that was answered, and the largest that was given up, in bytes.
     answered_bytes_max: usize,
-    given_up_bytes_max: usize,
+    abandoned_bytes_max: usize,
 }
 
 /// A question that was written.
-struct UnderWay {
+struct WrittenQuery {
     request_id: String,
     bytes: usize,
     reply: oneshot::Sender<Vec<Receipt>>,
 }
 
-impl Asks {
+impl ReceiptQueries {
     pub(super) fn new() -> Self {
         let (sender, waiting) = channel::bounded(WAITING_MAX);
         Self {
@@ -46,12 +46,12 @@ impl Asks {
             sender,
             under_way: None,
             answered_bytes_max: 0,
-            given_up_bytes_max: 0,
+            abandoned_bytes_max: 0,
         }
     }
 
     /// Where questions are put.
-    pub(super) fn sender(&self) -> Sender<Ask> {
+    pub(super) fn sender(&self) -> Sender<ReceiptQuery> {
         self.sender.clone()
     }
 
@@ -59,7 +59,7 @@ impl Asks {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         if let Some(asked) = &mut self.under_way {
             ready!(asked.reply.poll_canceled(cx));
-            self.given_up_bytes_max = self.given_up_bytes_max.max(asked.bytes);
+            self.abandoned_bytes_max = self.abandoned_bytes_max.max(asked.bytes);
             self.under_way = None;
         }
         loop {
@@ -67,19 +67,19 @@ impl Asks {
             let Some(ask) = ready!(self.waiting.as_mut().poll_next(cx)) else {
                 return Poll::Pending;
             };
-            let Ask { request_id, ids, mut reply } = ask;
+            let ReceiptQuery { request_id, ids, mut reply } = ask;
             if reply.poll_canceled(cx).is_pending() {
                 let text = question(&request_id, ids);
-                self.under_way = Some(UnderWay { request_id, bytes: text.len(), reply });
+                self.under_way = Some(WrittenQuery { request_id, bytes: text.len(), reply });
                 return Poll::Ready(text);
             }
         }
     }
 
     /// Hands an answer to whoever asked; gives receipts back that nobody asked for.
-    pub(super) fn answer(&mut self, frame: Receipts) -> Option<Vec<Receipt>> {
+    pub(super) fn answer(&mut self, frame: ReceiptsFrame) -> Option<Vec<Receipt>> {
         let is_ours =
-            |asked: &mut UnderWay| frame.request_id.as_deref() == Some(&*asked.request_id);
+            |asked: &mut WrittenQuery| frame.request_id.as_deref() == Some(&*asked.request_id);
         match self.under_way.take_if(is_ours) {
             Some(asked) => {
                 self.answered_bytes_max = self.answered_bytes_max.max(asked.bytes);
@@ -97,7 +97,7 @@ impl Asks {
     /// The largest question that was not, in bytes.
     pub(super) fn unanswered_bytes_max(&self) -> usize {
         let under_way = self.under_way.as_ref().map_or(0, |asked| asked.bytes);
-        under_way.max(self.given_up_bytes_max)
+        under_way.max(self.abandoned_bytes_max)
     }
 
     /// The link is over: nobody is answered any more.

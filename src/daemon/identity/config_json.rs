@@ -17,7 +17,7 @@ const LOCK_FILE_MODE: u32 = 0o600;
 /// The whole of `config.json`. Fields we do not know are kept.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Config {
+pub struct IdentityConfig {
     version: u64,
     /// The default name in a greeting.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ impl fmt::Debug for JoinedMesh {
     }
 }
 
-impl Default for Config {
+impl Default for IdentityConfig {
     fn default() -> Self {
         Self {
             version: FILE_VERSION,
@@ -154,7 +154,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl IdentityConfig {
     /// Reads `config.json`. A missing file, or `meshes` that is no array, is an empty
     /// configuration.
     ///
@@ -248,7 +248,7 @@ impl Config {
 /// Whatever reading, `change` or writing reports.
 pub fn update<T, E: From<IdentityError>>(
     paths: &Paths,
-    change: impl FnOnce(&mut Config) -> Result<T, E>,
+    change: impl FnOnce(&mut IdentityConfig) -> Result<T, E>,
 ) -> Result<T, E> {
     let failed =
         |doing, error| IdentityError::from(PathsError::io(doing, &paths.config_lock(), error));
@@ -261,7 +261,7 @@ pub fn update<T, E: From<IdentityError>>(
         .open(paths.config_lock())
         .map_err(|error| failed("create", error))?;
     lock.lock().map_err(|error| failed("lock", error))?;
-    let mut config = Config::load(paths)?;
+    let mut config = IdentityConfig::load(paths)?;
     let result = change(&mut config)?;
     config.store(paths)?;
     Ok(result)

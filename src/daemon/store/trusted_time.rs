@@ -15,11 +15,11 @@ pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// makes everything one day older.
 pub(super) const STEP_MS_MAX: i64 = DAY_MS;
 /// The least between two marks: how much longer than told a row may live.
-const MARK_EVERY_MS: i64 = DAY_MS / 4;
+const WATERMARK_EVERY_MS: i64 = DAY_MS / 4;
 
 /// Looks at the clock: it is `now`, and the newest row is at `newest_seq`. Ages of more than
 /// `remembered_ms` will not be asked for.
-pub(super) fn witness(
+pub(super) fn observe_clock(
     tx: &Tx<'_>,
     now: Millis,
     newest_seq: i64,
@@ -32,8 +32,8 @@ pub(super) fn witness(
                ON CONFLICT (only_row) DO UPDATE SET ms = ?1, at = ?2";
     tx.execute(sql, &[ms.into(), now.0.into()])?;
     let sql = "SELECT max(witnessed_ms) FROM mark";
-    let newest_mark = tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten();
-    if newest_mark.is_none_or(|mark| ms - mark >= MARK_EVERY_MS) {
+    let newest_watermark = tx.query_row(sql, &[], |row| row.int_or_null(0))?.flatten();
+    if newest_watermark.is_none_or(|watermark| ms - watermark >= WATERMARK_EVERY_MS) {
         let sql = "INSERT INTO mark (witnessed_ms, seq) VALUES (?, ?)";
         tx.execute(sql, &[ms.into(), newest_seq.into()])?;
     }

@@ -5,7 +5,7 @@ pub(super) const ROWS_MAX: usize = 64;
 /// A transaction ends once the bodies it takes out weigh this much: every page of them is touched.
 const BYTES_MAX: i64 = 1024 * 1024;
 /// Rows that are looked at together, on a reader.
-pub(super) const LOOKED_MAX: usize = 512;
+pub(super) const SCANNED_MAX: usize = 512;
 
 /// How many of the rows, given what their bodies weigh in bytes, fit one transaction. One always
 /// does, or a heavy one would stop everything.

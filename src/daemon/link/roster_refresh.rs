@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const AHEAD_MAX: Duration = Duration::from_secs(4);
 
 /// What is known of the roster's freshness.
-pub(super) struct RosterAsk {
+pub(super) struct RosterRefresh {
     /// The request under way, and when it counts as lost.
     asked: Option<(String, Duration)>,
     /// When the next request would be, if all came after their pause.
@@ -20,7 +20,7 @@ pub(super) struct RosterAsk {
     answer_max: Duration,
 }
 
-impl RosterAsk {
+impl RosterRefresh {
     pub(super) fn new(answer_max: Duration) -> Self {
         Self { asked: None, due_at: Duration::ZERO, stale: false, answer_max }
     }
@@ -73,13 +73,13 @@ impl RosterAsk {
 mod tests {
     use super::*;
 
-    fn ask(roster: &mut RosterAsk, at_s: u64) -> bool {
+    fn ask(roster: &mut RosterRefresh, at_s: u64) -> bool {
         roster.request(Duration::from_secs(at_s), || "r".into()).is_some()
     }
 
     #[test]
     fn many_changes_are_one_request_under_way_and_one_more() {
-        let mut roster = RosterAsk::new(Duration::from_secs(15));
+        let mut roster = RosterRefresh::new(Duration::from_secs(15));
         assert!(!ask(&mut roster, 0));
         roster.changed();
         assert!(ask(&mut roster, 0));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn changes_that_follow_each_other_fast_are_not_followed_as_fast_for_long() {
-        let mut roster = RosterAsk::new(Duration::from_secs(15));
+        let mut roster = RosterRefresh::new(Duration::from_secs(15));
         let mut changed_at = |ms| {
             roster.answered(Some("r"));
             roster.changed();
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_never_comes_does_not_end_the_asking() {
-        let mut roster = RosterAsk::new(Duration::from_secs(15));
+        let mut roster = RosterRefresh::new(Duration::from_secs(15));
         roster.changed();
         assert!(ask(&mut roster, 0));
         assert_eq!(roster.deadline(), None);

@@ -17,7 +17,7 @@ const FRAMES_MAX: usize = 1024;
 const KEPT_FACTOR: u32 = 4;
 
 /// The frames, oldest first.
-pub(super) struct GivenUp {
+pub(super) struct AbandonedSends {
     frames: VecDeque<Frame>,
     kept: Duration,
 }
@@ -27,7 +27,7 @@ struct Frame {
     forgotten_at: Duration,
 }
 
-impl GivenUp {
+impl AbandonedSends {
     /// For a connection on which answers are waited for as long as `ack_max`.
     pub(super) fn new(ack_max: Duration) -> Self {
         Self { frames: VecDeque::new(), kept: ack_max.saturating_mul(KEPT_FACTOR) }
@@ -68,30 +68,30 @@ mod tests {
 
     #[test]
     fn as_many_answers_are_owed_as_frames_were_given_up() {
-        let mut given_up = GivenUp::new(ACK_MAX);
+        let mut abandoned = AbandonedSends::new(ACK_MAX);
         for id in ["a", "b", "a"] {
-            given_up.add(id.into(), Duration::ZERO);
+            abandoned.add(id.into(), Duration::ZERO);
         }
-        assert!(given_up.answered("a") && given_up.answered("a") && !given_up.answered("a"));
-        assert!(given_up.answered("b") && !given_up.answered("b"));
-        given_up.add("a".into(), Duration::ZERO);
-        given_up.add("a".into(), Duration::ZERO);
-        given_up.forget_id("a");
-        assert!(!given_up.answered("a"));
+        assert!(abandoned.answered("a") && abandoned.answered("a") && !abandoned.answered("a"));
+        assert!(abandoned.answered("b") && !abandoned.answered("b"));
+        abandoned.add("a".into(), Duration::ZERO);
+        abandoned.add("a".into(), Duration::ZERO);
+        abandoned.forget_id("a");
+        assert!(!abandoned.answered("a"));
     }
 
     #[test]
     fn a_broker_that_never_answers_is_forgotten_by_time_and_by_number() {
-        let mut given_up = GivenUp::new(ACK_MAX);
-        given_up.add("silent".into(), Duration::ZERO);
-        given_up.forget(ACK_MAX * KEPT_FACTOR - Duration::from_millis(1));
-        assert_eq!(given_up.frames.len(), 1);
-        given_up.forget(ACK_MAX * KEPT_FACTOR);
-        assert!(!given_up.answered("silent"));
+        let mut abandoned = AbandonedSends::new(ACK_MAX);
+        abandoned.add("silent".into(), Duration::ZERO);
+        abandoned.forget(ACK_MAX * KEPT_FACTOR - Duration::from_millis(1));
+        assert_eq!(abandoned.frames.len(), 1);
+        abandoned.forget(ACK_MAX * KEPT_FACTOR);
+        assert!(!abandoned.answered("silent"));
         for number in 0..=FRAMES_MAX {
-            given_up.add(number.to_string().into(), Duration::ZERO);
+            abandoned.add(number.to_string().into(), Duration::ZERO);
         }
-        assert_eq!(given_up.frames.len(), FRAMES_MAX);
-        assert!(!given_up.answered("0") && given_up.answered("1"));
+        assert_eq!(abandoned.frames.len(), FRAMES_MAX);
+        assert!(!abandoned.answered("0") && abandoned.answered("1"));
     }
 }

@@ -13,18 +13,18 @@ use std::task::{Context, Poll};
 const READS_MAX: u32 = 2;
 
 /// `T`, read in turns.
-pub(super) struct Fair<T> {
+pub(super) struct YieldingReader<T> {
     io: T,
     reads: u32,
 }
 
-impl<T> Fair<T> {
+impl<T> YieldingReader<T> {
     pub(super) const fn new(io: T) -> Self {
         Self { io, reads: 0 }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Fair<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for YieldingReader<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Fair<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Fair<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for YieldingReader<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

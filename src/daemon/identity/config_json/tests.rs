@@ -32,15 +32,18 @@ fn add(paths: &Paths, mesh: JoinedMesh) -> Result<(), IdentityError> {
 fn refused(text: &str) -> String {
     let (_dir, paths) = home();
     fs::write(paths.config_json(), text).expect("written");
-    Config::load(&paths).expect_err(text).to_string().replace(&*paths.home.to_string_lossy(), "~")
+    IdentityConfig::load(&paths)
+        .expect_err(text)
+        .to_string()
+        .replace(&*paths.home.to_string_lossy(), "~")
 }
 
 #[test]
 fn nothing_joined_is_an_empty_configuration() {
     let (_dir, paths) = home();
-    assert!(Config::load(&paths).expect("no file").meshes.is_empty());
+    assert!(IdentityConfig::load(&paths).expect("no file").meshes.is_empty());
     fs::write(paths.config_json(), r#"{"version":1,"meshes":{}}"#).expect("written");
-    assert!(Config::load(&paths).expect("no array").meshes.is_empty());
+    assert!(IdentityConfig::load(&paths).expect("no array").meshes.is_empty());
 }
 
 #[test]
@@ -79,12 +82,12 @@ fn a_mesh_is_replaced_by_itself_but_never_by_another_of_its_name() {
     let other = JoinedMesh { mesh_id: "other".into(), ..mesh("demo", 3) };
     let taken = add(&paths, other).expect_err("taken").to_string();
     assert!(taken.contains("`demo`") && taken.contains("id-demo"), "{taken}");
-    let config = Config::load(&paths).expect("good");
+    let config = IdentityConfig::load(&paths).expect("good");
     assert_eq!(config.meshes.len(), 1);
     assert_eq!(config.mesh("demo").map(JoinedMesh::pubkey), Some(mesh("demo", 2).pubkey()));
     let gone = update(&paths, |config| Ok::<_, IdentityError>(config.remove_mesh("demo")));
     assert!(gone.expect("removed").is_some());
-    assert!(Config::load(&paths).expect("good").meshes.is_empty());
+    assert!(IdentityConfig::load(&paths).expect("good").meshes.is_empty());
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn two_joins_at_once_do_not_lose_each_other() {
             scope.spawn(move || add(paths, mesh(&format!("m{nth}"), nth)).expect("added"));
         }
     });
-    assert_eq!(Config::load(&paths).expect("good").meshes.len(), 8);
+    assert_eq!(IdentityConfig::load(&paths).expect("good").meshes.len(), 8);
 }
 
 #[test]
@@ -148,7 +151,9 @@ fn a_wrong_file_is_refused_by_its_place_and_never_by_its_secret() {
 #[test]
 fn no_secret_is_printed() {
     let mesh = mesh("demo", 1);
-    let shown =
-        format!("{mesh:?} {:?}", Config { meshes: vec![mesh.clone()], ..Config::default() });
+    let shown = format!(
+        "{mesh:?} {:?}",
+        IdentityConfig { meshes: vec![mesh.clone()], ..IdentityConfig::default() }
+    );
     assert!(!shown.contains(&mesh.secret_key.to_hex()[..64]) && !shown.contains("root-secret"));
 }

@@ -5,28 +5,28 @@
 
 use crate::identity::host::host_id;
 use crate::mesh::Mesh;
-use crate::port::{Courier, LateAck, LinkObserver, LinkView};
+use crate::port::{LateAck, LinkObserver, LinkTransport, LinkView};
 use crate::store::outbox::Outbox;
-use claudemesh_base::wire::{Peer, Receipt};
+use claudemesh_base::wire::{Receipt, RosterEntry};
 use claudemesh_fsm::outbox::Status;
 use std::sync::Arc;
 
 /// The ears of one mesh.
-pub(super) struct Witness {
+pub(super) struct RevocationLogger {
     pub(super) mesh: Mesh,
     pub(super) outbox: Outbox,
 }
 
-impl LinkObserver for Witness {
+impl LinkObserver for RevocationLogger {
     fn down(&self, view: LinkView) {
         self.mesh.down(view);
     }
 
-    fn open(&self, view: LinkView, courier: Arc<dyn Courier>) {
-        self.mesh.open(view, courier);
+    fn open(&self, view: LinkView, transport: Arc<dyn LinkTransport>) {
+        self.mesh.open(view, transport);
     }
 
-    fn roster(&self, peers: Vec<Peer>) {
+    fn roster(&self, peers: Vec<RosterEntry>) {
         LinkObserver::roster(&self.mesh, peers);
     }
 

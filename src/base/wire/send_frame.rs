@@ -3,9 +3,9 @@
 //! A direct message is sealed, and `meta` and `reply_to_id` travel in a second box (§3.6). A message
 //! to many travels in clear (§3.7), its `meta` too: base64 in the same field.
 
-use super::{Send, to_text};
+use super::{SendFrame, to_text};
 use crate::message::seal::{plain, sealed_b64_bytes};
-use crate::message::{Extension, Nonce, Sealed, SharedBox};
+use crate::message::{EncodedPayload, Extension, Nonce, SharedBox};
 use claudemesh_fsm::envelope::{Destination, Envelope};
 use claudemesh_fsm::id::ClientMessageId;
 
@@ -20,13 +20,13 @@ const FIXED_BYTES_MAX: usize = 1024;
 /// `sealed_for` is the box between the sending key and the recipient; `None` for a message to many.
 /// The two nonces must be fresh.
 #[must_use]
-pub fn pack(
+pub fn encode(
     envelope: &Envelope,
     id: &ClientMessageId,
     target_spec: String,
     sealed_for: Option<&SharedBox>,
     nonces: [Nonce; 2],
-) -> Send {
+) -> SendFrame {
     let [body_nonce, extension_nonce] = nonces;
     let extension = extension(envelope);
     let (body, second) = match sealed_for {
@@ -44,7 +44,7 @@ pub fn pack(
 
 /// How many bytes the frame of a message will have, whatever its keys and nonces (§3.6).
 #[must_use]
-pub fn packed_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
+pub fn encoded_frame_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
     let b64_bytes = |plaintext_bytes: usize| {
         if envelope.destination.is_direct() {
             sealed_b64_bytes(plaintext_bytes)
@@ -52,7 +52,7 @@ pub fn packed_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
             plaintext_bytes.div_ceil(3) * 4
         }
     };
-    let empty = || Sealed { nonce_b64: String::new(), ciphertext_b64: String::new() };
+    let empty = || EncodedPayload { nonce_b64: String::new(), ciphertext_b64: String::new() };
     let extension = extension(envelope);
     let bare =
         frame(envelope, id, target_spec(envelope), empty(), extension.as_ref().map(|_| empty()));
@@ -78,11 +78,15 @@ pub fn certainly_fits(envelope: &Envelope, id: &ClientMessageId, bytes_max: usiz
 
 /// What the frame of a message weighs, if that is more than `bytes_max` (§3.6).
 #[must_use]
-pub fn overweight(envelope: &Envelope, id: &ClientMessageId, bytes_max: usize) -> Option<usize> {
+pub fn oversized_frame_bytes(
+    envelope: &Envelope,
+    id: &ClientMessageId,
+    bytes_max: usize,
+) -> Option<usize> {
     if certainly_fits(envelope, id, bytes_max) {
         return None;
     }
-    Some(packed_bytes(envelope, id)).filter(|bytes| *bytes > bytes_max)
+    Some(encoded_frame_bytes(envelope, id)).filter(|bytes| *bytes > bytes_max)
 }
 
 /// What the broker is asked to route to.
@@ -105,13 +109,13 @@ fn frame(
     envelope: &Envelope,
     id: &ClientMessageId,
     target_spec: String,
-    body: Sealed,
-    second: Option<Sealed>,
-) -> Send {
+    body: EncodedPayload,
+    second: Option<EncodedPayload>,
+) -> SendFrame {
     let (ext_nonce, ext_ciphertext) =
         second.map(|sealed| (sealed.nonce_b64, sealed.ciphertext_b64)).unzip();
     let in_clear = !matches!(envelope.destination, Destination::Member(_));
-    Send {
+    SendFrame {
         id: Some(id.as_str().to_owned()),
         target_spec,
         priority: envelope.priority.as_str().to_owned(),
@@ -168,9 +172,9 @@ mod tests {
                     let envelope = envelope(to, payload, meta, reply);
                     let sealed_for = envelope.destination.is_direct().then_some(&shared);
                     let nonces = [[1; 24], [2; 24]];
-                    let send = pack(&envelope, &id, target_spec(&envelope), sealed_for, nonces);
+                    let send = encode(&envelope, &id, target_spec(&envelope), sealed_for, nonces);
                     let frame = to_text(&ClientFrame::Send(Box::new(send)));
-                    assert_eq!(frame.len(), packed_bytes(&envelope, &id), "{frame}");
+                    assert_eq!(frame.len(), encoded_frame_bytes(&envelope, &id), "{frame}");
                     assert!(!certainly_fits(&envelope, &id, frame.len() - 1), "{frame}");
                 }
             }
@@ -185,7 +189,8 @@ mod tests {
         );
         let id = ClientMessageId::parse("id-1").expect("an id");
         let envelope = envelope("bob", "the secret", Some("{\"k\":\"hidden\"}"), Some("hidden-id"));
-        let send = pack(&envelope, &id, target_spec(&envelope), Some(&shared), [[1; 24], [2; 24]]);
+        let send =
+            encode(&envelope, &id, target_spec(&envelope), Some(&shared), [[1; 24], [2; 24]]);
         let frame = to_text(&send);
         for secret in ["secret", "hidden", "dGhlIHNlY3JldA"] {
             assert!(!frame.contains(secret), "{frame}");
