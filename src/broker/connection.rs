@@ -9,23 +9,25 @@
 //!
 //! Nothing a client sends ends anything but its own connection.
 
+mod admission;
 mod features;
 mod hello;
 mod metered;
 mod parse;
 mod pump;
+mod requests;
 mod roster;
-mod verbs;
-mod welcome;
 mod write;
 
-pub(crate) use hello::{BANNED, clean};
+pub(crate) use hello::{BANNED, sanitize};
 pub(crate) use pump::store_last_acks;
 
-use super::Broker;
-use super::hub::{ConnectionEnds, ConnectionId, OutboundQueue, Outgoing};
-use super::ledger::Sender as Author;
-use super::send::{send, system_event, unreadable};
+use super::hub::{ConnectionEnds, ConnectionId, Hub, OutboundQueue, Outgoing};
+use crate::acks::malformed_ack;
+use crate::counters::Counters;
+use crate::intake::Intake;
+use crate::ledger::{LedgerHandle, MessageSender};
+use crate::legacy_network::LegacyNetwork;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use async_tungstenite::{WebSocketReceiver, WebSocketStream};
@@ -36,7 +38,7 @@ use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_
 use futures_lite::future::or;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hello::Rejection;
+use hello::HelloRejection;
 use metered::Metered;
 use parse::Parsed;
 use smol::channel::{self, Receiver};
@@ -61,12 +63,23 @@ const READ_AT_ONCE_MAX: u32 = 16;
 
 type Stream = WebSocketReceiver<Metered>;
 
+/// What every connection of a broker works with.
+pub(crate) struct Context {
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) runtime: Runtime,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) intake: Intake,
+    /// There only when this broker plays the legacy network.
+    pub(crate) legacy: Option<LegacyNetwork>,
+}
+
 /// A connection from upgrade to end.
-struct Peer {
-    broker: Arc<Broker>,
+struct ClientConnection {
+    context: Arc<Context>,
     outbound: OutboundQueue,
     /// When the client was last heard, on the monotonic clock.
-    heard_at_ms: AtomicU64,
+    last_received_ms: AtomicU64,
     /// Zero before the hello.
     session: AtomicU64,
     /// Tells the pump that the session is there.
@@ -76,7 +89,7 @@ struct Peer {
 }
 
 /// Serves one upgraded connection until it ends.
-pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) {
+pub(crate) async fn serve(context: Arc<Context>, socket: Socket, leftover: Bytes) {
     let config = WebSocketConfig::default()
         .max_message_size(Some(FRAME_HARD_BYTES_MAX))
         .max_frame_size(Some(FRAME_HARD_BYTES_MAX))
@@ -88,9 +101,9 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
     let (outbound, ConnectionEnds { outgoing, woken, kill_switch }) = OutboundQueue::new();
     let (authenticated, session) = channel::bounded(1);
     let (drains, drained) = channel::bounded(1);
-    let peer = Peer {
-        heard_at_ms: AtomicU64::new(as_ms(broker.runtime.monotonic())),
-        broker: Arc::clone(&broker),
+    let peer = ClientConnection {
+        last_received_ms: AtomicU64::new(as_ms(context.runtime.monotonic())),
+        context: Arc::clone(&context),
         outbound,
         session: AtomicU64::new(0),
         authenticated,
@@ -107,20 +120,20 @@ pub(crate) async fn serve(broker: Arc<Broker>, socket: Socket, leftover: Bytes) 
             false
         });
         let ended = async {
-            kill_switch.reached(&broker.runtime).await;
+            kill_switch.fired(&context.runtime).await;
             false
         };
         or(writer, or(reader, or(pump, ended))).await
     };
-    peer.depart().await;
+    peer.disconnect().await;
     if was_closed_by_us {
         // Reading on until the client hangs up, so that the close is not lost to a reset.
         let hang_up = async { while let Some(Ok(_)) = stream.next().await {} };
-        broker.runtime.timeout(CLOSE_MAX, hang_up).await;
+        context.runtime.timeout(CLOSE_MAX, hang_up).await;
     }
 }
 
-impl Peer {
+impl ClientConnection {
     async fn read(&self, stream: &mut Stream) {
         let mut sends = FuturesUnordered::new();
         let mut negotiating = None;
@@ -138,15 +151,15 @@ impl Peer {
             let next = async {
                 if sends.len() >= SENDS_IN_FLIGHT_MAX {
                     sends.next().await;
-                    return Event::Sent;
+                    return ReaderEvent::Sent;
                 }
-                let frame = async { Event::Frame(stream.next().await) };
+                let frame = async { ReaderEvent::Frame(stream.next().await) };
                 if sends.is_empty() {
                     return frame.await;
                 }
                 or(frame, async {
                     sends.next().await;
-                    Event::Sent
+                    ReaderEvent::Sent
                 })
                 .await
             };
@@ -155,42 +168,43 @@ impl Peer {
                 Some(at) => {
                     or(next, async {
                         self.runtime().sleep_until(at).await;
-                        Event::Late
+                        ReaderEvent::Late
                     })
                     .await
                 }
             };
             match event {
-                Event::Sent => {}
-                Event::Late if self.session().is_none() => {
-                    self.refuse(&Rejection::because("hello_timeout"));
+                ReaderEvent::Sent => {}
+                ReaderEvent::Late if self.session().is_none() => {
+                    self.refuse(&HelloRejection::because("hello_timeout"));
                     return std::future::pending().await;
                 }
-                Event::Late => {
+                ReaderEvent::Late => {
                     negotiating = None;
                     self.open();
                 }
-                Event::Frame(frame) => {
-                    let text = match self.heard(frame) {
-                        Heard::Text(text) => text,
-                        Heard::TooLarge => {
+                ReaderEvent::Frame(frame) => {
+                    let text = match self.incoming(frame) {
+                        Incoming::Text(text) => text,
+                        Incoming::TooLarge => {
                             self.outbound.send(Outgoing::Close(1009, "frame too large"));
                             return std::future::pending().await;
                         }
-                        Heard::Nothing => return,
+                        Incoming::Nothing => return,
                     };
                     let Some(frame) = self.parse(&text) else { continue };
                     let is_new = self.session().is_none();
                     match self.handle(frame, &text).await {
-                        Handled::Done => {}
-                        Handled::Send(author, frame) => {
-                            let broker = Arc::clone(&self.broker);
+                        FrameOutcome::Done => {}
+                        FrameOutcome::Send(sender, frame) => {
+                            let context = Arc::clone(&self.context);
                             let outbound = self.outbound.clone();
-                            sends
-                                .push(async move { send(&broker, author, outbound, *frame).await });
+                            sends.push(async move {
+                                context.intake.send(sender, outbound, *frame).await
+                            });
                         }
                         // The writer closes; nothing more is read.
-                        Handled::Refused => return std::future::pending().await,
+                        FrameOutcome::Refused => return std::future::pending().await,
                     }
                     match (is_new, self.session()) {
                         (true, Some(_)) => {
@@ -208,24 +222,24 @@ impl Peer {
     /// The next moment the reader must not sleep through.
     fn read_limit(&self, negotiating: &Option<Duration>) -> Option<Duration> {
         match self.session() {
-            // Today's network waits for a hello for ever.
-            None if self.broker.faithful.is_some() => None,
-            None => Some(self.heard_at() + HELLO_MAX),
+            // The legacy network waits for a hello for ever.
+            None if self.context.legacy.is_some() => None,
+            None => Some(self.last_received_at() + HELLO_MAX),
             Some(_) => *negotiating,
         }
     }
 
-    fn heard(&self, frame: Option<tungstenite::Result<Message>>) -> Heard {
+    fn incoming(&self, frame: Option<tungstenite::Result<Message>>) -> Incoming {
         let message = match frame {
             Some(Ok(message)) => message,
-            Some(Err(tungstenite::Error::Capacity(_))) => return Heard::TooLarge,
-            Some(Err(_)) | None => return Heard::Nothing,
+            Some(Err(tungstenite::Error::Capacity(_))) => return Incoming::TooLarge,
+            Some(Err(_)) | None => return Incoming::Nothing,
         };
         // Before a hello, only a hello buys time.
         if self.session().is_some() {
-            self.set_heard();
+            self.mark_received();
         }
-        Heard::Text(match message {
+        Incoming::Text(match message {
             Message::Text(text) => text,
             Message::Binary(bytes) => Utf8Bytes::try_from(bytes).unwrap_or_default(),
             // The library answers a close; the stream ends once that is done.
@@ -240,17 +254,20 @@ impl Peer {
         match parse::parse(text) {
             Parsed::Frame(frame) => Some(frame),
             Parsed::Malformed { kind, id, why } => {
-                self.broker.counters.malformed_frames.add(1);
+                self.context.counters.malformed_frames.add(1);
                 match kind.as_deref() {
-                    _ if self.broker.faithful.is_some() => {}
+                    _ if self.context.legacy.is_some() => {}
                     Some("send") if self.session().is_some() => {
-                        self.tell(&BrokerFrame::Ack(Box::new(unreadable(id, &why))));
+                        self.tell(&BrokerFrame::Ack(Box::new(malformed_ack(id, &why))));
                     }
                     Some("hello" | "session_hello") if self.session().is_none() => {
-                        let rejection = Rejection::because("malformed");
-                        self.refuse(&Rejection { message: format!("hello: {why}"), ..rejection });
+                        let rejection = HelloRejection::because("malformed");
+                        self.refuse(&HelloRejection {
+                            message: format!("hello: {why}"),
+                            ..rejection
+                        });
                     }
-                    // Dropped, as on today's network.
+                    // Dropped, as on the legacy network.
                     _ => {}
                 }
                 None
@@ -258,79 +275,81 @@ impl Peer {
         }
     }
 
-    async fn handle(&self, frame: ClientFrame, text: &str) -> Handled {
+    async fn handle(&self, frame: ClientFrame, text: &str) -> FrameOutcome {
         let Some(id) = self.session() else {
             let authenticated = match frame {
-                ClientFrame::Hello(hello) => hello::member(&self.broker, *hello).await,
-                ClientFrame::SessionHello(hello) => hello::session(&self.broker, *hello).await,
+                ClientFrame::Hello(hello) => hello::member(&self.context, *hello).await,
+                ClientFrame::SessionHello(hello) => hello::session(&self.context, *hello).await,
                 _ => {
                     self.error("no_hello", "say hello first", None);
-                    return Handled::Done;
+                    return FrameOutcome::Done;
                 }
             };
             let done = match authenticated {
-                Ok(authenticated) => self.welcome(authenticated).await,
+                Ok(authenticated) => self.admit(authenticated).await,
                 Err(rejection) => Err(rejection),
             };
             if let Err(rejection) = done {
                 self.refuse(&rejection);
                 // Before the writer is done: a client that does not read must not keep the place.
-                self.depart().await;
-                return Handled::Refused;
+                self.disconnect().await;
+                return FrameOutcome::Refused;
             }
-            return Handled::Done;
+            return FrameOutcome::Done;
         };
         match frame {
             ClientFrame::Send(frame) => {
-                let Some(author) = self.broker.hub.author(id) else { return Handled::Refused };
-                let Some(faithful) = &self.broker.faithful else {
-                    return Handled::Send(author, frame);
+                let Some(sender) = self.context.hub.message_sender(id) else {
+                    return FrameOutcome::Refused;
                 };
-                faithful.send(&self.broker, id, author, &self.outbound, *frame).await;
-                Handled::Done
+                let Some(legacy) = &self.context.legacy else {
+                    return FrameOutcome::Send(sender, frame);
+                };
+                legacy.send(id, sender, &self.outbound, *frame).await;
+                FrameOutcome::Done
             }
             ClientFrame::ClientAck(ack) => {
-                match &self.broker.faithful {
-                    Some(faithful) => faithful.acknowledge(&self.broker, id, &ack),
+                match &self.context.legacy {
+                    Some(legacy) => legacy.acknowledge(id, &ack),
                     None => self.acknowledge(id, &ack).await,
                 }
-                Handled::Done
+                FrameOutcome::Done
             }
-            ClientFrame::SessionHello(hello) => self.greet_again(id, *hello).await,
+            ClientFrame::SessionHello(hello) => self.repeat_session_hello(id, *hello).await,
             ClientFrame::Hello(_) => {
                 self.outbound.send(Outgoing::Close(1000, "session_replaced"));
-                Handled::Refused
+                FrameOutcome::Refused
             }
             other => {
-                verbs::handle(self, id, other, text).await;
-                Handled::Done
+                requests::handle(self, id, other, text).await;
+                FrameOutcome::Done
             }
         }
     }
 
     async fn acknowledge(&self, id: ConnectionId, ack: &ClientAck) {
-        self.broker.counters.client_acks.add(1);
-        if let Some(message_id) = self.broker.hub.acknowledge(id, ack)
-            && let Some(identity) = self.broker.hub.identity(id)
+        self.context.counters.client_acks.add(1);
+        if let Some(message_id) = self.context.hub.acknowledge(id, ack)
+            && let Some(identity) = self.context.hub.identity(id)
         {
-            match self.broker.ledger.acknowledge_by_id(identity.member, &message_id).await {
-                Ok(told) => self.broker.hub.notify_senders(told.into_iter().collect()),
+            match self.context.ledger.acknowledge_by_id(identity.member, &message_id).await {
+                Ok(told) => self.context.hub.notify_senders(told.into_iter().collect()),
                 // The message comes again, and then its lease waits for the ledger.
-                Err(error) => self.broker.ledger_failed(&error),
+                Err(error) => self.context.ledger.failed(&error),
             }
         }
     }
 
     fn open(&self) {
         if let Some(id) = self.session() {
-            self.broker.hub.open(id);
+            self.context.hub.open(id);
         }
     }
 
-    fn refuse(&self, rejection: &Rejection) {
-        self.broker.counters.hello_refusals.add(1);
+    fn refuse(&self, rejection: &HelloRejection) {
+        self.context.counters.hello_refusals.add(1);
         if let Some(error) = &rejection.cause {
-            self.broker.ledger_failed(error);
+            self.context.ledger.failed(error);
         }
         let is_skewed = rejection.code == "timestamp_skew";
         let frame = ErrorFrame {
@@ -354,19 +373,19 @@ impl Peer {
     }
 
     fn runtime(&self) -> &Runtime {
-        &self.broker.runtime
+        &self.context.runtime
     }
 
     fn session(&self) -> Option<ConnectionId> {
         Some(self.session.load(Ordering::Relaxed)).filter(|id| *id > 0)
     }
 
-    fn set_heard(&self) {
-        self.heard_at_ms.store(as_ms(self.runtime().monotonic()), Ordering::Relaxed);
+    fn mark_received(&self) {
+        self.last_received_ms.store(as_ms(self.runtime().monotonic()), Ordering::Relaxed);
     }
 
-    fn heard_at(&self) -> Duration {
-        Duration::from_millis(self.heard_at_ms.load(Ordering::Relaxed))
+    fn last_received_at(&self) -> Duration {
+        Duration::from_millis(self.last_received_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -374,13 +393,13 @@ fn as_ms(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
 }
 
-enum Event {
+enum ReaderEvent {
     Frame(Option<tungstenite::Result<Message>>),
     Sent,
     Late,
 }
 
-enum Heard {
+enum Incoming {
     /// Empty for frames that carry none.
     Text(Utf8Bytes),
     TooLarge,
@@ -388,9 +407,9 @@ enum Heard {
     Nothing,
 }
 
-enum Handled {
+enum FrameOutcome {
     Done,
-    Send(Author, Box<claudemesh_base::wire::SendFrame>),
+    Send(MessageSender, Box<claudemesh_base::wire::SendFrame>),
     Refused,
 }
 

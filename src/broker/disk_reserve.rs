@@ -10,17 +10,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The least time between two questions to the file system.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The bound, and how things stood when the file system was last asked.
 pub(crate) struct DiskReserve {
     dir: PathBuf,
     reserved_bytes: u64,
-    last: Mutex<Look>,
+    last: Mutex<Sample>,
 }
 
 #[derive(Default)]
-struct Look {
+struct Sample {
     at: Option<Duration>,
     level: Level,
 }
@@ -33,20 +33,20 @@ impl DiskReserve {
 
     /// Whether there is room for more: the disk has its reserve, or the ledger, which does not become
     /// smaller, has as much in `reusable_bytes` of its own.
-    pub(crate) fn holds(&self, now: Duration, reusable_bytes: impl FnOnce() -> u64) -> bool {
+    pub(crate) fn is_free(&self, now: Duration, reusable_bytes: impl FnOnce() -> u64) -> bool {
         if self.reserved_bytes == 0 {
             return true;
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = |at: Duration| now.saturating_sub(at) < ASK_PAUSE;
+        let is_recent = |at: Duration| now.saturating_sub(at) < SAMPLE_INTERVAL;
         if !last.at.is_some_and(is_recent) {
             last.at = Some(now);
-            self.look(&mut last.level, reusable_bytes());
+            self.sample(&mut last.level, reusable_bytes());
         }
         last.level != Level::Refusing
     }
 
-    fn look(&self, level: &mut Level, reusable_bytes: u64) {
+    fn sample(&self, level: &mut Level, reusable_bytes: u64) {
         // A file system that does not say is left to say no by itself.
         let Some(Space { free_bytes, .. }) = Space::of(&self.dir) else { return };
         let free_bytes = free_bytes.saturating_add(reusable_bytes);
@@ -73,8 +73,8 @@ mod tests {
     fn what_the_ledger_has_room_for_itself_counts_as_free() {
         // No disk has as much.
         let reserve = DiskReserve::new(std::env::temp_dir(), 1 << 62);
-        assert!(!reserve.holds(Duration::ZERO, || 0));
-        assert!(!reserve.holds(Duration::from_millis(999), || 1 << 63), "asked a moment ago");
-        assert!(reserve.holds(ASK_PAUSE, || 1 << 63));
+        assert!(!reserve.is_free(Duration::ZERO, || 0));
+        assert!(!reserve.is_free(Duration::from_millis(999), || 1 << 63), "asked a moment ago");
+        assert!(reserve.is_free(SAMPLE_INTERVAL, || 1 << 63));
     }
 }

@@ -1,55 +1,73 @@
 //! HTTP on the broker's port: `/ws`, `/health`, `/health/ready`, `/metrics` and `/join`
 //! (`specs/wire.md`).
 
-use super::ledger::{Joined, Mesh};
-use super::provision::{self, JoinError};
-use super::{Broker, connection};
+use crate::admin::{link, web_socket_url};
+use crate::alive::Alive;
+use crate::connection;
+use crate::intake::Limits;
+use crate::join::{self, JoinError};
+use crate::ledger::{JoinOutcome, Mesh};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use claudemesh_base::http::{self, Body, BodyError, Handler, Peer, empty, full, read_body};
-use claudemesh_base::runtime::BoxFuture;
+use claudemesh_base::runtime::{BoxFuture, Slots};
 use claudemesh_base::wire::join::{JoinRequest, JoinResponse};
+use claudemesh_base::wire::to_text;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The largest body of any request (`specs/wire.md`).
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers the broker's port.
-pub(crate) struct HttpHandler(pub(crate) Arc<Broker>);
+pub(crate) struct HttpHandler(pub(crate) Arc<Port>);
+
+/// What the broker's port works with.
+pub(crate) struct Port {
+    pub(crate) connections: Arc<connection::Context>,
+    pub(crate) limits: Arc<Limits>,
+    /// `host:port` for links.
+    pub(crate) authority: String,
+    pub(crate) started_at: Duration,
+    pub(crate) sockets: Slots,
+    pub(crate) alive: Arc<Alive>,
+}
 
 impl Handler for HttpHandler {
     fn handle(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<Response<Body>> {
-        let broker = Arc::clone(&self.0);
-        Box::pin(async move { route(broker, request, peer).await })
+        let port = Arc::clone(&self.0);
+        Box::pin(async move { route(port, request, peer).await })
     }
 }
 
-async fn route(broker: Arc<Broker>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+async fn route(port: Arc<Port>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let has_query = request.uri().query().is_some();
     let token = path.strip_prefix("/join/").map(str::to_owned);
     match (request.method(), path.as_str(), token) {
-        (&Method::GET, "/ws", _) if !has_query => upgrade(&broker, request),
-        (&Method::GET, "/health", _) => health(&broker).await,
-        (&Method::GET, "/health/ready", _) => ready(&broker).await,
-        (&Method::GET, "/metrics", _) => {
-            text(StatusCode::OK, &broker.counters.render(broker.hub.connections()))
-        }
-        (&Method::POST, "/join", _) => join(&broker, request, peer, None).await,
-        (&Method::POST, _, Some(token)) => join(&broker, request, peer, Some(token)).await,
-        (&Method::GET, _, Some(token)) => describe_invite(&broker, &token).await,
+        (&Method::GET, "/ws", _) if !has_query => upgrade(&port, request),
+        (&Method::GET, "/health", _) => health(&*port).await,
+        (&Method::GET, "/health/ready", _) => ready(&*port).await,
+        (&Method::GET, "/metrics", _) => text(
+            StatusCode::OK,
+            &port.connections.counters.render(port.connections.hub.connections()),
+        ),
+        (&Method::POST, "/join", _) => join(&*port, request, peer, None).await,
+        (&Method::POST, _, Some(token)) => join(&*port, request, peer, Some(token)).await,
+        (&Method::GET, _, Some(token)) => describe_invite(&*port, &token).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
 /// Answers 101 and serves the WebSocket in a task of its own.
-fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Body> {
+fn upgrade(port: &Port, mut request: Request<Incoming>) -> Response<Body> {
     let headers = request.headers();
     let asks = says(headers, UPGRADE, "websocket")
         && says(headers, CONNECTION, "upgrade")
@@ -58,11 +76,11 @@ fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Bod
     let (true, Some(accept)) = (asks, key) else {
         return text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
     };
-    let Some(slot) = broker.sockets.take() else {
+    let Some(slot) = port.sockets.take() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let (serving, alive) = (Arc::clone(broker), broker.alive());
+    let (serving, alive) = (Arc::clone(&port.connections), port.alive.guard());
     let task = async move {
         match http::upgraded(on_upgrade).await {
             Ok((socket, leftover)) => connection::serve(serving, socket, leftover).await,
@@ -70,7 +88,7 @@ fn upgrade(broker: &Arc<Broker>, mut request: Request<Incoming>) -> Response<Bod
         }
         drop((slot, alive));
     };
-    broker.runtime.spawn(task).detach();
+    port.connections.runtime.spawn(task).detach();
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(UPGRADE, "websocket")
@@ -88,9 +106,9 @@ fn says(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
         .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
 }
 
-async fn health(broker: &Broker) -> Response<Body> {
-    let db = if broker.ledger.is_up().await { "up" } else { "down" };
-    let uptime = broker.runtime.monotonic().saturating_sub(broker.started_at).as_secs();
+async fn health(port: &Port) -> Response<Body> {
+    let db = if port.connections.ledger.is_up().await { "up" } else { "down" };
+    let uptime = port.connections.runtime.monotonic().saturating_sub(port.started_at).as_secs();
     json_answer(
         StatusCode::OK,
         &json!({
@@ -104,11 +122,12 @@ async fn health(broker: &Broker) -> Response<Body> {
 }
 
 /// Whether a message would be taken now.
-async fn ready(broker: &Broker) -> Response<Body> {
-    let reusable = broker.ledger.reusable_bytes().await;
-    let reason = if !broker.reserve.holds(broker.runtime.monotonic(), || reusable) {
+async fn ready(port: &Port) -> Response<Body> {
+    let reusable = port.connections.ledger.reusable_bytes().await;
+    let reason = if !port.limits.reserve.is_free(port.connections.runtime.monotonic(), || reusable)
+    {
         "the disk is below its reserve"
-    } else if broker.ledger.is_writable().await {
+    } else if port.connections.ledger.is_writable().await {
         return json_answer(StatusCode::OK, &json!({"status": "ready"}));
     } else {
         "the ledger cannot be written"
@@ -118,13 +137,13 @@ async fn ready(broker: &Broker) -> Response<Body> {
 }
 
 /// One line for whoever opens a link in a browser: how to join, or why nobody can.
-async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
-    match invited(broker, token).await {
+async fn describe_invite(port: &Port, token: &str) -> Response<Body> {
+    match invited(port, token).await {
         Ok(mesh) => {
             let line = format!(
                 "An invite to the claudemesh mesh {:?}. Join with: claudemesh join {}\n",
                 mesh.slug,
-                provision::link(&broker.authority, token)
+                link(&port.authority, token)
             );
             text(StatusCode::OK, &line)
         }
@@ -133,30 +152,34 @@ async fn describe_invite(broker: &Broker, token: &str) -> Response<Body> {
             text(StatusCode::NOT_FOUND, &line)
         }
         Err(JoinError::Failed(error)) => {
-            broker.ledger_failed(&error);
+            port.connections.ledger.failed(&error);
             text(StatusCode::SERVICE_UNAVAILABLE, "try again in a moment\n")
         }
     }
 }
 
 /// The mesh that an invite opens now.
-async fn invited(broker: &Broker, token: &str) -> Result<Mesh, JoinError> {
-    let mesh = provision::check_invite(&broker.ledger, &provision::open_token(token)?).await?;
-    let now = broker.runtime.now();
-    match broker.ledger.invite_problem(token, &mesh.id, now).await? {
+async fn invited(port: &Port, token: &str) -> Result<Mesh, JoinError> {
+    let mesh = join::check_invite(&*port.connections.ledger, &join::open_token(token)?).await?;
+    let now = port.connections.runtime.now();
+    match port.connections.ledger.invite_problem(token, &mesh.id, now).await? {
         None => Ok(mesh),
         Some(problem) => Err(JoinError::Refused(problem.code())),
     }
 }
 
 async fn join(
-    broker: &Broker,
+    port: &Port,
     request: Request<Incoming>,
     peer: Peer,
     token: Option<String>,
 ) -> Response<Body> {
-    let read =
-        read_body(request.into_body(), BODY_BYTES_MAX, &broker.runtime, peer.arrival_deadline);
+    let read = read_body(
+        request.into_body(),
+        BODY_BYTES_MAX,
+        &port.connections.runtime,
+        peer.arrival_deadline,
+    );
     let body = match read.await {
         Ok(body) => body,
         Err(BodyError::TooLarge { .. }) => {
@@ -172,12 +195,14 @@ async fn join(
         return refuse(StatusCode::BAD_REQUEST, words);
     };
     request.invite_token = token.or(request.invite_token);
-    match provision::join(&broker.ledger, &broker.runtime, &request).await {
+    match join::join(&*port.connections.ledger, &port.connections.runtime, &request).await {
         Ok((mesh, joined)) => {
             let (member_id, already) = match joined {
-                Joined::New(id) => (id, None),
-                Joined::Already(id) => (id, Some(true)),
-                Joined::Refused(problem) => return refuse(StatusCode::BAD_REQUEST, problem.code()),
+                JoinOutcome::New(id) => (id, None),
+                JoinOutcome::Already(id) => (id, Some(true)),
+                JoinOutcome::Refused(problem) => {
+                    return refuse(StatusCode::BAD_REQUEST, problem.code());
+                }
             };
             let response = JoinResponse {
                 ok: true,
@@ -186,14 +211,14 @@ async fn join(
                 mesh_id: Some(mesh.id),
                 slug: Some(mesh.slug.clone()),
                 name: Some(mesh.slug),
-                broker_url: Some(provision::web_socket_url(&broker.authority)),
-                broker_time: Some(broker.runtime.now().0),
+                broker_url: Some(web_socket_url(&port.authority)),
+                broker_time: Some(port.connections.runtime.now().0),
             };
-            json_answer(StatusCode::OK, &serde_json::to_value(&response).unwrap_or_default())
+            json_answer(StatusCode::OK, &response)
         }
         Err(JoinError::Refused(code)) => refuse(StatusCode::BAD_REQUEST, code),
         Err(JoinError::Failed(error)) => {
-            broker.ledger_failed(&error);
+            port.connections.ledger.failed(&error);
             refuse(StatusCode::SERVICE_UNAVAILABLE, "member_insert_failed")
         }
     }
@@ -204,8 +229,8 @@ fn refuse(status: StatusCode, error: &str) -> Response<Body> {
 }
 
 /// A JSON answer.
-pub(crate) fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
-    answer(status, "application/json", body.to_string())
+pub(crate) fn json_answer(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    answer(status, "application/json", to_text(body))
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Body> {

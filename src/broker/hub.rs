@@ -5,6 +5,7 @@
 //! touches a socket; a connection is a bounded queue of frames, and one that does not drain it is
 //! told to go (§17).
 
+mod announce;
 mod delivery;
 mod outbound_queue;
 mod presence;
@@ -14,7 +15,7 @@ pub(crate) use outbound_queue::{ConnectionEnds, OutboundQueue, Outgoing};
 pub(crate) use presence::Admission;
 
 use super::counters::Counters;
-use super::ledger::{ReceiptNotice, Sender as Author};
+use super::ledger::{MessageSender, ReceiptNotice};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::wire::{BrokerFrame, Receipt, ReceiptsFrame, to_text};
 use claudemesh_fsm::id::Millis;
@@ -58,7 +59,7 @@ pub(crate) struct Bounds {
 struct State {
     last_id: ConnectionId,
     connections: HashMap<ConnectionId, Connection>,
-    rooms: HashMap<String, Room>,
+    meshes: HashMap<String, MeshConnections>,
     /// By the ledger's number of the member.
     members: HashMap<i64, OnlineMember>,
     /// When each lease ends, in the order they began: all last equally long.
@@ -69,7 +70,7 @@ struct State {
 
 /// One mesh.
 #[derive(Default)]
-struct Room {
+struct MeshConnections {
     connections: BTreeSet<ConnectionId>,
     lingering: Vec<LingeringPresence>,
 }
@@ -100,7 +101,7 @@ pub(crate) struct Connection {
     /// Acknowledged, not yet removed from the ledger, the oldest first.
     acks: Vec<i64>,
     /// Whether the others know that this peer is there, so that its leaving is news.
-    is_known: bool,
+    is_announced: bool,
 }
 
 /// How far a connection has read its queue.
@@ -128,7 +129,7 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) connected_at: Millis,
     /// What the roster shows besides: cwd, hostname and the like.
-    pub(crate) shown: serde_json::Map<String, serde_json::Value>,
+    pub(crate) roster_details: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Hub {
@@ -150,8 +151,8 @@ impl Hub {
         audience: impl Fn(&Identity) -> bool,
     ) {
         let state = self.lock();
-        let Some(room) = state.rooms.get(mesh) else { return };
-        for connection in room.connections.iter().filter_map(|id| state.connections.get(id)) {
+        let Some(in_mesh) = state.meshes.get(mesh) else { return };
+        for connection in in_mesh.connections.iter().filter_map(|id| state.connections.get(id)) {
             if audience(&connection.identity) {
                 connection.send(Outgoing::Frame(frame.clone()));
             }
@@ -164,10 +165,10 @@ impl Hub {
     }
 
     /// A connection as the author of a message.
-    pub(crate) fn author(&self, id: ConnectionId) -> Option<Author> {
+    pub(crate) fn message_sender(&self, id: ConnectionId) -> Option<MessageSender> {
         let state = self.lock();
         let own = &state.connections.get(&id)?.identity;
-        Some(Author {
+        Some(MessageSender {
             mesh_id: own.mesh_id.clone(),
             member: own.member,
             member_pubkey: own.member_pubkey.clone(),
@@ -186,11 +187,12 @@ impl Hub {
     /// The same with the connections' ids, oldest first; presences have none.
     pub(crate) fn present_as(&self, mesh: &str) -> (Vec<(ConnectionId, Identity)>, Vec<Identity>) {
         let state = self.lock();
-        let Some(room) = state.rooms.get(mesh) else { return Default::default() };
-        let live = room.connections.iter().filter_map(|id| {
+        let Some(in_mesh) = state.meshes.get(mesh) else { return Default::default() };
+        let live = in_mesh.connections.iter().filter_map(|id| {
             state.connections.get(id).map(|connection| (*id, connection.identity.clone()))
         });
-        let lingering = room.lingering.iter().map(|presence| presence.identity.clone()).collect();
+        let lingering =
+            in_mesh.lingering.iter().map(|presence| presence.identity.clone()).collect();
         (live.collect(), lingering)
     }
 
@@ -235,15 +237,15 @@ impl Hub {
         let state = self.lock();
         for (sender, receipts) in by_sender {
             let Some(live) = state.members.get(&sender) else { continue };
-            let curious = live.connections.iter().filter_map(|id| state.connections.get(id));
+            let subscribed = live.connections.iter().filter_map(|id| state.connections.get(id));
             // News for a slow reader would close its connection; it can ask instead.
-            let mut curious = curious
+            let mut subscribed = subscribed
                 .filter(|connection| connection.wants_receipts && connection.outbound.has_room())
                 .peekable();
-            if curious.peek().is_some() {
+            if subscribed.peek().is_some() {
                 let frame = BrokerFrame::Receipts(ReceiptsFrame { receipts, request_id: None });
                 let frame = Utf8Bytes::from(to_text(&frame));
-                curious.for_each(|connection| {
+                subscribed.for_each(|connection| {
                     connection.send(Outgoing::Frame(frame.clone()));
                 });
             }
@@ -273,7 +275,7 @@ impl Hub {
         }
     }
 
-    fn ring(&self) {
+    fn wake_housekeeping(&self) {
         // A full channel means the keeper is about to look anyway.
         let _ = self.wakeup.try_send(());
     }
@@ -312,7 +314,7 @@ impl Connection {
             is_open: false,
             unacked: 0,
             acks: Vec::new(),
-            is_known: false,
+            is_announced: false,
         }
     }
 

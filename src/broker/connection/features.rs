@@ -1,6 +1,5 @@
 //! What this broker offers (§15).
 
-use crate::Broker;
 use claudemesh_base::wire::FRAME_BYTES_MAX;
 use claudemesh_base::wire::features::{Feature, FeatureRequest, FeatureResponse};
 use claudemesh_fsm::negotiate::{
@@ -14,11 +13,11 @@ pub(crate) const OFFLINE_ROSTER: &str = "offline_roster";
 
 /// The answer to a negotiation.
 pub(crate) fn response(
-    broker: &Broker,
+    dedupe_retention_days: Option<u32>,
     policy: ConnectionPolicy,
     request: &FeatureRequest,
 ) -> FeatureResponse {
-    let dedupe = match broker.settings.dedupe_retention_days {
+    let dedupe = match dedupe_retention_days {
         Some(days) => json!({
             "version": VERSION,
             "mode": "retention_scoped",

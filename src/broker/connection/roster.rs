@@ -1,11 +1,10 @@
 //! The answer to `list_peers`, and its bound: whatever members say about themselves, the roster
 //! fits into one message of every client (`specs/wire.md`).
 
-use super::Peer;
-use super::verbs::object;
+use super::ClientConnection;
+use super::requests::object;
 use crate::hub::{ConnectionId, Identity};
-use crate::ledger::Member;
-use claudemesh_base::db;
+use crate::ledger::{LedgerError, Member};
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::{RosterEntry as PeerRow, to_text};
 use serde_json::{Map, Value, json};
@@ -16,19 +15,20 @@ const ROSTER_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// A row that weighs no more keeps its details longest when a roster is too heavy, in bytes.
 const ROW_BYTES_FAIR: usize = 1024;
 
-/// Every connection, and to those who asked every member without one. Hidden members are shown to
+/// Every connection, and to those identity asked every member without one. Hidden members are roster_details to
 /// themselves only.
-pub(super) async fn of(
-    peer: &Peer,
+pub(super) async fn build(
+    peer: &ClientConnection,
     id: ConnectionId,
-    who: &Identity,
-) -> Result<Vec<PeerRow>, db::Error> {
-    let members = peer.broker.ledger.members(&who.mesh_id).await?;
-    let (live, lingering) = peer.broker.hub.present(&who.mesh_id);
-    let may_see = |member: &Member| member.is_in() && (member.visible || member.seq == who.member);
+    identity: &Identity,
+) -> Result<Vec<PeerRow>, LedgerError> {
+    let members = peer.context.ledger.members(&identity.mesh_id).await?;
+    let (live, lingering) = peer.context.hub.present(&identity.mesh_id);
+    let may_see =
+        |member: &Member| member.is_active() && (member.visible || member.seq == identity.member);
     let by_seq: HashMap<i64, &Member> =
         members.iter().filter(|member| may_see(member)).map(|m| (m.seq, m)).collect();
-    let wants_offline = peer.broker.hub.wants_offline(id);
+    let wants_offline = peer.context.hub.wants_offline(id);
     let mut rows: Vec<PeerRow> = Vec::with_capacity(live.len());
     for (identities, online) in [(live, true), (lingering, false)] {
         for identity in identities {
@@ -53,7 +53,7 @@ pub(super) async fn of(
     let all = rows.len();
     let rows = fit(rows);
     if rows.len() < all {
-        peer.broker.counters.rosters_cut.add(1);
+        peer.context.counters.rosters_cut.add(1);
     }
     Ok(rows)
 }
@@ -93,7 +93,7 @@ fn connected_row(identity: Identity, member: &Member, online: Option<bool>) -> P
     let mut rest = shown_member(member);
     rest.insert("sessionId".to_owned(), json!(identity.session_id));
     rest.insert("connectedAt".to_owned(), json!(iso(identity.connected_at)));
-    rest.extend(identity.shown);
+    rest.extend(identity.roster_details);
     let role = if identity.is_session { "session" } else { "control-plane" };
     PeerRow {
         pubkey: identity.routing_key,
@@ -106,7 +106,7 @@ fn connected_row(identity: Identity, member: &Member, online: Option<bool>) -> P
 }
 
 fn shown_member(member: &Member) -> Map<String, Value> {
-    let mut shown = object(json!({
+    let mut roster_details = object(json!({
         "status": member.status,
         "summary": member.summary,
         "groups": member.groups,
@@ -115,12 +115,12 @@ fn shown_member(member: &Member) -> Map<String, Value> {
     }));
     let profile = member.profile.as_deref().and_then(|text| serde_json::from_str(text).ok());
     if let Some(profile @ Value::Object(_)) = profile {
-        shown.insert("profile".to_owned(), profile);
+        roster_details.insert("profile".to_owned(), profile);
     }
     if let Some(at) = member.last_seen_at {
-        shown.insert("lastSeenAt".to_owned(), json!(iso(at)));
+        roster_details.insert("lastSeenAt".to_owned(), json!(iso(at)));
     }
-    shown
+    roster_details
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The writer of a connection: what is queued, a ping now and then, and the verdict that nobody is
 //! there any more (`specs/wire.md`).
 
-use super::Peer;
+use super::ClientConnection;
 use super::metered::{Meter, Metered};
 use crate::hub::Outgoing;
 use async_tungstenite::WebSocketSender;
@@ -24,13 +24,13 @@ const WRITTEN_AT_ONCE_MAX: usize = 64;
 
 type Sink = WebSocketSender<Metered>;
 
-enum Written {
+enum WriteOutcome {
     /// So much of what waited, in bytes.
     Queued(usize),
     Closed,
 }
 
-impl Peer {
+impl ClientConnection {
     /// Writes what is queued until the connection ends. `true` when we closed it ourselves.
     pub(super) async fn write(
         &self,
@@ -41,7 +41,7 @@ impl Peer {
     ) -> bool {
         let mut ping_at = self.runtime().monotonic() + PING_EVERY;
         loop {
-            let dead_at = self.heard_at() + SILENCE_MAX;
+            let dead_at = self.last_received_at() + SILENCE_MAX;
             let timer = async {
                 self.runtime().sleep_until(ping_at.min(dead_at)).await;
                 None
@@ -49,7 +49,7 @@ impl Peer {
             let next = or(async { outgoing.recv().await.ok() }, timer).await;
             if next.is_none() {
                 let now = self.runtime().monotonic();
-                if now >= self.heard_at() + SILENCE_MAX {
+                if now >= self.last_received_at() + SILENCE_MAX {
                     return false;
                 }
                 if now < ping_at {
@@ -69,22 +69,22 @@ impl Peer {
                 None
             };
             match or(async { writing.await.ok() }, stalled).await {
-                Some(Written::Queued(bytes)) if self.outbound.wrote(bytes) => {
+                Some(WriteOutcome::Queued(bytes)) if self.outbound.on_written(bytes) => {
                     // Whoever was not listened to cannot have been silent.
-                    self.set_heard();
+                    self.mark_received();
                     let _ = drains.try_send(());
                 }
-                Some(Written::Queued(_)) => {}
-                Some(Written::Closed) => return true,
+                Some(WriteOutcome::Queued(_)) => {}
+                Some(WriteOutcome::Closed) => return true,
                 None => return false,
             }
         }
     }
 }
 
-async fn ping(sink: &mut Sink) -> tungstenite::Result<Written> {
+async fn ping(sink: &mut Sink) -> tungstenite::Result<WriteOutcome> {
     sink.send(Message::Ping(Bytes::new())).await?;
-    Ok(Written::Queued(0))
+    Ok(WriteOutcome::Queued(0))
 }
 
 /// Writes a frame and what waits behind it, with one flush.
@@ -92,7 +92,7 @@ async fn write_all(
     sink: &mut Sink,
     first: Outgoing,
     outgoing: &Receiver<Outgoing>,
-) -> tungstenite::Result<Written> {
+) -> tungstenite::Result<WriteOutcome> {
     let mut next = Some(first);
     let (mut written, mut bytes) = (0, 0);
     while let Some(frame) = next {
@@ -103,12 +103,12 @@ async fn write_all(
                 let reason = Utf8Bytes::from_static(reason);
                 let frame = CloseFrame { code: CloseCode::from(code), reason };
                 sink.send(Message::Close(Some(frame))).await?;
-                return Ok(Written::Closed);
+                return Ok(WriteOutcome::Closed);
             }
         }
         written += 1;
         next = if written < WRITTEN_AT_ONCE_MAX { outgoing.try_recv().ok() } else { None };
     }
     sink.flush().await?;
-    Ok(Written::Queued(bytes))
+    Ok(WriteOutcome::Queued(bytes))
 }

@@ -6,9 +6,9 @@
 //! that nobody leases and nobody pushes is not possible while its member is connected.
 
 use super::{Connection, ConnectionId, Hub, Outgoing, Progress, State, UNACKED_MAX};
-use crate::ledger::{QueueFilter, QueuedMessage};
+use crate::ledger::{QueueFilter, QueuedMessage, Recipient};
 use async_tungstenite::tungstenite::Utf8Bytes;
-use claudemesh_base::wire::ClientAck;
+use claudemesh_base::wire::{BrokerFrame, ClientAck, to_text};
 use std::time::Duration;
 
 /// Messages read from the ledger at once: bounds the memory of one read to 64 frames.
@@ -26,7 +26,8 @@ pub(super) struct Lease {
     pub(super) is_acked: bool,
 }
 
-/// A message ready to be handed over.
+/// A message as the frame that is pushed.
+#[derive(Clone)]
 pub(crate) struct EncodedPush {
     pub(crate) seq: i64,
     pub(crate) message_id: String,
@@ -35,8 +36,8 @@ pub(crate) struct EncodedPush {
 }
 
 /// A read of the ledger that a connection's pump should do.
-pub(crate) struct Read {
-    pub(crate) mailbox: QueueFilter,
+pub(crate) struct QueueRead {
+    pub(crate) filter: QueueFilter,
     pub(crate) after_seq: i64,
     pub(crate) limit: usize,
     rewinds: u64,
@@ -47,14 +48,14 @@ impl Hub {
     /// older to do, and wakes it otherwise. Called in the order of commits.
     pub(crate) fn offer(
         &self,
-        member: i64,
-        only_key: Option<&str>,
+        recipient: &Recipient,
         seq: i64,
         now: Duration,
-        parcel: impl Fn() -> EncodedPush,
+        push: impl FnOnce() -> EncodedPush,
     ) {
+        let (member, only_key) = (recipient.member, recipient.only_key.as_deref());
         let state = &mut *self.lock();
-        let Some(id) = state.taker(member, only_key) else { return };
+        let Some(id) = state.receiving_connection(member, only_key) else { return };
         // A pump that read the ledger since the commit may have handed this one over already.
         if state.members.get(&member).is_some_and(|live| live.leases.contains_key(&seq)) {
             return;
@@ -68,13 +69,13 @@ impl Hub {
             return;
         }
         let is_first = state.lease_ends.is_empty();
-        state.hand_over(id, member, parcel(), now + self.bounds.lease);
+        state.push_with_lease(id, member, push(), now + self.bounds.lease);
         if let Some(connection) = state.connections.get_mut(&id) {
             connection.cursor = connection.cursor.max(seq);
         }
         self.counters.pushes.add(1);
         if is_first {
-            self.ring();
+            self.wake_housekeeping();
         }
     }
 
@@ -89,7 +90,7 @@ impl Hub {
     }
 
     /// Reads a connection's queue again from the start (a repeated `session_hello`).
-    pub(crate) fn poke(&self, id: ConnectionId) {
+    pub(crate) fn reread_queue(&self, id: ConnectionId) {
         if let Some(connection) = self.lock().connections.get_mut(&id) {
             connection.rewind(0);
         }
@@ -97,11 +98,11 @@ impl Hub {
 
     /// What to read next for a connection; `None` while it is caught up, full or not open. From
     /// now on a new commit counts as "behind", so that none is missed while the read runs.
-    pub(crate) fn next_read(&self, id: ConnectionId) -> Option<Read> {
+    pub(crate) fn next_read(&self, id: ConnectionId) -> Option<QueueRead> {
         let state = &mut *self.lock();
         let takes_member_messages = {
             let member = state.connections.get(&id)?.identity.member;
-            state.taker(member, None) == Some(id)
+            state.receiving_connection(member, None) == Some(id)
         };
         let connection = state.connections.get_mut(&id)?;
         let is_behind = connection.is_open && connection.progress == Progress::Behind;
@@ -110,13 +111,13 @@ impl Hub {
         }
         let room = UNACKED_MAX - connection.unacked;
         connection.progress = Progress::Reading;
-        let mailbox = QueueFilter {
+        let filter = QueueFilter {
             member: connection.identity.member,
             routing_key: connection.identity.routing_key.clone(),
             takes_member_messages,
         };
-        Some(Read {
-            mailbox,
+        Some(QueueRead {
+            filter,
             after_seq: connection.cursor,
             limit: room.min(READ_MAX),
             rewinds: connection.rewinds,
@@ -127,13 +128,13 @@ impl Hub {
     pub(crate) fn deliver(
         &self,
         id: ConnectionId,
-        read: &Read,
+        read: &QueueRead,
         found: Vec<QueuedMessage>,
         now: Duration,
     ) {
         let state = &mut *self.lock();
         let mut was_whole = found.len() < read.limit;
-        let member = read.mailbox.member;
+        let member = read.filter.member;
         let had_leases = !state.lease_ends.is_empty();
         let mut pushed = 0;
         let mut last = None;
@@ -148,7 +149,12 @@ impl Hub {
                 .get(&member)
                 .is_some_and(|live| live.leases.contains_key(&queued.seq));
             if !is_leased {
-                state.hand_over(id, member, EncodedPush::of(queued), now + self.bounds.lease);
+                state.push_with_lease(
+                    id,
+                    member,
+                    EncodedPush::of(&queued),
+                    now + self.bounds.lease,
+                );
                 pushed += 1;
             }
         }
@@ -165,7 +171,7 @@ impl Hub {
         }
         self.counters.pushes.add(pushed);
         if !had_leases && pushed > 0 {
-            self.ring();
+            self.wake_housekeeping();
         }
     }
 
@@ -277,19 +283,21 @@ impl Hub {
 }
 
 impl EncodedPush {
-    fn of(queued: QueuedMessage) -> Self {
-        let message_id = queued.push.message_id.clone();
-        let client_message_id = queued.push.client_message_id.clone();
-        let frame = claudemesh_base::wire::BrokerFrame::Push(Box::new(queued.push));
-        let frame = claudemesh_base::wire::to_text(&frame).into();
-        Self { seq: queued.seq, message_id, client_message_id, frame }
+    pub(crate) fn of(message: &QueuedMessage) -> Self {
+        let push = &message.push;
+        Self {
+            seq: message.seq,
+            message_id: push.message_id.clone(),
+            client_message_id: push.client_message_id.clone(),
+            frame: to_text(&BrokerFrame::Push(Box::new(push.clone()))).into(),
+        }
     }
 }
 
 impl State {
     /// The connection that takes a member's mail: of a session before one of the member itself
     /// (§17.3), the newest first; or, for mail to one key, the one with that key.
-    fn taker(&self, member: i64, only_key: Option<&str>) -> Option<ConnectionId> {
+    fn receiving_connection(&self, member: i64, only_key: Option<&str>) -> Option<ConnectionId> {
         let live = &self.members.get(&member)?.connections;
         let found = live.iter().filter_map(|id| self.connections.get(id).map(|c| (*id, c)));
         found
@@ -307,22 +315,28 @@ impl State {
         }
     }
 
-    fn hand_over(&mut self, id: ConnectionId, member: i64, parcel: EncodedPush, ends: Duration) {
+    fn push_with_lease(
+        &mut self,
+        id: ConnectionId,
+        member: i64,
+        push: EncodedPush,
+        ends: Duration,
+    ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.send(Outgoing::Frame(parcel.frame)) {
+        if !connection.send(Outgoing::Frame(push.frame)) {
             return;
         }
         connection.unacked += 1;
         let lease = Lease {
             connection: id,
             ends,
-            message_id: parcel.message_id,
-            client_message_id: parcel.client_message_id,
+            message_id: push.message_id,
+            client_message_id: push.client_message_id,
             is_acked: false,
         };
         let live = self.members.entry(member).or_default();
-        live.leases.insert(parcel.seq, lease);
-        self.lease_ends.push_back((ends, member, parcel.seq));
+        live.leases.insert(push.seq, lease);
+        self.lease_ends.push_back((ends, member, push.seq));
     }
 
     /// One that was freed and leased anew meanwhile is another lease.

@@ -18,7 +18,7 @@ const OUTGOING_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const OUTGOING_PAUSE_BYTES: usize = 2 * 1024 * 1024;
 /// How long a client that was sent away may take to read what waits for it, and the close. One that
 /// takes a few bytes now and then would keep its socket for ever.
-const FAREWELL_MAX: Duration = Duration::from_secs(60);
+const CLOSE_WRITE_MAX: Duration = Duration::from_secs(60);
 /// What the smallest frame counts as: 512 of them make a pause.
 const FRAME_BYTES_MIN: usize = OUTGOING_PAUSE_BYTES / 512;
 
@@ -49,9 +49,9 @@ pub(crate) struct OutboundQueue {
     /// Wakes the connection's pump.
     wake: Sender<()>,
     /// Fires when the connection must end without ceremony.
-    gone: Arc<Trigger>,
+    kill: Arc<Trigger>,
     /// Fires when its close is queued.
-    dismissed: Arc<Trigger>,
+    close_queued: Arc<Trigger>,
 }
 
 /// The ends of a connection that its tasks hold.
@@ -63,18 +63,18 @@ pub(crate) struct ConnectionEnds {
 
 /// The end of a connection that its client has no say in.
 pub(crate) struct KillSwitch {
-    pub(super) gone: Shutdown,
-    dismissed: Shutdown,
+    pub(super) kill: Shutdown,
+    close_queued: Shutdown,
 }
 
 impl KillSwitch {
     /// Completes when the connection is over, whatever its client still reads.
-    pub(crate) async fn reached(&self, runtime: &Runtime) {
-        let farewell = async {
-            self.dismissed.wait().await;
-            runtime.sleep(FAREWELL_MAX).await;
+    pub(crate) async fn fired(&self, runtime: &Runtime) {
+        let close_written = async {
+            self.close_queued.wait().await;
+            runtime.sleep(CLOSE_WRITE_MAX).await;
         };
-        or(self.gone.wait(), farewell).await;
+        or(self.kill.wait(), close_written).await;
     }
 }
 
@@ -82,15 +82,16 @@ impl OutboundQueue {
     pub(crate) fn new() -> (Self, ConnectionEnds) {
         let (out, outgoing) = channel::bounded(OUTGOING_MAX);
         let (wake, woken) = channel::bounded(1);
-        let [(gone, is_gone), (dismissed, is_dismissed)] = [Shutdown::new(), Shutdown::new()];
+        let [(kill, kill_fired), (close_queued, close_was_queued)] =
+            [Shutdown::new(), Shutdown::new()];
         let outbound = Self {
             out,
             unwritten_bytes: Arc::default(),
             wake,
-            gone: Arc::new(gone),
-            dismissed: Arc::new(dismissed),
+            kill: Arc::new(kill),
+            close_queued: Arc::new(close_queued),
         };
-        let kill_switch = KillSwitch { gone: is_gone, dismissed: is_dismissed };
+        let kill_switch = KillSwitch { kill: kill_fired, close_queued: close_was_queued };
         (outbound, ConnectionEnds { outgoing, woken, kill_switch })
     }
 
@@ -98,14 +99,14 @@ impl OutboundQueue {
     /// pushed to it waits in the ledger.
     pub(crate) fn send(&self, outgoing: Outgoing) -> bool {
         if let Outgoing::Close(..) = outgoing {
-            self.dismissed.fire();
+            self.close_queued.fire();
         }
         let weight = outgoing.weight();
         let unwritten = self.unwritten_bytes.fetch_add(weight, Ordering::Relaxed);
         let fits = weight == 0 || unwritten < OUTGOING_BYTES_MAX;
         let is_sent = fits && self.out.try_send(outgoing).is_ok();
         if !is_sent {
-            self.gone.fire();
+            self.kill.fire();
         }
         is_sent
     }
@@ -122,7 +123,7 @@ impl OutboundQueue {
 
     /// So much of what was queued is written. Whether there is room again where there was none: the
     /// pump is told, and the reader must be.
-    pub(crate) fn wrote(&self, bytes: usize) -> bool {
+    pub(crate) fn on_written(&self, bytes: usize) -> bool {
         let unwritten = self.unwritten_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let pause = OUTGOING_PAUSE_BYTES;
         let has_room_again = unwritten >= pause && unwritten - bytes < pause;
@@ -150,18 +151,15 @@ mod tests {
             let runtime = fast(Runtime::real(Arc::default()), 200);
             let (outbound, ConnectionEnds { outgoing, kill_switch, .. }) = OutboundQueue::new();
             assert!(outbound.send(Outgoing::Frame("hola".into())));
-            assert!(
-                poll_once(kill_switch.reached(&runtime)).await.is_none(),
-                "nobody was sent away"
-            );
+            assert!(poll_once(kill_switch.fired(&runtime)).await.is_none(), "nobody was sent away");
             assert!(outbound.send(Outgoing::Close(1000, "session_replaced")));
             let began = runtime.monotonic();
             assert!(
-                poll_once(kill_switch.reached(&runtime)).await.is_none(),
+                poll_once(kill_switch.fired(&runtime)).await.is_none(),
                 "there is time to read it"
             );
-            kill_switch.reached(&runtime).await;
-            assert!(runtime.monotonic() - began >= FAREWELL_MAX);
+            kill_switch.fired(&runtime).await;
+            assert!(runtime.monotonic() - began >= CLOSE_WRITE_MAX);
             assert_eq!(outgoing.len(), 2, "it was not read at all");
         });
     }

@@ -22,7 +22,7 @@ pub(super) struct LingeringPresence {
 }
 
 /// A connection let in.
-pub(crate) struct Arrival {
+pub(crate) struct AdmittedConnection {
     pub(crate) id: ConnectionId,
     /// Whether the peer was present already, so that its coming is not news.
     pub(crate) was_present: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Arrival {
 
 /// What became of a wish to be let in.
 pub(crate) enum Admission {
-    Admitted(Arrival),
+    Admitted(AdmittedConnection),
     /// The mesh has as many connections as it may, or the member has.
     Full,
     /// §15.6, `prefer_oldest`.
@@ -41,31 +41,31 @@ pub(crate) enum Admission {
 }
 
 /// What a connection that ended leaves behind.
-pub(crate) struct Departed {
+pub(crate) struct DisconnectOutcome {
     pub(crate) member: i64,
     /// Acknowledged and not yet removed from the ledger.
     pub(crate) acks: Vec<i64>,
-    /// An older presence of the same member that had to make room.
+    /// An older presence of the same member that had to make in_mesh.
     pub(crate) evicted: Option<Identity>,
 }
 
 /// What an expulsion ended.
-pub(crate) struct Expelled {
+pub(crate) struct ExpelOutcome {
     /// How many connections.
     pub(crate) closed: usize,
     /// Those, and the presences that had outlived theirs.
-    pub(crate) gone: Vec<Identity>,
+    pub(crate) identities: Vec<Identity>,
     /// Acknowledged and not yet removed from the ledger.
     pub(crate) acks: Vec<i64>,
 }
 
 impl Hub {
-    /// Whether a mesh has no room for another session.
+    /// Whether a mesh has no in_mesh for another session.
     pub(crate) fn is_full(&self, mesh: &str, session_id: &str) -> bool {
         let state = self.lock();
-        let Some(room) = state.rooms.get(mesh) else { return false };
-        room.connections.len() >= self.bounds.connections_max
-            && !room
+        let Some(in_mesh) = state.meshes.get(mesh) else { return false };
+        in_mesh.connections.len() >= self.bounds.connections_max
+            && !in_mesh
                 .connections
                 .iter()
                 .filter_map(|id| state.connections.get(id))
@@ -80,7 +80,7 @@ impl Hub {
         concurrent: ConnectionPolicy,
     ) -> Admission {
         let mut state = self.lock();
-        let (same, installs) = state.rivals(&identity);
+        let (same, installs) = state.conflicting(&identity);
         if !installs.is_empty() && concurrent == ConnectionPolicy::PreferOldest {
             return Admission::AlreadyConnected;
         }
@@ -89,8 +89,10 @@ impl Hub {
             if concurrent == ConnectionPolicy::PreferNewest { installs } else { Vec::new() };
         let going = same.len() + closing.len();
         let own = state.members.get(&identity.member).map_or(0, |live| live.connections.len());
-        let room = state.rooms.get(&identity.mesh_id).map_or(0, |room| room.connections.len());
-        if room - going >= self.bounds.connections_max || own - going >= CONNECTIONS_PER_MEMBER_MAX
+        let in_mesh =
+            state.meshes.get(&identity.mesh_id).map_or(0, |in_mesh| in_mesh.connections.len());
+        if in_mesh - going >= self.bounds.connections_max
+            || own - going >= CONNECTIONS_PER_MEMBER_MAX
         {
             return Admission::Full;
         }
@@ -98,7 +100,8 @@ impl Hub {
         for (ids, (code, reason)) in [(&same, REPLACED), (&closing, REPLACED_BY_NEWER)] {
             for id in ids {
                 if let Some(old) = state.remove(*id) {
-                    was_present |= old.is_known && old.identity.routing_key == identity.routing_key;
+                    was_present |=
+                        old.is_announced && old.identity.routing_key == identity.routing_key;
                     old.send(Outgoing::Close(code, reason));
                     acks.extend(old.acks);
                 }
@@ -106,34 +109,34 @@ impl Hub {
         }
         was_present |= state.end_lingering(&identity) | state.is_connected(&identity);
         let mut newcomer = Connection::new(identity, outbound);
-        newcomer.is_known = was_present;
+        newcomer.is_announced = was_present;
         // Of the same member: the newcomer's pump stores them before it reads the queue.
         newcomer.acks = acks;
         let id = state.insert(newcomer);
-        Admission::Admitted(Arrival { id, was_present, other_installs })
+        Admission::Admitted(AdmittedConnection { id, was_present, other_installs })
     }
 
     /// The others are about to be told that a connection is there.
-    pub(crate) fn set_known(&self, id: ConnectionId) {
+    pub(crate) fn set_announced(&self, id: ConnectionId) {
         if let Some(connection) = self.lock().connections.get_mut(&id) {
-            connection.is_known = true;
+            connection.is_announced = true;
         }
     }
 
     /// A connection ended: its leases are free at once, its presence lasts a while longer, unless
     /// nobody knew of it or the same key is still connected. `None` when it had been replaced before.
-    pub(crate) fn depart(&self, id: ConnectionId, now: Duration) -> Option<Departed> {
+    pub(crate) fn disconnect(&self, id: ConnectionId, now: Duration) -> Option<DisconnectOutcome> {
         let mut state = self.lock();
-        let Connection { identity, acks, is_known, .. } = state.remove(id)?;
+        let Connection { identity, acks, is_announced, .. } = state.remove(id)?;
         let member = identity.member;
-        if !is_known || state.is_connected(&identity) {
-            return Some(Departed { member, acks, evicted: None });
+        if !is_announced || state.is_connected(&identity) {
+            return Some(DisconnectOutcome { member, acks, evicted: None });
         }
         let until = now + self.bounds.presence_lease;
         let evicted = state.linger(until, LingeringPresence { serial: id, identity });
         drop(state);
-        self.ring();
-        Some(Departed { member, acks, evicted })
+        self.wake_housekeeping();
+        Some(DisconnectOutcome { member, acks, evicted })
     }
 
     /// Removes the presences whose time is up by `now`, and yields them.
@@ -144,14 +147,14 @@ impl Hub {
             && *at <= now
             && let Some((_, mesh, serial)) = state.lingering_ends.pop_front()
         {
-            let Some(room) = state.rooms.get_mut(&mesh) else { continue };
+            let Some(in_mesh) = state.meshes.get_mut(&mesh) else { continue };
             if let Some(index) =
-                room.lingering.iter().position(|presence| presence.serial == serial)
+                in_mesh.lingering.iter().position(|presence| presence.serial == serial)
             {
-                left.push(room.lingering.swap_remove(index).identity);
+                left.push(in_mesh.lingering.swap_remove(index).identity);
             }
-            if room.lingering.is_empty() && room.connections.is_empty() {
-                state.rooms.remove(&mesh);
+            if in_mesh.lingering.is_empty() && in_mesh.connections.is_empty() {
+                state.meshes.remove(&mesh);
             }
         }
         left
@@ -159,25 +162,25 @@ impl Hub {
 
     /// Closes every connection of a member and forgets its presences; yields what was there, so
     /// that the others can be told.
-    pub(crate) fn expel(&self, member: i64, close: (u16, &'static str)) -> Expelled {
+    pub(crate) fn expel(&self, member: i64, close: (u16, &'static str)) -> ExpelOutcome {
         let mut state = self.lock();
         let ids = state.members.get(&member).map(|live| live.connections.clone());
         let ids = ids.unwrap_or_default();
-        let (mut gone, mut acks) = (Vec::new(), Vec::new());
+        let (mut identities, mut acks) = (Vec::new(), Vec::new());
         for connection in ids.iter().filter_map(|id| state.remove(*id)) {
             connection.send(Outgoing::Close(close.0, close.1));
-            gone.push(connection.identity);
+            identities.push(connection.identity);
             acks.extend(connection.acks);
         }
-        for room in state.rooms.values_mut() {
-            let (theirs, others) = std::mem::take(&mut room.lingering)
+        for in_mesh in state.meshes.values_mut() {
+            let (theirs, others) = std::mem::take(&mut in_mesh.lingering)
                 .into_iter()
                 .partition(|presence| presence.identity.member == member);
-            room.lingering = others;
+            in_mesh.lingering = others;
             let theirs: Vec<LingeringPresence> = theirs;
-            gone.extend(theirs.into_iter().map(|presence| presence.identity));
+            identities.extend(theirs.into_iter().map(|presence| presence.identity));
         }
-        Expelled { closed: ids.len(), gone, acks }
+        ExpelOutcome { closed: ids.len(), identities, acks }
     }
 
     /// How many connections a member has.
@@ -199,29 +202,29 @@ impl Hub {
 impl State {
     /// The connections a newcomer replaces as the same session, and the other installs of its
     /// member key.
-    fn rivals(&self, new: &Identity) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
+    fn conflicting(&self, new: &Identity) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
         let live = self.members.get(&new.member).map_or(&[][..], |live| &live.connections);
         let found = live.iter().filter_map(|id| self.connections.get(id).map(|c| (*id, c)));
-        let mut rivals = (Vec::new(), Vec::new());
+        let mut conflicting = (Vec::new(), Vec::new());
         for (id, old) in found.filter(|(_, old)| old.identity.is_session == new.is_session) {
             let old = &old.identity;
             let is_same_key = new.is_session && old.routing_key == new.routing_key;
             if is_same_key || old.session_id == new.session_id {
-                rivals.0.push(id);
+                conflicting.0.push(id);
             } else if !new.is_session {
-                rivals.1.push(id);
+                conflicting.1.push(id);
             }
         }
-        rivals
+        conflicting
     }
 
     fn insert(&mut self, connection: Connection) -> ConnectionId {
         self.last_id += 1;
         let id = self.last_id;
         let identity = &connection.identity;
-        self.rooms.entry(identity.mesh_id.clone()).or_default().connections.insert(id);
+        self.meshes.entry(identity.mesh_id.clone()).or_default().connections.insert(id);
         self.members.entry(identity.member).or_default().connections.push(id);
-        self.reconsider(identity.member);
+        self.rewind_connections(identity.member);
         self.connections.insert(id, connection);
         id
     }
@@ -230,10 +233,10 @@ impl State {
     fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
         let identity = &connection.identity;
-        if let Some(room) = self.rooms.get_mut(&identity.mesh_id) {
-            room.connections.remove(&id);
-            if room.connections.is_empty() && room.lingering.is_empty() {
-                self.rooms.remove(&identity.mesh_id);
+        if let Some(in_mesh) = self.meshes.get_mut(&identity.mesh_id) {
+            in_mesh.connections.remove(&id);
+            if in_mesh.connections.is_empty() && in_mesh.lingering.is_empty() {
+                self.meshes.remove(&identity.mesh_id);
             }
         }
         if let Some(live) = self.members.get_mut(&identity.member) {
@@ -243,13 +246,13 @@ impl State {
                 self.members.remove(&identity.member);
             }
         }
-        self.reconsider(identity.member);
+        self.rewind_connections(identity.member);
         Some(connection)
     }
 
     /// Which connection takes a member's mail may have changed: the others read again from the
     /// start, skipping what is leased.
-    fn reconsider(&mut self, member: i64) {
+    fn rewind_connections(&mut self, member: i64) {
         let Some(live) = self.members.get(&member) else { return };
         for id in &live.connections {
             if let Some(connection) = self.connections.get_mut(id) {
@@ -258,12 +261,12 @@ impl State {
         }
     }
 
-    /// Keeps the presence of a peer that is gone until `until`, in place of an older one with its
+    /// Keeps the presence of a peer that is identities until `until`, in place of an older one with its
     /// key. Yields the member's oldest if it has too many.
     fn linger(&mut self, until: Duration, presence: LingeringPresence) -> Option<Identity> {
         let Identity { mesh_id, member, routing_key, .. } = &presence.identity;
         self.lingering_ends.push_back((until, mesh_id.clone(), presence.serial));
-        let lingering = &mut self.rooms.entry(mesh_id.clone()).or_default().lingering;
+        let lingering = &mut self.meshes.entry(mesh_id.clone()).or_default().lingering;
         let is_own = |other: &LingeringPresence| other.identity.member == *member;
         lingering.retain(|other| !is_own(other) || other.identity.routing_key != *routing_key);
         let is_crowded =
@@ -274,16 +277,16 @@ impl State {
         evicted
     }
 
-    /// ConnectionEnds the lingering of a peer that is back. Says whether there was one.
+    /// Ends the lingering of a peer that is back. Says whether there was one.
     fn end_lingering(&mut self, back: &Identity) -> bool {
-        let Some(room) = self.rooms.get_mut(&back.mesh_id) else { return false };
-        let before = room.lingering.len();
-        room.lingering.retain(|presence| {
+        let Some(in_mesh) = self.meshes.get_mut(&back.mesh_id) else { return false };
+        let before = in_mesh.lingering.len();
+        in_mesh.lingering.retain(|presence| {
             let presence = &presence.identity;
             presence.member != back.member
                 || (presence.routing_key != back.routing_key
                     && presence.session_id != back.session_id)
         });
-        room.lingering.len() < before
+        in_mesh.lingering.len() < before
     }
 }

@@ -2,7 +2,7 @@
 
 use super::outbound_queue::{KillSwitch, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
-use crate::ledger::QueuedMessage;
+use crate::ledger::{QueuedMessage, Recipient};
 use claudemesh_base::wire::{ClientAck, PushFrame};
 use claudemesh_fsm::negotiate::ConnectionPolicy;
 
@@ -21,7 +21,7 @@ impl Wire {
     /// Plays the writer: the next frame, written.
     fn written(&self) -> Option<Outgoing> {
         let outgoing = self.outgoing.try_recv().ok()?;
-        self.outbound.wrote(outgoing.weight());
+        self.outbound.on_written(outgoing.weight());
         Some(outgoing)
     }
 
@@ -67,8 +67,8 @@ fn identity(member: i64, session_id: &str) -> Identity {
 fn try_admit(hub: &Hub, identity: Identity, policy: ConnectionPolicy) -> Result<Wire, Admission> {
     let (outbound, ConnectionEnds { outgoing, woken, kill_switch }) = OutboundQueue::new();
     match hub.admit(identity, outbound.clone(), policy) {
-        Admission::Admitted(arrival) => {
-            Ok(Wire { id: arrival.id, outbound, outgoing, kill_switch, woken })
+        Admission::Admitted(admitted_connection) => {
+            Ok(Wire { id: admitted_connection.id, outbound, outgoing, kill_switch, woken })
         }
         other => Err(other),
     }
@@ -81,7 +81,7 @@ fn connect(hub: &Hub, identity: Identity) -> Wire {
 
 fn connect_under(hub: &Hub, identity: Identity, policy: ConnectionPolicy) -> Wire {
     let Ok(wire) = try_admit(hub, identity, policy) else { panic!("is admitted") };
-    hub.set_known(wire.id);
+    hub.set_announced(wire.id);
     hub.open(wire.id);
     read(hub, &wire, &[]);
     wire
@@ -101,7 +101,8 @@ fn queued(seq: i64) -> QueuedMessage {
 }
 
 fn offer(hub: &Hub, member: i64, seq: i64) {
-    hub.offer(member, None, seq, START, || EncodedPush {
+    let recipient = Recipient { member, only_key: None };
+    hub.offer(&recipient, seq, START, || EncodedPush {
         seq,
         message_id: seq.to_string(),
         client_message_id: None,
@@ -124,7 +125,7 @@ fn a_message_committed_during_a_read_is_neither_lost_nor_pushed_before_older_one
     let wire = connect(&hub, identity(1, "s"));
     offer(&hub, 1, 1);
     assert_eq!(wire.pushed(), ["1"], "caught up: handed over at once");
-    hub.poke(wire.id);
+    hub.reread_queue(wire.id);
     let running = hub.next_read(wire.id).expect("a read");
     offer(&hub, 1, 2);
     hub.deliver(wire.id, &running, vec![queued(1)], START);
@@ -161,17 +162,17 @@ fn what_one_connection_held_goes_to_the_next_as_soon_as_it_ends() {
     read(&hub, &member, &[]);
     offer(&hub, 1, 1);
     assert_eq!((session.pushed().len(), member.pushed().len()), (1, 0));
-    assert!(hub.depart(session.id, START).is_some());
+    assert!(hub.disconnect(session.id, START).is_some());
     read(&hub, &member, &[1]);
     assert_eq!(member.pushed().len(), 1);
-    assert!(hub.depart(session.id, START).is_none(), "once");
+    assert!(hub.disconnect(session.id, START).is_none(), "once");
 }
 
 #[test]
 fn never_more_than_so_many_are_unacknowledged() {
     let hub = hub();
     let wire = connect(&hub, identity(1, "s"));
-    hub.poke(wire.id);
+    hub.reread_queue(wire.id);
     let stored: Vec<i64> = (1..=1000).collect();
     read(&hub, &wire, &stored);
     assert_eq!(wire.pushed().len(), UNACKED_MAX);
@@ -193,8 +194,8 @@ fn one_who_does_not_read_is_let_go_and_holds_nobody_up() {
         hub.broadcast("m", &"news".into(), |_| true);
         fine.pushed();
     }
-    assert!(deaf.kill_switch.gone.has_fired());
-    assert!(!fine.kill_switch.gone.has_fired());
+    assert!(deaf.kill_switch.kill.has_fired());
+    assert!(!fine.kill_switch.kill.has_fired());
 }
 
 #[test]
@@ -203,7 +204,7 @@ fn one_who_reads_slowly_gets_no_more_mail_until_it_has_caught_up() {
     let wire = connect(&hub, identity(1, "s"));
     let page: Outgoing = Outgoing::Frame("x".repeat(OUTGOING_PAUSE_BYTES - 5000).into());
     assert!(wire.outbound.send(page) && wire.outbound.has_room(), "one page is no backlog");
-    hub.poke(wire.id);
+    hub.reread_queue(wire.id);
     let running = hub.next_read(wire.id).expect("a read");
     hub.deliver(wire.id, &running, (1..=10).map(queued).collect(), START);
     assert_eq!(wire.outgoing.len(), 3, "two messages fill it up");
@@ -222,10 +223,10 @@ fn one_who_is_filled_up_by_others_is_let_go_by_bytes_too() {
     let hub = hub();
     let deaf = connect(&hub, identity(1, "a"));
     for _ in 0..17 {
-        assert!(!deaf.kill_switch.gone.has_fired());
+        assert!(!deaf.kill_switch.kill.has_fired());
         hub.broadcast("m", &"x".repeat(1024 * 1024).into(), |_| true);
     }
-    assert!(deaf.kill_switch.gone.has_fired());
+    assert!(deaf.kill_switch.kill.has_fired());
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn what_is_acknowledged_is_not_pushed_again_while_the_ledger_takes_nothing() {
     for round in 1..=3 {
         assert_eq!(hub.unstored_acks(wire.id), [1]);
         hub.expire_leases(START + LEASE * round);
-        hub.poke(wire.id);
+        hub.reread_queue(wire.id);
         read(&hub, &wire, &[1]);
         assert!(wire.pushed().is_empty());
     }
@@ -313,10 +314,10 @@ fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
     let hub = hub();
     let first = connect_under(&hub, identity(1, "a"), ConnectionPolicy::Allow);
     let second = connect_under(&hub, identity(1, "b"), ConnectionPolicy::Allow);
-    hub.depart(first.id, START);
+    hub.disconnect(first.id, START);
     assert!(hub.present("m").1.is_empty(), "it is connected");
     assert!(hub.expire_presences(START + Duration::from_secs(90)).is_empty());
-    hub.depart(second.id, START + Duration::from_secs(90));
+    hub.disconnect(second.id, START + Duration::from_secs(90));
     assert_eq!(hub.expire_presences(START + Duration::from_secs(180)).len(), 1);
 }
 
@@ -326,14 +327,14 @@ fn one_who_goes_before_anybody_was_told_leaves_no_presence() {
     let Ok(wire) = try_admit(&hub, identity(1, "s"), ConnectionPolicy::PreferNewest) else {
         panic!("is admitted")
     };
-    assert!(hub.depart(wire.id, START).is_some());
+    assert!(hub.disconnect(wire.id, START).is_some());
     assert_eq!((hub.connections(), hub.present("m").1.len()), (0, 0));
     let known = connect(&hub, identity(1, "s"));
-    hub.depart(known.id, START);
+    hub.disconnect(known.id, START);
     let Ok(back) = try_admit(&hub, identity(1, "s"), ConnectionPolicy::PreferNewest) else {
         panic!("is admitted")
     };
-    hub.depart(back.id, START);
+    hub.disconnect(back.id, START);
     assert_eq!(hub.present("m").1.len(), 1, "it had been there before");
 }
 
@@ -357,11 +358,11 @@ fn two_installs_of_one_key_are_told_apart_by_policy() {
 fn a_peer_that_comes_back_in_time_never_left() {
     let hub = hub();
     let wire = connect(&hub, identity(1, "s"));
-    hub.depart(wire.id, START);
+    hub.disconnect(wire.id, START);
     assert_eq!(hub.present("m").1.len(), 1);
     let again = connect(&hub, identity(1, "s"));
     assert!(hub.expire_presences(START + Duration::from_secs(91)).is_empty());
-    hub.depart(again.id, START);
+    hub.disconnect(again.id, START);
     assert!(hub.expire_presences(START + Duration::from_secs(89)).is_empty());
     assert_eq!(hub.expire_presences(START + Duration::from_secs(90)).len(), 1);
 }
@@ -377,8 +378,8 @@ fn a_member_that_comes_and_goes_under_new_names_leaves_only_so_many_presences() 
             ..identity(1, &format!("s{n}"))
         };
         let wire = connect(&hub, session);
-        let departed = hub.depart(wire.id, START).expect("was there");
-        evicted.extend(departed.evicted.map(|identity| identity.session_id));
+        let disconnected = hub.disconnect(wire.id, START).expect("was there");
+        evicted.extend(disconnected.evicted.map(|identity| identity.session_id));
     }
     assert_eq!(evicted, (0..92).map(|n| format!("s{n}")).collect::<Vec<_>>(), "and are told");
     let left: Vec<_> = hub.present("m").1.into_iter().map(|presence| presence.session_id).collect();
@@ -390,12 +391,12 @@ fn a_member_that_comes_and_goes_under_new_names_leaves_only_so_many_presences() 
 fn an_expelled_member_is_gone_at_once_with_all_its_presences() {
     let hub = hub();
     let (first, other) = (connect(&hub, identity(1, "a")), connect(&hub, identity(2, "b")));
-    hub.depart(first.id, START);
+    hub.disconnect(first.id, START);
     let session = Identity { is_session: true, routing_key: "k".into(), ..identity(1, "c") };
     let second = connect(&hub, session);
     let expelled = hub.expel(1, (4001, "kicked"));
-    assert_eq!((expelled.closed, expelled.gone.len()), (1, 2));
+    assert_eq!((expelled.closed, expelled.identities.len()), (1, 2));
     assert_eq!(second.closed_with(), Some(4001));
     assert_eq!((hub.present("m").0.len(), hub.present("m").1.len()), (1, 0));
-    assert!(hub.depart(second.id, START).is_none() && other.closed_with().is_none());
+    assert!(hub.disconnect(second.id, START).is_none() && other.closed_with().is_none());
 }

@@ -1,20 +1,16 @@
-//! Making meshes, members and invites, and letting people in (§17.3).
+//! Meshes, and the invites and members that whoever runs the broker makes (§17.3).
 //!
-//! These functions work on a ledger, whether a broker is running around it or not. An owner's
-//! secret key is a 0600 file beside the ledger, never a row of it.
+//! An owner's secret key is a 0600 file beside the ledger, never a row of it.
 
-use super::BrokerError;
-use super::connection::clean;
-use super::ledger::{Invite as InviteRow, Joined, Ledger, Mesh};
-use super::send::is_public_key;
-use claudemesh_base::db;
+use super::{AdminContext, InviteInfo, InviteWish, MeshInfo};
+use crate::BrokerError;
+use crate::connection::sanitize;
+use crate::ledger::{Invite, JoinOutcome, Ledger, Mesh};
 use claudemesh_base::message::{PublicKey, SecretKey, signed};
-use claudemesh_base::runtime::Runtime;
-use claudemesh_base::wire::join::{InvitePayload, JoinRequest};
+use claudemesh_base::wire::join::InvitePayload;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::negotiate::ConnectionPolicy;
 use data_encoding::BASE64URL_NOPAD;
-use serde::Deserialize;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,64 +29,6 @@ pub const INVITE_USES_MAX: u32 = 10_000;
 /// How many invites that differ in nothing else can be made in one second.
 const INVITES_A_SECOND_MAX: usize = 60;
 
-/// A mesh, as shown to whoever administers it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct MeshInfo {
-    /// Its id on the wire.
-    pub id: String,
-    /// Its name for people.
-    pub slug: String,
-    /// The key that signs its invites.
-    pub owner_pubkey: String,
-    /// When it was made, Unix milliseconds.
-    pub created_at_ms: i64,
-}
-
-/// What an invite should allow.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct InviteWish {
-    /// The mesh's slug.
-    pub mesh: String,
-    /// Seconds from now.
-    pub expires_s: u64,
-    /// How many may join with it.
-    pub uses: u32,
-    /// `member` or `admin`.
-    pub role: String,
-}
-
-impl Default for InviteWish {
-    fn default() -> Self {
-        let (mesh, role) = (String::new(), "member".to_owned());
-        Self { mesh, expires_s: INVITE_EXPIRES_S, uses: 1, role }
-    }
-}
-
-/// A new invite.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct InviteInfo {
-    /// The token itself.
-    pub token: String,
-    /// `http://<host>:<port>/join/<token>`.
-    pub link: String,
-    /// When it stops working, Unix milliseconds.
-    pub expires_at_ms: i64,
-}
-
-/// Why nobody joined.
-pub(crate) enum JoinError {
-    /// The code of the answer (`specs/wire.md`).
-    Refused(&'static str),
-    Failed(db::Error),
-}
-
-impl From<db::Error> for JoinError {
-    fn from(error: db::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 /// `ws://<authority>/ws`.
 pub(crate) fn web_socket_url(authority: &str) -> String {
     format!("ws://{authority}/ws")
@@ -102,12 +40,11 @@ pub(crate) fn link(authority: &str, token: &str) -> String {
 }
 
 /// Makes a mesh with a fresh owner key.
-pub(crate) async fn create_mesh(
-    ledger: &Ledger,
-    dir: &Path,
-    runtime: &Runtime,
+pub(super) async fn create_mesh(
+    context: &AdminContext,
     slug: &str,
 ) -> Result<MeshInfo, BrokerError> {
+    let AdminContext { ledger, dir, runtime, .. } = context;
     let is_good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if slug.is_empty() || slug.len() > SLUG_CHARS_MAX || !slug.chars().all(is_good) {
         let words = "slug must be 1 to 64 of a-z, 0-9 and -";
@@ -127,12 +64,7 @@ pub(crate) async fn create_mesh(
     };
     // The key first: a mesh without its owner's key could never invite anybody.
     store_owner_key(&owner_key_path(dir, &mesh.id), &owner)?;
-    let info = MeshInfo {
-        id: mesh.id.clone(),
-        slug: mesh.slug.clone(),
-        owner_pubkey: mesh.owner_pubkey.clone(),
-        created_at_ms: mesh.created_at.0,
-    };
+    let info = MeshInfo::of(&mesh);
     if !ledger.insert_mesh(mesh).await? {
         return Err(BrokerError::Conflict(format!("there is a mesh {slug:?} already")));
     }
@@ -140,38 +72,30 @@ pub(crate) async fn create_mesh(
 }
 
 /// Sets what two installs of one member key do to each other (§15.6).
-pub(crate) async fn set_policy(
-    ledger: &Ledger,
-    runtime: &Runtime,
+pub(super) async fn set_policy(
+    context: &AdminContext,
     mesh: &str,
     policy: &str,
 ) -> Result<(), BrokerError> {
+    let AdminContext { ledger, runtime, .. } = context;
     let words = "policy must be prefer_newest, prefer_oldest or allow_concurrent";
     let policy =
         ConnectionPolicy::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
-    let mesh = mesh_by_slug(ledger, mesh).await?;
+    let mesh = mesh_by_slug(&**ledger, mesh).await?;
     Ok(ledger.set_connection_policy(&mesh.id, policy, runtime.now()).await?)
 }
 
 /// Every mesh.
-pub(crate) async fn meshes(ledger: &Ledger) -> Result<Vec<MeshInfo>, BrokerError> {
-    let meshes = ledger.meshes().await?.into_iter().map(|mesh| MeshInfo {
-        id: mesh.id,
-        slug: mesh.slug,
-        owner_pubkey: mesh.owner_pubkey,
-        created_at_ms: mesh.created_at.0,
-    });
-    Ok(meshes.collect())
+pub(super) async fn meshes(ledger: &dyn Ledger) -> Result<Vec<MeshInfo>, BrokerError> {
+    Ok(ledger.meshes().await?.iter().map(MeshInfo::of).collect())
 }
 
 /// Makes an invite, signed by the mesh's owner key. `authority` is where the broker is reached.
-pub(crate) async fn create_invite(
-    ledger: &Ledger,
-    dir: &Path,
-    runtime: &Runtime,
-    authority: &str,
+pub(super) async fn create_invite(
+    context: &AdminContext,
     wish: &InviteWish,
 ) -> Result<InviteInfo, BrokerError> {
+    let AdminContext { ledger, dir, runtime, authority, .. } = context;
     let invalid = |words: &str| Err(BrokerError::Invalid(words.to_owned()));
     if !["member", "admin"].contains(&wish.role.as_str()) {
         return invalid("role must be member or admin");
@@ -182,7 +106,7 @@ pub(crate) async fn create_invite(
     if wish.expires_s == 0 || wish.expires_s > INVITE_EXPIRES_S_MAX {
         return invalid("expires must be between one second and 366 days");
     }
-    let mesh = mesh_by_slug(ledger, &wish.mesh).await?;
+    let mesh = mesh_by_slug(&**ledger, &wish.mesh).await?;
     let owner = load_owner_key(&owner_key_path(dir, &mesh.id))?;
     let now = runtime.now();
     // Whole seconds, rounded up: the format knows no finer ones.
@@ -190,7 +114,7 @@ pub(crate) async fn create_invite(
     // A token holds nothing random: what tells two invites of one second apart is their end.
     for expires_at_s in (earliest_s..).take(INVITES_A_SECOND_MAX) {
         let token = sign_invite(&mesh, &owner, authority, &wish.role, expires_at_s);
-        let row = InviteRow {
+        let row = Invite {
             token: token.clone(),
             mesh_id: mesh.id.clone(),
             role: wish.role.clone(),
@@ -239,85 +163,29 @@ fn sign_invite(
 }
 
 /// Adds a member without an invite; idempotent by key. Yields its id.
-pub(crate) async fn add_member(
-    ledger: &Ledger,
-    runtime: &Runtime,
+pub(super) async fn add_member(
+    context: &AdminContext,
     mesh: &str,
     pubkey: &str,
     name: &str,
 ) -> Result<String, BrokerError> {
+    let AdminContext { ledger, runtime, .. } = context;
     let key = PublicKey::parse(pubkey)
         .map_err(|error| BrokerError::Invalid(format!("pubkey {error}")))?
         .to_hex();
-    let mesh = mesh_by_slug(ledger, mesh).await?;
-    let (id, name) = (runtime.mint_id(), clean(name));
+    let mesh = mesh_by_slug(&**ledger, mesh).await?;
+    let (id, name) = (runtime.mint_id(), sanitize(name));
     let added = ledger.add_member(&mesh.id, &id, &key, &name, "member", runtime.now());
     match added.await? {
-        Joined::New(id) | Joined::Already(id) => Ok(id),
-        Joined::Refused(problem) => Err(BrokerError::Conflict(problem.code().to_owned())),
+        JoinOutcome::New(id) | JoinOutcome::Already(id) => Ok(id),
+        JoinOutcome::Refused(problem) => Err(BrokerError::Conflict(problem.code().to_owned())),
     }
 }
 
 /// The mesh with this slug.
-pub(crate) async fn mesh_by_slug(ledger: &Ledger, slug: &str) -> Result<Mesh, BrokerError> {
+pub(super) async fn mesh_by_slug(ledger: &dyn Ledger, slug: &str) -> Result<Mesh, BrokerError> {
     let unknown = || BrokerError::NotFound(format!("there is no mesh {slug:?} on this broker"));
     ledger.mesh_by_slug(slug).await?.ok_or_else(unknown)
-}
-
-/// The invite inside a token, unchecked.
-pub(crate) fn open_token(token: &str) -> Result<InvitePayload, JoinError> {
-    let malformed = JoinError::Refused("invite_not_found");
-    let Ok(json) = BASE64URL_NOPAD.decode(token.as_bytes()) else { return Err(malformed) };
-    serde_json::from_slice(&json).map_err(|_| malformed)
-}
-
-/// Checks who signed an invite, and for which mesh.
-pub(crate) async fn check_invite(
-    ledger: &Ledger,
-    invite: &InvitePayload,
-) -> Result<Mesh, JoinError> {
-    let bad_signature = JoinError::Refused("invite_bad_signature");
-    let Ok(owner) = PublicKey::parse(&invite.owner_pubkey) else { return Err(bad_signature) };
-    let text = signed::invite(&signed::InviteClaims {
-        mesh_id: &invite.mesh_id,
-        mesh_slug: &invite.mesh_slug,
-        broker_url: &invite.broker_url,
-        expires_at_s: invite.expires_at,
-        mesh_root_key: &invite.mesh_root_key,
-        role: &invite.role,
-        owner: &owner,
-    });
-    if invite.v != signed::INVITE_VERSION || !owner.verify(&text, &invite.signature) {
-        return Err(bad_signature);
-    }
-    let mesh = ledger.mesh(&invite.mesh_id).await?;
-    let mesh = mesh.ok_or(JoinError::Refused("mesh_not_found"))?;
-    if mesh.owner_pubkey != owner.to_hex() {
-        return Err(JoinError::Refused("invite_owner_mismatch"));
-    }
-    Ok(mesh)
-}
-
-/// Lets somebody in with an invite.
-pub(crate) async fn join(
-    ledger: &Ledger,
-    runtime: &Runtime,
-    request: &JoinRequest,
-) -> Result<(Mesh, Joined), JoinError> {
-    let token = request.invite_token.as_deref().unwrap_or_default();
-    let name = clean(request.display_name.trim());
-    if token.is_empty() || name.is_empty() || request.peer_pubkey.is_empty() {
-        return Err(JoinError::Refused("invite_token, peer_pubkey and display_name are required"));
-    }
-    let bad_key = JoinError::Refused("peer_pubkey must be 64 hex digits of an ed25519 key");
-    if !is_public_key(&request.peer_pubkey) {
-        return Err(bad_key);
-    }
-    let key = PublicKey::parse(&request.peer_pubkey).map_err(|_| bad_key)?;
-    let mesh = check_invite(ledger, &open_token(token)?).await?;
-    let (id, now) = (runtime.mint_id(), runtime.now());
-    let joined = ledger.join(token, &mesh.id, &id, &key.to_hex(), &name, now).await?;
-    Ok((mesh, joined))
 }
 
 fn owner_key_path(dir: &Path, mesh_id: &str) -> PathBuf {

@@ -1,15 +1,19 @@
 //! What is forgotten, and what a clock that is wrong may not bring about.
 
 use super::super::tests::{Fixture, NOW, create_topic, fixture, key, message, receipt, recipients};
-use super::super::{Accepted, IncomingMessage, Target};
 use super::*;
+use claudemesh_fsm::envelope::Destination;
 use smol::future::block_on;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const MONTH: Retention = Retention { message_ms: 30 * DAY_MS };
 
 fn direct(id: &str, at: Millis) -> IncomingMessage {
-    IncomingMessage { now: at, dedupe_expires_at: None, ..message(id, 1, Target::Key(key(1))) }
+    IncomingMessage {
+        now: at,
+        dedupe_expires_at: None,
+        ..message(id, 1, Destination::Member(key(1)))
+    }
 }
 
 impl Fixture {
@@ -28,7 +32,7 @@ impl Fixture {
     }
 
     fn store(&self, n: usize) {
-        let seqs = self.waiting(n).iter().map(|queued| queued.seq).collect();
+        let seqs = self.due_deliveries(n).iter().map(|queued| queued.seq).collect();
         block_on(self.ledger.acknowledge(self.members[n].seq, seqs)).expect("stores");
     }
 }
@@ -36,7 +40,7 @@ impl Fixture {
 #[test]
 fn a_message_that_everybody_has_goes_and_a_retry_is_still_a_duplicate() {
     let broker = fixture(3);
-    let everyone = IncomingMessage { checked: Ok(Target::Everyone), ..direct("all", NOW) };
+    let everyone = IncomingMessage { destination: Ok(Destination::Everyone), ..direct("all", NOW) };
     recipients(broker.send(0, everyone));
     recipients(broker.send(0, IncomingMessage { client: None, ..direct("anonymous", NOW) }));
     broker.store(1);
@@ -46,8 +50,9 @@ fn a_message_that_everybody_has_goes_and_a_retry_is_still_a_duplicate() {
     broker.store(2);
     assert_eq!((broker.sweep(later), broker.messages()), (1, 0));
     assert_eq!(receipt(&broker, 0, "all"), (2, 2, 0), "the receipt outlives the body");
-    let again = IncomingMessage { checked: Ok(Target::Everyone), ..direct("all", later) };
-    let Ok(Accepted::Duplicate(seen)) = broker.send(0, again) else { panic!("is a duplicate") };
+    let again = IncomingMessage { destination: Ok(Destination::Everyone), ..direct("all", later) };
+    let answer = broker.send(0, again);
+    let Ok(AcceptOutcome::Duplicate(seen)) = answer.as_deref() else { panic!("is a duplicate") };
     assert_eq!(seen.broker_message_id.as_str(), "b-all");
     assert_eq!((seen.recipients, seen.history_available), (Some(2), false));
 }
@@ -56,9 +61,11 @@ fn a_message_that_everybody_has_goes_and_a_retry_is_still_a_duplicate() {
 fn what_nobody_gets_and_no_topic_remembers_goes_and_a_topics_past_stays() {
     let broker = fixture(1);
     create_topic(&broker);
-    let to = |id, target| IncomingMessage { checked: Ok(target), ..direct(id, NOW) };
-    assert!(recipients(broker.send(0, to("group", Target::Group("nobody".into())))).is_empty());
-    assert!(recipients(broker.send(0, to("topic", Target::Topic("t1".into())))).is_empty());
+    let to = |id, target| IncomingMessage { destination: Ok(target), ..direct(id, NOW) };
+    assert!(
+        recipients(broker.send(0, to("group", Destination::Group("nobody".into())))).is_empty()
+    );
+    assert!(recipients(broker.send(0, to("topic", Destination::Topic("t1".into())))).is_empty());
     assert_eq!(broker.sweep(NOW.plus(DELIVERED_KEPT_MS)), 1);
     assert_eq!(broker.messages(), 1);
 }
@@ -68,9 +75,10 @@ fn a_sweep_goes_on_behind_the_messages_that_wait() {
     let broker = fixture(3);
     let count = usize::try_from(AT_ONCE).expect("fits") + 10;
     for n in 0..count {
-        let to = Target::Key(key(1 + n % 2));
+        let to = Destination::Member(key(1 + n % 2));
         recipients(
-            broker.send(0, IncomingMessage { checked: Ok(to), ..direct(&format!("m{n}"), NOW) }),
+            broker
+                .send(0, IncomingMessage { destination: Ok(to), ..direct(&format!("m{n}"), NOW) }),
         );
     }
     for _ in 0..2 {
@@ -89,7 +97,7 @@ fn a_message_from_the_future_does_not_keep_the_old_ones() {
     for day in 1..=31 {
         broker.expire(NOW.plus(day * DAY_MS));
     }
-    let left: Vec<_> = broker.waiting(1).into_iter().map(|m| m.push.message_id).collect();
+    let left: Vec<_> = broker.due_deliveries(1).into_iter().map(|m| m.push.message_id).collect();
     assert_eq!(left, ["b-ahead"]);
 }
 

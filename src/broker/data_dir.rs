@@ -1,9 +1,9 @@
 //! The broker's directory: lock, port, administration socket (§17.3).
 
 use super::BrokerError;
+use claudemesh_base::paths::write_public;
 use smol::net::unix::UnixListener;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -38,12 +38,7 @@ pub fn stored_port(dir: &Path) -> Option<u16> {
 /// Remembers the port for the next run and for whoever makes invites meanwhile.
 pub(crate) fn store_port(dir: &Path, port: u16) -> Result<(), BrokerError> {
     let path = dir.join(PORT_NAME);
-    let temporary = dir.join(format!("{PORT_NAME}.tmp"));
-    let written = File::create(&temporary).and_then(|mut file| {
-        writeln!(file, "{port}")?;
-        std::fs::rename(&temporary, &path)
-    });
-    written.map_err(|error| BrokerError::io("cannot write", &path, &error))
+    write_public(&path, format!("{port}\n").as_bytes()).map_err(|e| BrokerError::Io(e.to_string()))
 }
 
 /// Binds the administration socket. Only whoever holds the lock may: what is there is stale.

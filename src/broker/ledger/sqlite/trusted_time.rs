@@ -38,21 +38,21 @@ fn newest_message(tx: &Tx<'_>) -> Result<i64, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Ledger;
+    use super::super::SqliteLedger;
     use super::*;
 
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     const TODAY: i64 = 20_000 * DAY_MS;
 
-    fn look(ledger: &Ledger, now: i64) -> i64 {
-        let at = ledger.synced::<_, Error>(move |tx| trusted(tx, Millis(now)));
+    fn look(ledger: &SqliteLedger, now: i64) -> i64 {
+        let at = ledger.synced(move |tx| trusted(tx, Millis(now)));
         smol::block_on(at).expect("commits").0
     }
 
     #[test]
     fn a_clock_that_is_behind_for_a_moment_costs_no_expiry() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ledger = Ledger::open(dir.path()).expect("opens");
+        let ledger = SqliteLedger::open(dir.path()).expect("opens");
         assert_eq!(look(&ledger, TODAY), TODAY);
         assert_eq!(look(&ledger, 0), 0, "nothing is older than a clock of 1970 says");
         let tomorrow = TODAY + DAY_MS;
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_for_a_moment_ages_nothing_by_more_than_a_day() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ledger = Ledger::open(dir.path()).expect("opens");
+        let ledger = SqliteLedger::open(dir.path()).expect("opens");
         look(&ledger, TODAY);
         assert_eq!(look(&ledger, TODAY + 365 * DAY_MS), TODAY + DAY_MS);
         assert_eq!(look(&ledger, TODAY), TODAY);

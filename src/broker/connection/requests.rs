@@ -1,15 +1,14 @@
 //! What a client may ask besides sending: the roster, how it shows itself, groups and topics
 //! (`specs/wire.md`).
 
-use super::Peer;
+use super::ClientConnection;
 use super::features::{self, OFFLINE_ROSTER};
-use super::hello::{clean, clean_groups};
+use super::hello::{sanitize, sanitize_groups};
 use super::roster;
 use crate::hub::{ConnectionId, Identity};
 use crate::ledger::{
-    GROUPS_MAX, GroupError, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow,
+    GROUPS_MAX, GroupError, LedgerError, MemberState, TOPICS_MAX, TopicError, TopicKey, TopicRow,
 };
-use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::hello::Group;
 use claudemesh_base::wire::{
@@ -24,23 +23,28 @@ const PROFILE_BYTES_MAX: usize = 4 * 1024;
 /// Ciphertext after which a page of history ends, in bytes; the last message may exceed it.
 const HISTORY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Everything a verb may fail with.
-enum Failure {
+enum RequestError {
     /// The code of its `error` frame, and a sentence.
     Refused(&'static str, String),
-    Ledger(db::Error),
+    Ledger(LedgerError),
 }
 
 /// Answers one request of an authenticated client.
-pub(crate) async fn handle(peer: &Peer, id: ConnectionId, frame: ClientFrame, text: &str) {
-    let Some(who) = peer.broker.hub.identity(id) else { return };
+pub(crate) async fn handle(
+    peer: &ClientConnection,
+    id: ConnectionId,
+    frame: ClientFrame,
+    text: &str,
+) {
+    let Some(identity) = peer.context.hub.identity(id) else { return };
     let request_id = serde_json::from_str::<Correlated>(text).ok().and_then(|c| c.request_id);
-    let answer = answer(peer, id, &who, frame, request_id.clone()).await;
+    let answer = answer(peer, id, &identity, frame, request_id.clone()).await;
     match answer {
         Ok(Some(frame)) => peer.tell(&frame),
         Ok(None) => {}
-        Err(Failure::Refused(code, message)) => peer.error(code, &message, request_id),
-        Err(Failure::Ledger(error)) => {
-            peer.broker.ledger_failed(&error);
+        Err(RequestError::Refused(code, message)) => peer.error(code, &message, request_id),
+        Err(RequestError::Ledger(error)) => {
+            peer.context.ledger.failed(&error);
             let message = "the broker's ledger does not answer; try again";
             peer.error("unavailable", message, request_id);
         }
@@ -48,109 +52,122 @@ pub(crate) async fn handle(peer: &Peer, id: ConnectionId, frame: ClientFrame, te
 }
 
 async fn answer(
-    peer: &Peer,
+    peer: &ClientConnection,
     id: ConnectionId,
-    who: &Identity,
+    identity: &Identity,
     frame: ClientFrame,
     request_id: Option<String>,
-) -> Result<Option<BrokerFrame>, Failure> {
-    let ledger = &peer.broker.ledger;
+) -> Result<Option<BrokerFrame>, RequestError> {
+    let ledger = &peer.context.ledger;
     match frame {
-        ClientFrame::FeatureNegotiationRequest(_) if peer.broker.faithful.is_some() => Ok(None),
+        ClientFrame::FeatureNegotiationRequest(_) if peer.context.legacy.is_some() => Ok(None),
         ClientFrame::FeatureNegotiationRequest(request) => {
             if features::asks_for(&request, OFFLINE_ROSTER) {
-                peer.broker.hub.set_wants_offline(id);
+                peer.context.hub.set_wants_offline(id);
             }
             if features::asks_for(&request, RECEIPTS) {
-                peer.broker.hub.set_wants_receipts(id);
+                peer.context.hub.set_wants_receipts(id);
             }
-            let mesh = ledger.mesh(&who.mesh_id).await.map_err(Failure::Ledger)?;
+            let mesh = ledger.mesh(&identity.mesh_id).await.map_err(RequestError::Ledger)?;
             let policy = mesh.and_then(|mesh| ConnectionPolicy::parse(&mesh.connection_policy));
-            let response = features::response(&peer.broker, policy.unwrap_or_default(), &request);
+            let response = features::response(
+                peer.context.intake.dedupe_retention_days,
+                policy.unwrap_or_default(),
+                &request,
+            );
             Ok(Some(BrokerFrame::FeatureNegotiationResponse(response)))
         }
         ClientFrame::ReceiptsRequest(ReceiptsRequest { ids, .. }) => {
-            let (mesh, sender) = (&who.mesh_id, &who.member_pubkey);
-            let receipts = ledger.receipts(mesh, sender, ids).await.map_err(Failure::Ledger)?;
+            let (mesh, sender) = (&identity.mesh_id, &identity.member_pubkey);
+            let receipts =
+                ledger.receipts(mesh, sender, ids).await.map_err(RequestError::Ledger)?;
             Ok(Some(BrokerFrame::Receipts(ReceiptsFrame { receipts, request_id })))
         }
         ClientFrame::ListPeers(_) => {
-            let peers = roster::of(peer, id, who).await.map_err(Failure::Ledger)?;
+            let peers = roster::build(peer, id, identity).await.map_err(RequestError::Ledger)?;
             Ok(Some(BrokerFrame::PeersList(PeersList { peers, request_id })))
         }
         ClientFrame::SetStatus { status } => {
             let status = Some(status).filter(|s| ["idle", "working", "dnd"].contains(&s.as_str()));
             let Some(status) = status else {
-                return Err(Failure::Refused(
+                return Err(RequestError::Refused(
                     "invalid_argument",
                     "status must be idle, working or dnd".to_owned(),
                 ));
             };
-            set(peer, who, MemberState { status: Some(status), ..MemberState::default() }).await?;
+            set(peer, identity, MemberState { status: Some(status), ..MemberState::default() })
+                .await?;
             Ok(None)
         }
         ClientFrame::SetSummary { summary } => {
-            let summary = Some(clean(&summary));
-            set(peer, who, MemberState { summary, ..MemberState::default() }).await?;
+            let summary = Some(sanitize(&summary));
+            set(peer, identity, MemberState { summary, ..MemberState::default() }).await?;
             Ok(None)
         }
         ClientFrame::SetVisible { visible } => {
             let state = MemberState { visible: Some(visible), ..MemberState::default() };
-            set(peer, who, state).await?;
-            announce_visibility(peer, who, visible);
+            set(peer, identity, state).await?;
+            announce_visibility(peer, identity, visible);
             Ok(Some(done(request_id)))
         }
         ClientFrame::SetProfile(profile) => {
             let profile = claudemesh_base::wire::to_text(&profile);
             if profile.len() > PROFILE_BYTES_MAX {
-                return Err(Failure::Refused(
+                return Err(RequestError::Refused(
                     "invalid_argument",
                     "profile must be at most 4 KiB".to_owned(),
                 ));
             }
             let state = MemberState { profile: Some(profile), ..MemberState::default() };
-            set(peer, who, state).await?;
+            set(peer, identity, state).await?;
             Ok(Some(done(request_id)))
         }
         ClientFrame::JoinGroup { name, role } => {
-            let groups = clean_groups(vec![Group { name, role }]);
+            let groups = sanitize_groups(vec![Group { name, role }]);
             if groups.is_empty() {
-                return Err(Failure::Refused("invalid_name", "a group needs a name".to_owned()));
+                return Err(RequestError::Refused(
+                    "invalid_name",
+                    "a group needs a name".to_owned(),
+                ));
             }
-            let joined = ledger.join_groups(&who.mesh_id, who.member, groups, false).await;
+            let joined =
+                ledger.join_groups(&identity.mesh_id, identity.member, groups, false).await;
             joined.map(|()| None).map_err(group_failed)
         }
         ClientFrame::LeaveGroup { name } => {
-            let name = clean(name.trim_start_matches('@'));
-            let left = ledger.leave_group(&who.mesh_id, who.member, &name).await;
-            left.map(|()| None).map_err(Failure::Ledger)
+            let name = sanitize(name.trim_start_matches('@'));
+            let left = ledger.leave_group(&identity.mesh_id, identity.member, &name).await;
+            left.map(|()| None).map_err(RequestError::Ledger)
         }
-        other => topics(peer, who, other, request_id).await,
+        other => topics(peer, identity, other, request_id).await,
     }
 }
 
 async fn topics(
-    peer: &Peer,
-    who: &Identity,
+    peer: &ClientConnection,
+    identity: &Identity,
     frame: ClientFrame,
     request_id: Option<String>,
-) -> Result<Option<BrokerFrame>, Failure> {
-    let ledger = &peer.broker.ledger;
+) -> Result<Option<BrokerFrame>, RequestError> {
+    let ledger = &peer.context.ledger;
     let key = |topic: String| TopicKey {
-        mesh_id: who.mesh_id.clone(),
-        member: who.member,
+        mesh_id: identity.mesh_id.clone(),
+        member: identity.member,
         topic: topic.trim_start_matches('#').to_owned(),
     };
     match frame {
         ClientFrame::TopicCreate(request) => {
             let new = new_topic(peer, request)?;
-            let created = ledger.create_topic(&who.mesh_id, who.member, new).await;
+            let created = ledger.create_topic(&identity.mesh_id, identity.member, new).await;
             let (topic, created) = created.map_err(topic_failed)?;
             let topic = shown_topic(topic);
             Ok(Some(BrokerFrame::TopicCreated(TopicCreated { topic, created, request_id })))
         }
         ClientFrame::TopicList(_) => {
-            let topics = ledger.topics(&who.mesh_id, who.member).await.map_err(Failure::Ledger)?;
+            let topics = ledger
+                .topics(&identity.mesh_id, identity.member)
+                .await
+                .map_err(RequestError::Ledger)?;
             let topics = topics.into_iter().map(shown_topic).collect();
             let response = TopicListResponse { topics, request_id };
             Ok(Some(BrokerFrame::TopicListResponse(response)))
@@ -211,14 +228,14 @@ async fn topics(
     }
 }
 
-fn new_topic(peer: &Peer, request: TopicCreate) -> Result<TopicRow, Failure> {
-    let name = clean(request.name.trim().trim_start_matches('#'));
+fn new_topic(peer: &ClientConnection, request: TopicCreate) -> Result<TopicRow, RequestError> {
+    let name = sanitize(request.name.trim().trim_start_matches('#'));
     if name.is_empty() {
-        return Err(Failure::Refused("invalid_name", "a topic needs a name".to_owned()));
+        return Err(RequestError::Refused("invalid_name", "a topic needs a name".to_owned()));
     }
     let visibility = request.visibility.unwrap_or_else(|| "public".to_owned());
     if !["public", "private", "dm"].contains(&visibility.as_str()) {
-        return Err(Failure::Refused(
+        return Err(RequestError::Refused(
             "invalid_argument",
             "visibility must be public, private or dm".to_owned(),
         ));
@@ -226,7 +243,7 @@ fn new_topic(peer: &Peer, request: TopicCreate) -> Result<TopicRow, Failure> {
     Ok(TopicRow {
         id: peer.runtime().mint_id(),
         name,
-        description: request.description.as_deref().map(clean),
+        description: request.description.as_deref().map(sanitize),
         visibility,
         member_count: 0,
         created_at: peer.runtime().now(),
@@ -271,42 +288,48 @@ fn done(request_id: Option<String>) -> BrokerFrame {
     }))
 }
 
-async fn set(peer: &Peer, who: &Identity, state: MemberState) -> Result<(), Failure> {
-    peer.broker.ledger.set_state(who.member, state).await.map_err(Failure::Ledger)
+async fn set(
+    peer: &ClientConnection,
+    identity: &Identity,
+    state: MemberState,
+) -> Result<(), RequestError> {
+    peer.context.ledger.set_state(identity.member, state).await.map_err(RequestError::Ledger)
 }
 
-fn topic_failed(error: TopicError) -> Failure {
+fn topic_failed(error: TopicError) -> RequestError {
     match error {
-        TopicError::NotFound => Failure::Refused("topic_not_found", "no such topic".to_owned()),
+        TopicError::NotFound => {
+            RequestError::Refused("topic_not_found", "no such topic".to_owned())
+        }
         TopicError::Forbidden => {
-            Failure::Refused("forbidden", "the topic is not public".to_owned())
+            RequestError::Refused("forbidden", "the topic is not public".to_owned())
         }
         TopicError::TooMany => {
-            Failure::Refused("limit", format!("a mesh has at most {TOPICS_MAX} topics"))
+            RequestError::Refused("limit", format!("a mesh has at most {TOPICS_MAX} topics"))
         }
         TopicError::NotAMember => not_a_member(),
-        TopicError::Failed(error) => Failure::Ledger(error),
+        TopicError::Failed(error) => RequestError::Ledger(error),
     }
 }
 
-fn group_failed(error: GroupError) -> Failure {
+fn group_failed(error: GroupError) -> RequestError {
     match error {
-        GroupError::TooMany => {
-            Failure::Refused("limit", format!("a member may be in at most {GROUPS_MAX} groups"))
-        }
+        GroupError::TooMany => RequestError::Refused(
+            "limit",
+            format!("a member may be in at most {GROUPS_MAX} groups"),
+        ),
         GroupError::NotAMember => not_a_member(),
-        GroupError::Failed(error) => Failure::Ledger(error),
+        GroupError::Failed(error) => RequestError::Ledger(error),
     }
 }
 
-fn not_a_member() -> Failure {
-    Failure::Refused("unauthorized", "not a member: the membership has ended".to_owned())
+fn not_a_member() -> RequestError {
+    RequestError::Refused("unauthorized", "not a member: the membership has ended".to_owned())
 }
 
-fn announce_visibility(peer: &Peer, who: &Identity, visible: bool) {
+fn announce_visibility(peer: &ClientConnection, identity: &Identity, visible: bool) {
     let event = if visible { "peer_visible" } else { "peer_hidden" };
-    let data = json!({"name": who.name, "pubkey": who.routing_key});
-    let (runtime, hub) = (peer.runtime(), &peer.broker.hub);
-    let frame = super::system_event(runtime.mint_id(), &who.mesh_id, event, data, runtime.now());
-    hub.broadcast(&who.mesh_id, &frame, |other| other.routing_key != who.routing_key);
+    let data = json!({"name": identity.name, "pubkey": identity.routing_key});
+    let is_other = |other: &Identity| other.routing_key != identity.routing_key;
+    peer.context.hub.announce(peer.runtime(), &identity.mesh_id, event, data, is_other);
 }

@@ -26,12 +26,12 @@ fn nobody_becomes_a_member_with_the_session_key_of_another() {
     let joined = block_on(ledger.join("tok", "m", "x", &session, "x", NOW)).expect("answers");
     let added = block_on(ledger.add_member("m", "x", &session, "x", "member", NOW));
     for refused in [joined, added.expect("answers")] {
-        let Joined::Refused(problem) = refused else { panic!("is in: {refused:?}") };
+        let JoinOutcome::Refused(problem) = refused else { panic!("is in: {refused:?}") };
         assert!(problem.code().contains("session key"), "{problem:?}");
     }
     assert_eq!(bind(), Ok(true), "the session keeps its key");
     let other = block_on(ledger.join("tok", "m", "x", &key(56), "x", NOW)).expect("answers");
-    assert_eq!(other, Joined::New("x".into()), "and the invite its use");
+    assert_eq!(other, JoinOutcome::New("x".into()), "and the invite its use");
 }
 
 #[test]
@@ -40,24 +40,24 @@ fn a_banned_member_keeps_its_mail_and_gets_no_more_until_it_is_unbanned() {
     let (ledger, member) = (&broker.ledger, &broker.members[1]);
     create_topic(&broker);
     block_on(ledger.join_topic(deploys(&broker, 1), NOW)).expect("joins");
-    recipients(broker.send(0, message("before", 1, Target::Key(key(1)))));
+    recipients(broker.send(0, message("before", 1, Destination::Member(key(1)))));
     let ban = || block_on(ledger.ban_member(member, NOW));
     assert_eq!((ban(), ban()), (Ok(true), Ok(false)));
-    let direct = broker.send(0, message("direct", 1, Target::Key(key(1))));
-    assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::BannedRecipient))));
-    let from = broker.send(1, message("from", 1, Target::Key(key(0))));
-    assert!(matches!(from, Err(NotAccepted::Refused(Refusal::NotAMember))));
-    let everyone = recipients(broker.send(0, message("all", 1, Target::Everyone)));
+    let direct = broker.send(0, message("direct", 1, Destination::Member(key(1))));
+    assert!(matches!(direct, Err(AcceptError::Refused(Refusal::BannedRecipient))));
+    let from = broker.send(1, message("from", 1, Destination::Member(key(0))));
+    assert!(matches!(from, Err(AcceptError::Refused(Refusal::NotAMember))));
+    let everyone = recipients(broker.send(0, message("all", 1, Destination::Everyone)));
     assert_eq!(everyone, [broker.members[2].seq]);
-    let topic = recipients(broker.send(0, message("topic", 1, Target::Topic("t1".into()))));
+    let topic = recipients(broker.send(0, message("topic", 1, Destination::Topic("t1".into()))));
     assert_eq!(topic, [0_i64; 0]);
     let join = block_on(ledger.join("tok", "m", "x", &key(1), "x", NOW)).expect("answers");
-    assert!(matches!(join, Joined::Refused(problem) if problem.code() == "member_banned"));
+    assert!(matches!(join, JoinOutcome::Refused(problem) if problem.code() == "member_banned"));
     assert_eq!(broker.queued(1), 1, "what waited still waits");
     assert_eq!(members_of_deploys(&broker), ["id0"], "nor is it shown");
     let unban = || block_on(ledger.unban_member(member, NOW));
     assert_eq!((unban(), unban()), (Ok(true), Ok(false)));
-    let again = recipients(broker.send(0, message("direct", 1, Target::Key(key(1)))));
+    let again = recipients(broker.send(0, message("direct", 1, Destination::Member(key(1)))));
     assert_eq!((again, broker.queued(1)), (vec![member.seq], 2), "the id had stayed free");
     assert_eq!(members_of_deploys(&broker), ["id0", "id1"]);
     assert!(broker.is_whole());
@@ -72,8 +72,8 @@ fn a_revoked_key_is_out_for_good() {
     let ledger = &broker.ledger;
     assert_eq!(block_on(ledger.revoke_member(&broker.members[1], NOW)), Ok(true));
     assert_eq!(block_on(ledger.ban_member(&broker.members[1], NOW)), Ok(false));
-    let refused = |joined: Result<Joined, Error>| match joined.expect("answers") {
-        Joined::Refused(problem) => problem.code(),
+    let refused = |joined: Result<JoinOutcome, LedgerError>| match joined.expect("answers") {
+        JoinOutcome::Refused(problem) => problem.code(),
         other => panic!("is in again: {other:?}"),
     };
     assert_eq!(refused(block_on(ledger.join("t", "m", "x", &key(1), "x", NOW))), "member_revoked");
@@ -98,11 +98,11 @@ fn what_a_revoked_members_last_frames_claim_reaches_nobody() {
     let created = block_on(ledger.create_topic("m", member.seq, new));
     assert!(matches!(created, Err(TopicError::NotAMember)), "{created:?}");
     block_on(ledger.bind_session_key("m", &session, member.seq, NOW)).expect("binds");
-    let reached = recipients(broker.send(0, message("topic", 1, Target::Topic("t1".into()))));
+    let reached = recipients(broker.send(0, message("topic", 1, Destination::Topic("t1".into()))));
     assert_eq!(reached, [0_i64; 0]);
     for target in [key(1), session] {
-        let direct = broker.send(0, message("direct", 1, Target::Key(target)));
-        assert!(matches!(direct, Err(NotAccepted::Refused(Refusal::UnknownRecipient))));
+        let direct = broker.send(0, message("direct", 1, Destination::Member(target)));
+        assert!(matches!(direct, Err(AcceptError::Refused(Refusal::UnknownRecipient))));
     }
     assert!(broker.is_whole());
 }
@@ -116,15 +116,15 @@ fn a_blocked_sender_is_refused_and_its_id_stays_free() {
     let set = |on| block_on(ledger.set_block(&members[1], &members[0], on, NOW));
     assert_eq!((set(true), set(true)), (Ok(true), Ok(false)));
     for target in [key(1), session] {
-        let blocked = broker.send(0, message("id", 1, Target::Key(target)));
-        assert!(matches!(blocked, Err(NotAccepted::Refused(Refusal::Blocked))));
+        let blocked = broker.send(0, message("id", 1, Destination::Member(target)));
+        assert!(matches!(blocked, Err(AcceptError::Refused(Refusal::Blocked))));
     }
-    recipients(broker.send(2, message("other", 1, Target::Key(key(1)))));
-    let everyone = recipients(broker.send(0, message("all", 1, Target::Everyone)));
+    recipients(broker.send(2, message("other", 1, Destination::Member(key(1)))));
+    let everyone = recipients(broker.send(0, message("all", 1, Destination::Everyone)));
     assert_eq!(everyone.len(), 2, "a block is about direct messages");
     assert_eq!((set(false), set(false)), (Ok(true), Ok(false)));
     // Another request under the same id: nothing was claimed.
-    recipients(broker.send(0, message("id", 2, Target::Key(key(1)))));
+    recipients(broker.send(0, message("id", 2, Destination::Member(key(1)))));
     assert!(broker.is_whole());
 }
 
@@ -175,7 +175,7 @@ fn the_check_finds_every_kind_of_damage() {
     ];
     for (sql, found) in damage {
         let broker = fixture(2);
-        recipients(broker.send(0, message("a", 1, Target::Key(key(1)))));
+        recipients(broker.send(0, message("a", 1, Destination::Member(key(1)))));
         let before = block_on(broker.ledger.check()).expect("checks");
         assert!(before.is_whole());
         assert_eq!((before.messages, before.dedupe, before.deliveries), (1, 1, 1));
@@ -188,10 +188,10 @@ fn the_check_finds_every_kind_of_damage() {
 #[test]
 fn what_a_member_can_make_the_audit_say_has_an_end_and_flushes_no_operator_out() {
     let broker = fixture(1);
-    let entry = |n: i64| Entry {
+    let entry = |n: i64| AuditEntry {
         at: Millis(n),
         mesh_id: "m".into(),
-        actor: BY_BROKER,
+        actor: ACTOR_BROKER,
         act: "install_replaced",
         subject: "id0".into(),
         detail: None,
@@ -202,10 +202,10 @@ fn what_a_member_can_make_the_audit_say_has_an_end_and_flushes_no_operator_out()
                    SELECT x, 'm', 'broker', 'install_replaced', 'id0' FROM n";
         tx.execute(sql, &[])
     };
-    block_on(broker.ledger.synced::<_, Error>(fill)).expect("fills");
+    block_on(broker.ledger.synced(fill)).expect("fills");
     block_on(broker.ledger.record(entry(0))).expect("records");
     let acts = block_on(broker.ledger.audit("m", 20_000)).expect("reads");
-    assert_eq!(acts.iter().filter(|row| row.actor == BY_BROKER).count(), 10_000);
+    assert_eq!(acts.iter().filter(|row| row.actor == ACTOR_BROKER).count(), 10_000);
     assert!(acts.iter().any(|row| row.act == "mesh_created"));
     assert!(acts.iter().any(|row| row.act == "member_added"));
 }
