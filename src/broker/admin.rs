@@ -107,10 +107,6 @@ macro_rules! ask {
 
 impl Admin {
     /// Reaches the broker of `dir`, or takes its place for a moment.
-    ///
-    /// # Errors
-    /// When `dir` holds no ledger, when a broker holds the lock and its socket does not answer, or
-    /// when the ledger does not open.
     pub async fn open(dir: &Path, runtime: &Runtime) -> Result<Self, BrokerError> {
         // An empty ledger made here would be called whole, and the wrong path never noticed.
         if !SqliteLedger::exists_in(dir) {
@@ -120,9 +116,6 @@ impl Admin {
     }
 
     /// The same, and makes the directory and the ledger where they are missing.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), but for a ledger that is not there.
     pub async fn open_or_create(dir: &Path, runtime: &Runtime) -> Result<Self, BrokerError> {
         let socket = dir.join(SOCKET_NAME);
         if client::connect_unix(&socket, runtime, CONNECT_MAX).await.is_ok() {
@@ -142,51 +135,33 @@ impl Admin {
     }
 
     /// Makes a mesh.
-    ///
-    /// # Errors
-    /// When the slug is taken or malformed.
     pub async fn create_mesh(&self, slug: &str) -> Result<MeshInfo, BrokerError> {
         ask!(self, AdminRequest::CreateMesh { slug: slug.to_owned() }, Mesh)
     }
 
     /// Sets what two installs of one member key of a mesh do to each other (§15.6):
     /// `prefer_newest`, `prefer_oldest` or `allow_concurrent`. Holds from the next hello on.
-    ///
-    /// # Errors
-    /// When the mesh or the policy is unknown.
     pub async fn set_connection_policy(&self, mesh: &str, policy: &str) -> Result<(), BrokerError> {
         let (mesh, policy) = (mesh.to_owned(), policy.to_owned());
         ask!(self, AdminRequest::SetConnectionPolicy { mesh, policy }, PolicySet)
     }
 
     /// Every mesh.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
     pub async fn meshes(&self) -> Result<Vec<MeshInfo>, BrokerError> {
         ask!(self, AdminRequest::Meshes, Meshes)
     }
 
     /// Makes an invite.
-    ///
-    /// # Errors
-    /// When the mesh is unknown or the wish is out of range.
     pub async fn create_invite(&self, wish: &InviteWish) -> Result<InviteInfo, BrokerError> {
         ask!(self, AdminRequest::CreateInvite(wish.clone()), Invite)
     }
 
     /// The members of a mesh, by slug.
-    ///
-    /// # Errors
-    /// When the mesh is unknown.
     pub async fn members(&self, mesh: &str) -> Result<Vec<MemberInfo>, BrokerError> {
         ask!(self, AdminRequest::Members { mesh: mesh.to_owned() }, Members)
     }
 
     /// Adds a member without an invite; idempotent by key. Yields its id.
-    ///
-    /// # Errors
-    /// When the mesh is unknown or the key is none.
     pub async fn add_member(
         &self,
         mesh: &str,
@@ -198,10 +173,6 @@ impl Admin {
     }
 
     /// Does something to a member, named by name, id, key or the beginning of a key.
-    ///
-    /// # Errors
-    /// When the mesh or member is unknown or ambiguous, the act has no meaning for it, or it needs
-    /// a running broker and there is none.
     pub async fn act_on_member(
         &self,
         mesh: &str,
@@ -213,9 +184,6 @@ impl Admin {
     }
 
     /// Keeps the direct messages of `sender` from `member`, or lets them through again.
-    ///
-    /// # Errors
-    /// When the mesh or one of the members is unknown or ambiguous, or both are one.
     pub async fn set_block(
         &self,
         mesh: &str,
@@ -228,17 +196,11 @@ impl Admin {
     }
 
     /// The latest acts on a mesh, newest first: the last 200.
-    ///
-    /// # Errors
-    /// When the mesh is unknown.
     pub async fn audit(&self, mesh: &str) -> Result<Vec<AuditInfo>, BrokerError> {
         ask!(self, AdminRequest::Audit { mesh: mesh.to_owned() }, Audit)
     }
 
     /// Proves that the ledger's tables agree.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
     pub async fn check(&self) -> Result<Check, BrokerError> {
         ask!(self, AdminRequest::Check, Check)
     }

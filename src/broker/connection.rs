@@ -15,6 +15,7 @@ mod hello;
 mod metered;
 mod parse;
 mod pump;
+mod read;
 mod requests;
 mod roster;
 mod write;
@@ -28,16 +29,15 @@ use crate::counters::Counters;
 use crate::intake::Intake;
 use crate::ledger::{LedgerHandle, MessageSender};
 use crate::legacy_network::LegacyNetwork;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::Utf8Bytes;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{self, Message, Utf8Bytes};
-use async_tungstenite::{WebSocketReceiver, WebSocketStream};
 use bytes::Bytes;
 use claudemesh_base::http::Socket;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, ErrorFrame, to_text};
 use futures_lite::future::or;
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use hello::HelloRejection;
 use metered::Metered;
 use parse::Parsed;
@@ -50,18 +50,8 @@ use std::time::Duration;
 const FRAME_HARD_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes the WebSocket library may hold back for a slow reader.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// From the upgrade to a hello.
-const HELLO_MAX: Duration = Duration::from_secs(10);
-/// How long a client that does not negotiate waits for its queue.
-const NEGOTIATION_GRACE: Duration = Duration::from_millis(250);
 /// How long the other side gets to answer a close.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-/// Sends of one connection that may wait for their commit.
-const SENDS_IN_FLIGHT_MAX: usize = 256;
-/// Frames read before other connections get their turn.
-const READ_AT_ONCE_MAX: u32 = 16;
-
-type Stream = WebSocketReceiver<Metered>;
 
 /// What every connection of a broker works with.
 pub(crate) struct Context {
@@ -134,119 +124,6 @@ pub(crate) async fn serve(context: Arc<Context>, socket: Socket, leftover: Bytes
 }
 
 impl ClientConnection {
-    async fn read(&self, stream: &mut Stream) {
-        let mut sends = FuturesUnordered::new();
-        let mut negotiating = None;
-        let mut read: u32 = 0;
-        loop {
-            read = read.wrapping_add(1);
-            if read.is_multiple_of(READ_AT_ONCE_MAX) {
-                // A client that always has more to say must not keep the executor to itself.
-                smol::future::yield_now().await;
-            }
-            while !self.outbound.has_room() {
-                let _ = self.drained.recv().await;
-            }
-            let limit = self.read_limit(&negotiating);
-            let next = async {
-                if sends.len() >= SENDS_IN_FLIGHT_MAX {
-                    sends.next().await;
-                    return ReaderEvent::Sent;
-                }
-                let frame = async { ReaderEvent::Frame(stream.next().await) };
-                if sends.is_empty() {
-                    return frame.await;
-                }
-                or(frame, async {
-                    sends.next().await;
-                    ReaderEvent::Sent
-                })
-                .await
-            };
-            let event = match limit {
-                None => next.await,
-                Some(at) => {
-                    or(next, async {
-                        self.runtime().sleep_until(at).await;
-                        ReaderEvent::Late
-                    })
-                    .await
-                }
-            };
-            match event {
-                ReaderEvent::Sent => {}
-                ReaderEvent::Late if self.session().is_none() => {
-                    self.refuse(&HelloRejection::because("hello_timeout"));
-                    return std::future::pending().await;
-                }
-                ReaderEvent::Late => {
-                    negotiating = None;
-                    self.open();
-                }
-                ReaderEvent::Frame(frame) => {
-                    let text = match self.incoming(frame) {
-                        Incoming::Text(text) => text,
-                        Incoming::TooLarge => {
-                            self.outbound.send(Outgoing::Close(1009, "frame too large"));
-                            return std::future::pending().await;
-                        }
-                        Incoming::Nothing => return,
-                    };
-                    let Some(frame) = self.parse(&text) else { continue };
-                    let is_new = self.session().is_none();
-                    match self.handle(frame, &text).await {
-                        FrameOutcome::Done => {}
-                        FrameOutcome::Send(sender, frame) => {
-                            let context = Arc::clone(&self.context);
-                            let outbound = self.outbound.clone();
-                            sends.push(async move {
-                                context.intake.send(sender, outbound, *frame).await
-                            });
-                        }
-                        // The writer closes; nothing more is read.
-                        FrameOutcome::Refused => return std::future::pending().await,
-                    }
-                    match (is_new, self.session()) {
-                        (true, Some(_)) => {
-                            negotiating = Some(self.runtime().monotonic() + NEGOTIATION_GRACE);
-                        }
-                        // Whatever a client says next, it is done with its greeting.
-                        (false, Some(_)) if negotiating.take().is_some() => self.open(),
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// The next moment the reader must not sleep through.
-    fn read_limit(&self, negotiating: &Option<Duration>) -> Option<Duration> {
-        match self.session() {
-            // The legacy network waits for a hello for ever.
-            None if self.context.legacy.is_some() => None,
-            None => Some(self.last_received_at() + HELLO_MAX),
-            Some(_) => *negotiating,
-        }
-    }
-
-    fn incoming(&self, frame: Option<tungstenite::Result<Message>>) -> Incoming {
-        let message = match frame {
-            Some(Ok(message)) => message,
-            Some(Err(tungstenite::Error::Capacity(_))) => return Incoming::TooLarge,
-            Some(Err(_)) | None => return Incoming::Nothing,
-        };
-        // Before a hello, only a hello buys time.
-        if self.session().is_some() {
-            self.mark_received();
-        }
-        Incoming::Text(match message {
-            Message::Text(text) => text,
-            Message::Binary(bytes) => Utf8Bytes::try_from(bytes).unwrap_or_default(),
-            // The library answers a close; the stream ends once that is done.
-            _ => Utf8Bytes::default(),
-        })
-    }
-
     fn parse(&self, text: &Utf8Bytes) -> Option<ClientFrame> {
         if text.is_empty() {
             return None;
@@ -391,20 +268,6 @@ impl ClientConnection {
 
 fn as_ms(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
-}
-
-enum ReaderEvent {
-    Frame(Option<tungstenite::Result<Message>>),
-    Sent,
-    Late,
-}
-
-enum Incoming {
-    /// Empty for frames that carry none.
-    Text(Utf8Bytes),
-    TooLarge,
-    /// The connection is over.
-    Nothing,
 }
 
 enum FrameOutcome {

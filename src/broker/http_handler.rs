@@ -53,15 +53,15 @@ async fn route(port: Arc<Port>, request: Request<Incoming>, peer: Peer) -> Respo
     let token = path.strip_prefix("/join/").map(str::to_owned);
     match (request.method(), path.as_str(), token) {
         (&Method::GET, "/ws", _) if !has_query => upgrade(&port, request),
-        (&Method::GET, "/health", _) => health(&*port).await,
-        (&Method::GET, "/health/ready", _) => ready(&*port).await,
+        (&Method::GET, "/health", _) => health(&port).await,
+        (&Method::GET, "/health/ready", _) => ready(&port).await,
         (&Method::GET, "/metrics", _) => text(
             StatusCode::OK,
             &port.connections.counters.render(port.connections.hub.connections()),
         ),
-        (&Method::POST, "/join", _) => join(&*port, request, peer, None).await,
-        (&Method::POST, _, Some(token)) => join(&*port, request, peer, Some(token)).await,
-        (&Method::GET, _, Some(token)) => describe_invite(&*port, &token).await,
+        (&Method::POST, "/join", _) => join(&port, request, peer, None).await,
+        (&Method::POST, _, Some(token)) => join(&port, request, peer, Some(token)).await,
+        (&Method::GET, _, Some(token)) => describe_invite(&port, &token).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }
 }

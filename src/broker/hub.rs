@@ -38,7 +38,7 @@ pub(crate) type ConnectionId = u64;
 /// The connections, queues in flight and presences of every mesh.
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// Wakes the keeper when there is a first deadline to wait for.
+    /// Wakes housekeeping when there is a first deadline to wait for.
     wakeup: Sender<()>,
     bounds: Bounds,
     counters: Arc<Counters>,
@@ -133,7 +133,7 @@ pub(crate) struct Identity {
 }
 
 impl Hub {
-    /// An empty hub, and what the keeper listens to.
+    /// An empty hub, and what housekeeping listens to.
     pub(crate) fn new(bounds: Bounds, counters: Arc<Counters>) -> (Self, Receiver<()>) {
         let (wakeup, wakeups) = channel::bounded(1);
         (Self { state: Mutex::default(), wakeup, bounds, counters }, wakeups)
@@ -276,7 +276,7 @@ impl Hub {
     }
 
     fn wake_housekeeping(&self) {
-        // A full channel means the keeper is about to look anyway.
+        // A full channel means housekeeping is about to look anyway.
         let _ = self.wakeup.try_send(());
     }
 }

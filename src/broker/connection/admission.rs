@@ -73,7 +73,7 @@ impl ClientConnection {
             let mesh = &identity.mesh_id;
             broker.hub.announce(self.runtime(), mesh, "peer_joined", data, audience);
         }
-        // For the roster only: a broker whose disk is full still lets members collect their mail.
+        // For the roster only: a broker whose disk is full still lets members collect their messages.
         if let Err(error) = broker.ledger.touch_member(member.seq, self.runtime().now()).await {
             broker.ledger.failed(&error);
         }
@@ -81,7 +81,7 @@ impl ClientConnection {
     }
 
     /// Puts a member into the groups its hello names; `replace` takes it out of all others. What is
-    /// so already is not written again: a full disk must not keep a member from its mail.
+    /// so already is not written again: a full disk must not keep a member from its messages.
     async fn join_groups(
         &self,
         member: &Member,

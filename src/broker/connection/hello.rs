@@ -180,7 +180,7 @@ pub(super) async fn membership(
 
 /// Binds a session key to its member; `false` when it is somebody else's. That a bound one is in
 /// use again is for the nightly expiry, which asks the hub too: a ledger whose disk is full does not
-/// keep a session it knows from its mail.
+/// keep a session it knows from its messages.
 pub(super) async fn bind_session_key(
     broker: &Context,
     mesh: &str,

@@ -13,7 +13,7 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 impl ClientConnection {
     /// Moves acknowledgements into the ledger and waiting messages out of it. Those that the ledger
-    /// does not take wait with their leases, and hold up no mail.
+    /// does not take wait with their leases, and hold up no messages.
     pub(super) async fn pump(&self, session: &Receiver<ConnectionId>, woken: &Receiver<()>) {
         let Ok(id) = session.recv().await else { return };
         let Some(identity) = self.context.hub.identity(id) else { return };

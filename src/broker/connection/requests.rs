@@ -223,7 +223,7 @@ async fn topics(
             let body = body(topic.name, "messages", messages.collect(), request_id);
             Ok(Some(BrokerFrame::TopicHistoryResponse(body)))
         }
-        // Types of today's network that this broker does not have are ignored, as there.
+        // Types of the legacy network that this broker does not have are ignored, as there.
         _ => Ok(None),
     }
 }
@@ -280,7 +280,7 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Success of a verb that today's network answers with an ack.
+/// Success of a verb that the legacy network answers with an ack.
 fn done(request_id: Option<String>) -> BrokerFrame {
     BrokerFrame::Ack(Box::new(AckFrame {
         id: request_id.unwrap_or_default(),

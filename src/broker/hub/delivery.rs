@@ -295,8 +295,8 @@ impl EncodedPush {
 }
 
 impl State {
-    /// The connection that takes a member's mail: of a session before one of the member itself
-    /// (§17.3), the newest first; or, for mail to one key, the one with that key.
+    /// The connection that takes a member's messages: of a session before one of the member itself
+    /// (§17.3), the newest first; or, for messages to one key, the one with that key.
     fn receiving_connection(&self, member: i64, only_key: Option<&str>) -> Option<ConnectionId> {
         let live = &self.members.get(&member)?.connections;
         let found = live.iter().filter_map(|id| self.connections.get(id).map(|c| (*id, c)));
@@ -361,7 +361,7 @@ impl State {
         }
     }
 
-    /// Forgets the first ends if their leases are over already, so that the keeper does not wake for
+    /// Forgets the first ends if their leases are over already, so that housekeeping does not wake for
     /// nothing. Those behind a lease that still runs stay in the list as long as it does.
     fn trim_lease_ends(&mut self) {
         while let Some((ends, member, seq)) = self.lease_ends.front() {

@@ -13,8 +13,8 @@ pub(crate) const OUTGOING_MAX: usize = 2048;
 /// Bytes that may wait for it. Far above the pause, so that only a reader that everybody else fills
 /// up is let go for them.
 const OUTGOING_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// While this much waits for a client, nothing more is read from it and no mail is fetched for it:
-/// one answer (3 MiB at the most) and one read of mail may come on top.
+/// While this much waits for a client, nothing more is read from it and no messages are fetched for it:
+/// one answer (3 MiB at the most) and one read of the queue may come on top.
 pub(crate) const OUTGOING_PAUSE_BYTES: usize = 2 * 1024 * 1024;
 /// How long a client that was sent away may take to read what waits for it, and the close. One that
 /// takes a few bytes now and then would keep its socket for ever.

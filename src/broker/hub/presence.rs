@@ -250,7 +250,7 @@ impl State {
         Some(connection)
     }
 
-    /// Which connection takes a member's mail may have changed: the others read again from the
+    /// Which connection takes a member's messages may have changed: the others read again from the
     /// start, skipping what is leased.
     fn rewind_connections(&mut self, member: i64) {
         let Some(live) = self.members.get(&member) else { return };

@@ -39,6 +39,7 @@ pub(crate) struct IncomingMessage {
 
 /// What became of a message that was not refused.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is always behind an Arc")]
 pub(crate) enum AcceptOutcome {
     /// It is stored.
     First { message: QueuedMessage, recipients: Vec<Recipient> },

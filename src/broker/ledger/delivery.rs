@@ -8,9 +8,9 @@ use claudemesh_base::wire::PushFrame;
 #[derive(Debug, Clone)]
 pub(crate) struct QueueFilter {
     pub(crate) member: i64,
-    /// The connection's routing key: mail for that key alone.
+    /// The connection's routing key: messages for that key alone.
     pub(crate) routing_key: String,
-    /// Whether mail for the member as a whole goes to this connection.
+    /// Whether messages for the member as a whole go to this connection.
     pub(crate) takes_member_messages: bool,
 }
 

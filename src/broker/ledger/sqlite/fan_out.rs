@@ -42,7 +42,7 @@ pub(super) fn enqueue_for_member(
 
 /// One statement for all recipients of one kind. A member whose queue is full is left out: one
 /// that is gone for good must not silence a topic for everybody else. Hidden members are left out of
-/// `*` and `@group`, as on today's network; a topic they joined reaches them.
+/// `*` and `@group`, as on the legacy network; a topic they joined reaches them.
 pub(super) fn enqueue_for_all(
     tx: &Tx<'_>,
     sender: &MessageSender,
