@@ -89,9 +89,9 @@ fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let admin = Admin::open(&dir, &context.runtime).await?;
         Ok(admin.check().await?)
     })?;
-    let mut value = found.to_json();
-    value.insert("ok".to_owned(), found.is_whole().into());
-    context.print.answer(&serde_json::Value::from(value), || {
+    let mut value = json!(found);
+    value["ok"] = found.is_whole().into();
+    context.print.answer(&value, || {
         let Check { messages, dedupe, deliveries, .. } = found;
         let sizes = format!("{messages} messages, {dedupe} dedupe rows, {deliveries} deliveries");
         match found.complaints() {

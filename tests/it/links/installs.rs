@@ -15,9 +15,9 @@ fn second_install(mesh: &Mesh) -> Home {
 
 fn set_policy(mesh: &Mesh, policy: &str) {
     let office = mesh.broker_home.path().join("broker/admin.sock");
-    let body = json!({ "mesh": "demo", "policy": policy }).to_string();
+    let body = json!({ "verb": "set_connection_policy", "mesh": "demo", "policy": policy });
     let office = UnixStream::connect(office).expect("connects");
-    let set = exchange(office, &post("/mesh/policy", &[], &body));
+    let set = exchange(office, &post("/admin", &[], &body.to_string()));
     assert_eq!(set.status(), 200, "{set:?}");
 }
 
