@@ -266,7 +266,6 @@ fn what_belongs_in_one_room_stays_there() {
 const LINES_MAX: usize = 400;
 /// Files that are longer, and why.
 const LONG: &[(&str, &str)] = &[
-    ("src/cli/table.rs", "one entry per command"),
     ("tests/garbage.rs", "one boundary after the other"),
     ("tests/support/rubbish.rs", "every kind of rubbish, one maker each"),
     ("tests/broker.rs", "one wire conversation after the other"),
