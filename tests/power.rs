@@ -4,13 +4,13 @@
 use claudemesh_base::db::{Driver, Durability, Error, Faults, Kind};
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
-use claudemesh_daemon::events::Bus;
+use claudemesh_daemon::events::EventBus;
 use claudemesh_daemon::mesh::Meshes;
 use claudemesh_daemon::startup::stores;
 use claudemesh_daemon::store::outbox::{
     ListQuery, NewRow, Outbox, RequeueOutcome, RequeueRequest, RowView,
 };
-use claudemesh_daemon::store::quota::Limits;
+use claudemesh_daemon::store::quota::StorageLimits;
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};
@@ -27,7 +27,7 @@ const NEVER: Millis = Millis(i64::MIN);
 /// A life of a daemon that began in this boot.
 struct Life {
     outbox: Outbox,
-    is_doubted: bool,
+    are_possibly_sent: bool,
 }
 
 impl Life {
@@ -35,7 +35,7 @@ impl Life {
         let path = dir.join("outbox.db");
         let outbox = Outbox::open(&path, Driver::Threaded, Arc::new(|_| ())).expect("opens");
         let recovered = block_on(outbox.recover(NOW, boot_id.map(str::to_owned)));
-        Self { is_doubted: recovered.expect("recovers").is_doubted, outbox }
+        Self { are_possibly_sent: recovered.expect("recovers").are_possibly_sent, outbox }
     }
 
     /// Ends without a note of it, as a crash or a power cut does.
@@ -78,7 +78,7 @@ impl Life {
             new_id: row_id(&new),
             new_client_message_id: ClientMessageId::trusted(new),
             patch: None,
-            weigh: Box::new(|_, _| Ok(())),
+            check_size: Box::new(|_, _| Ok(())),
             aborted_by: "operator".into(),
             now: NOW,
             force,
@@ -102,12 +102,12 @@ fn row_id(id: &str) -> RowId {
 fn a_row_that_waited_through_a_power_cut_may_have_been_sent() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let before = Life::begin(dir.path(), Some("one"));
-    assert!(!before.is_doubted, "a new outbox has nothing to doubt");
+    assert!(!before.are_possibly_sent, "a new outbox has nothing to doubt");
     before.accept("waits");
     assert!(!before.view("waits").may_have_been_sent);
     before.die();
     let after = Life::begin(dir.path(), Some("two"));
-    assert!(after.is_doubted);
+    assert!(after.are_possibly_sent);
     let row = after.view("waits");
     assert_eq!((row.status, row.attempts, row.may_have_been_sent), (Status::Pending, 0, true));
     let query = ListQuery { status: None, mesh: None, before_seq: None, limit: 10 };
@@ -148,13 +148,15 @@ fn a_start_that_fails_leaves_the_doubt_to_the_next_one() {
     accepts_and_dies(dir.path(), "waits");
     let [home, config_dir, daemon_dir] = [(); 3].map(|()| dir.path().to_path_buf());
     let paths = Paths { home, config_dir, daemon_dir };
-    let (runtime, bus, meshes) = (Runtime::real(Arc::default()), Bus::default(), Meshes::default());
+    let (runtime, bus, meshes) =
+        (Runtime::real(Arc::default()), EventBus::default(), Meshes::default());
     let driver = Driver::Inline(Arc::new(FailsOnce::default()));
     let boot_id = Some("two".to_owned());
-    let opened = stores::open(&paths, driver, (&runtime, &bus, &meshes), Limits::NONE, boot_id);
+    let opened =
+        stores::open(&paths, driver, (&runtime, &bus, &meshes), StorageLimits::NONE, boot_id);
     assert_eq!(block_on(opened).err().map(|error| error.kind()), Some(Kind::Io));
     let after = Life::begin(dir.path(), Some("two"));
-    assert!(after.is_doubted && after.view("waits").may_have_been_sent);
+    assert!(after.are_possibly_sent && after.view("waits").may_have_been_sent);
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn the_doubt_outlives_a_refusal_and_ends_with_the_brokers_answer() {
     after.die();
     // What is final stays as it is, whatever happens to the host.
     let later = Life::begin(dir.path(), Some("three"));
-    assert!(!later.is_doubted, "nothing waits");
+    assert!(!later.are_possibly_sent, "nothing waits");
     assert!(!later.view("m").may_have_been_sent);
 }
 
@@ -206,10 +208,10 @@ fn a_crash_of_the_process_and_an_end_in_order_leave_no_doubt() {
     let dir = tempfile::tempdir().expect("a temp dir");
     accepts_and_dies(dir.path(), "m");
     let second = Life::begin(dir.path(), Some("one"));
-    assert!(!second.is_doubted);
+    assert!(!second.are_possibly_sent);
     second.outbox.close();
     let third = Life::begin(dir.path(), Some("two"));
-    assert!(!third.is_doubted && !third.view("m").may_have_been_sent);
+    assert!(!third.are_possibly_sent && !third.view("m").may_have_been_sent);
     third.die();
     // The end in order was that of the second life: the third one's was none.
     assert!(Life::begin(dir.path(), Some("three")).view("m").may_have_been_sent);
@@ -222,9 +224,9 @@ fn a_host_that_does_not_say_its_boot_may_have_lost_power_at_every_start() {
     first.accept("m");
     first.die();
     let second = Life::begin(dir.path(), None);
-    assert!(second.is_doubted && second.view("m").may_have_been_sent);
+    assert!(second.are_possibly_sent && second.view("m").may_have_been_sent);
     second.outbox.close();
     let third = Life::begin(dir.path(), None);
     third.accept("n");
-    assert!(!third.is_doubted && !third.view("n").may_have_been_sent);
+    assert!(!third.are_possibly_sent && !third.view("n").may_have_been_sent);
 }

@@ -308,7 +308,7 @@ fn a_message_that_lost_where_it_goes_keeps_its_id_and_cannot_be_requeued() {
             new_id: RowId::trusted(format!("next-{seq}")),
             new_client_message_id: ClientMessageId::trusted(format!("next-{seq}")),
             patch: None,
-            weigh: Box::new(|_, _| Ok(())),
+            check_size: Box::new(|_, _| Ok(())),
             aborted_by: "alice".into(),
             now: Millis(1),
             force: true,
@@ -317,7 +317,7 @@ fn a_message_that_lost_where_it_goes_keeps_its_id_and_cannot_be_requeued() {
     };
     for seq in [301, 302, 303, 304, 307] {
         assert_eq!(saved[&seq].status, "dead");
-        assert_eq!(requeue(seq), RequeueOutcome::Unaddressed, "{seq}");
+        assert_eq!(requeue(seq), RequeueOutcome::NoDestination, "{seq}");
     }
     assert_eq!(saved[&305].status, "dead");
     assert!(matches!(requeue(305), RequeueOutcome::Requeued { .. }));

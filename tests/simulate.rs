@@ -11,8 +11,6 @@
 mod broker;
 #[path = "simulate/checkers.rs"]
 mod checkers;
-#[path = "simulate/courier.rs"]
-mod courier;
 #[path = "simulate/daemon.rs"]
 mod daemon;
 #[path = "simulate/disk.rs"]
@@ -23,6 +21,8 @@ mod mutants;
 mod net;
 #[path = "simulate/scenario.rs"]
 mod scenario;
+#[path = "simulate/transport.rs"]
+mod transport;
 #[path = "simulate/world.rs"]
 mod world;
 

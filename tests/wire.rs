@@ -5,7 +5,7 @@
 //! daemon's JavaScript, not ours.
 
 use claudemesh_base::message::seal::{self, SharedBox};
-use claudemesh_base::message::signed::{self, Invite};
+use claudemesh_base::message::signed::{self, InviteClaims};
 use claudemesh_base::message::{Nonce, PublicKey, SecretKey, canonical_meta, fingerprint};
 use claudemesh_daemon::identity::host;
 use claudemesh_fsm::envelope::{Destination, Priority};
@@ -82,7 +82,7 @@ fn an_invite_is_signed_and_its_token_says_the_same() {
     let signer = PublicKey::parse(text(&token["owner_pubkey"])).expect("a good key");
     assert_eq!(signer, owner.public());
     assert_eq!(token["v"], signed::INVITE_VERSION);
-    let canonical = signed::invite(&Invite {
+    let canonical = signed::invite(&InviteClaims {
         mesh_id: text(&token["mesh_id"]),
         mesh_slug: text(&token["mesh_slug"]),
         broker_url: text(&token["broker_url"]),

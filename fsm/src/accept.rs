@@ -4,12 +4,12 @@
 //! Neither has a wildcard: a sixth state would not compile until its two answers were written.
 
 use crate::id::Fingerprint;
-use crate::outbox::Standing;
+use crate::outbox::RowSummary;
 use alloc::string::String;
 
 /// What to do with a request whose id was looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum AcceptDecision {
     /// No row has the id: insert one, commit, then answer 202.
     Insert,
     /// The row waits: 202 `queued`, nothing changes.
@@ -58,22 +58,27 @@ impl Conflict {
 
 /// Decides what a request is told, from the row that has its id, if one does.
 #[must_use]
-pub fn decide(existing: Option<(Fingerprint, Standing)>, fingerprint: Fingerprint) -> Decision {
-    let Some((stored, standing)) = existing else {
-        return Decision::Insert;
+pub fn decide(
+    existing: Option<(Fingerprint, RowSummary)>,
+    fingerprint: Fingerprint,
+) -> AcceptDecision {
+    let Some((stored, row_summary)) = existing else {
+        return AcceptDecision::Insert;
     };
     if stored != fingerprint {
-        return Decision::Conflict(mismatch(standing));
+        return AcceptDecision::Conflict(mismatch(row_summary));
     }
-    match standing {
-        Standing::Pending => Decision::Queued,
-        Standing::Inflight => Decision::Inflight,
-        Standing::Done { broker_message_id, history_id } => {
-            Decision::Done { broker_message_id, history_id }
+    match row_summary {
+        RowSummary::Pending => AcceptDecision::Queued,
+        RowSummary::Inflight => AcceptDecision::Inflight,
+        RowSummary::Done { broker_message_id, history_id } => {
+            AcceptDecision::Done { broker_message_id, history_id }
         }
-        Standing::Dead { last_error } => Decision::Conflict(Conflict::DeadMatch { last_error }),
-        Standing::Aborted { superseded_by } => {
-            Decision::Conflict(Conflict::AbortedMatch { superseded_by })
+        RowSummary::Dead { last_error } => {
+            AcceptDecision::Conflict(Conflict::DeadMatch { last_error })
+        }
+        RowSummary::Aborted { superseded_by } => {
+            AcceptDecision::Conflict(Conflict::AbortedMatch { superseded_by })
         }
     }
 }
@@ -81,12 +86,12 @@ pub fn decide(existing: Option<(Fingerprint, Standing)>, fingerprint: Fingerprin
 /// What a request that is not the row's is told: another fingerprint, or another explicit mesh
 /// (§3.3), which the fingerprint does not cover.
 #[must_use]
-pub fn mismatch(standing: Standing) -> Conflict {
-    match standing {
-        Standing::Pending => Conflict::PendingMismatch,
-        Standing::Inflight => Conflict::InflightMismatch,
-        Standing::Done { broker_message_id, .. } => Conflict::DoneMismatch { broker_message_id },
-        Standing::Dead { .. } => Conflict::DeadMismatch,
-        Standing::Aborted { .. } => Conflict::AbortedMismatch,
+pub fn mismatch(row_summary: RowSummary) -> Conflict {
+    match row_summary {
+        RowSummary::Pending => Conflict::PendingMismatch,
+        RowSummary::Inflight => Conflict::InflightMismatch,
+        RowSummary::Done { broker_message_id, .. } => Conflict::DoneMismatch { broker_message_id },
+        RowSummary::Dead { .. } => Conflict::DeadMismatch,
+        RowSummary::Aborted { .. } => Conflict::AbortedMismatch,
     }
 }

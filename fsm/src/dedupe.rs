@@ -13,7 +13,7 @@ pub const CONFLICT: &str = "request_fingerprint_mismatch";
 
 /// What the ledger holds under `(mesh, sending member, client_message_id)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct DedupeEntry {
     /// What binds the id to its first request.
     pub fingerprint: Fingerprint,
     /// The id the message got.
@@ -34,11 +34,11 @@ pub struct Seen {
 /// What a send is, by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a send is answered by its verdict"]
-pub enum Verdict {
+pub enum DedupeDecision {
     /// Nobody used the id: go on to phase B1, and claim the id with the message.
     First,
     /// The broker has this very request: answer as the first time, create nothing.
-    Duplicate(Seen),
+    Duplicate(DedupeEntry),
     /// The id belongs to another request: 409, create nothing.
     Mismatch {
         /// The first 8 bytes, in hex, of the fingerprint the id is bound to.
@@ -50,14 +50,16 @@ pub enum Verdict {
 
 /// Judges a send. `fingerprint` is the send's, and `None` unless it came with both an id and a
 /// fingerprint; `existing` is what the ledger has under its id.
-pub fn verdict(existing: Option<Seen>, fingerprint: Option<Fingerprint>) -> Verdict {
+pub fn decide(existing: Option<DedupeEntry>, fingerprint: Option<Fingerprint>) -> DedupeDecision {
     let Some(fingerprint) = fingerprint else {
-        return Verdict::Undeduplicated;
+        return DedupeDecision::Undeduplicated;
     };
     match existing {
-        None => Verdict::First,
-        Some(seen) if seen.fingerprint == fingerprint => Verdict::Duplicate(seen),
-        Some(seen) => Verdict::Mismatch { broker_fingerprint_prefix: seen.fingerprint.prefix() },
+        None => DedupeDecision::First,
+        Some(seen) if seen.fingerprint == fingerprint => DedupeDecision::Duplicate(seen),
+        Some(seen) => {
+            DedupeDecision::Mismatch { broker_fingerprint_prefix: seen.fingerprint.prefix() }
+        }
     }
 }
 
@@ -65,8 +67,8 @@ pub fn verdict(existing: Option<Seen>, fingerprint: Option<Fingerprint>) -> Verd
 mod tests {
     use super::*;
 
-    fn seen(byte: u8) -> Seen {
-        Seen {
+    fn seen(byte: u8) -> DedupeEntry {
+        DedupeEntry {
             fingerprint: Fingerprint::new([byte; 32]),
             broker_message_id: BrokerMessageId::trusted("b1".into()),
             history_id: Some("h1".into()),
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_first_send_of_an_id_is_the_first() {
-        assert_eq!(verdict(None, Some(Fingerprint::new([1; 32]))), Verdict::First);
+        assert_eq!(decide(None, Some(Fingerprint::new([1; 32]))), DedupeDecision::First);
     }
 
     #[test]
@@ -87,21 +89,21 @@ mod tests {
         let mut pruned = seen(1);
         pruned.history_available = false;
         for seen in [seen(1), pruned] {
-            let again = verdict(Some(seen.clone()), Some(Fingerprint::new([1; 32])));
-            assert_eq!(again, Verdict::Duplicate(seen));
+            let again = decide(Some(seen.clone()), Some(Fingerprint::new([1; 32])));
+            assert_eq!(again, DedupeDecision::Duplicate(seen));
         }
     }
 
     #[test]
     fn another_request_under_the_id_learns_only_the_prefix() {
-        let other = verdict(Some(seen(0xAB)), Some(Fingerprint::new([1; 32])));
+        let other = decide(Some(seen(0xAB)), Some(Fingerprint::new([1; 32])));
         let broker_fingerprint_prefix = "abababababababab".into();
-        assert_eq!(other, Verdict::Mismatch { broker_fingerprint_prefix });
+        assert_eq!(other, DedupeDecision::Mismatch { broker_fingerprint_prefix });
     }
 
     #[test]
     fn an_old_clients_send_is_not_deduplicated() {
-        assert_eq!(verdict(None, None), Verdict::Undeduplicated);
-        assert_eq!(verdict(Some(seen(1)), None), Verdict::Undeduplicated);
+        assert_eq!(decide(None, None), DedupeDecision::Undeduplicated);
+        assert_eq!(decide(Some(seen(1)), None), DedupeDecision::Undeduplicated);
     }
 }

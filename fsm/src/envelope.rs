@@ -204,7 +204,7 @@ impl Envelope {
     /// Whether nobody knows where this goes: an earlier daemon recorded no mesh or no destination
     /// (§4.5.2). Such a message can be neither sent nor requeued.
     #[must_use]
-    pub fn is_unaddressed(&self) -> bool {
+    pub fn has_no_destination(&self) -> bool {
         self.mesh.is_empty() || self.destination == Destination::Unrecorded
     }
 }

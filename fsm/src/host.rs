@@ -81,7 +81,7 @@ pub enum File {
 /// Whether this is the same host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a cloned host must not go on unseen"]
-pub enum Verdict {
+pub enum HostDecision {
     /// The same. With `rewrite`, write [`Sources::over`] the stored ones in schema 2.
     Match {
         /// Whether the file is out of date.
@@ -151,27 +151,27 @@ impl fmt::Display for Unavailable {
 }
 
 /// Judges the stored host against the observed one.
-pub fn verdict(file: &File, observed: &Observed) -> Verdict {
+pub fn decide(file: &File, observed: &Observed) -> HostDecision {
     let (stored, schema) = match file {
-        File::Absent if observed.v2.is_unknown() => return Verdict::DetectionOff,
-        File::Absent => return Verdict::FirstRun,
-        File::Broken(why) => return Verdict::Unavailable(Unavailable::Broken(why.clone())),
+        File::Absent if observed.v2.is_unknown() => return HostDecision::DetectionOff,
+        File::Absent => return HostDecision::FirstRun,
+        File::Broken(why) => return HostDecision::Unavailable(Unavailable::Broken(why.clone())),
         File::Stored { schema, sources } => (sources, *schema),
     };
     let now = match schema {
         1 => &observed.v1,
         SCHEMA => &observed.v2,
-        other => return Verdict::Unavailable(Unavailable::UnknownSchema(other)),
+        other => return HostDecision::Unavailable(Unavailable::UnknownSchema(other)),
     };
     if stored.is_unknown() && !observed.v2.is_unknown() {
-        return Verdict::FirstRun;
+        return HostDecision::FirstRun;
     }
     match compare(stored, now) {
-        Compared::Differ(what) => Verdict::Mismatch { what },
-        Compared::NothingInCommon => Verdict::DetectionOff,
+        Compared::Differ(what) => HostDecision::Mismatch { what },
+        Compared::NothingInCommon => HostDecision::DetectionOff,
         Compared::Same => {
             let outdated = schema != SCHEMA || observed.v2.clone().over(stored.clone()) != *stored;
-            Verdict::Match { rewrite: outdated }
+            HostDecision::Match { rewrite: outdated }
         }
     }
 }

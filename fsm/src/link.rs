@@ -24,13 +24,14 @@ mod cause;
 mod down;
 mod timers;
 
-pub use cause::{Cause, Pace};
-pub use down::{Next, Refused, Waiting};
+pub use cause::{Cause, RetryPolicy};
+pub use down::{NextState, Refused, Waiting};
 pub use timers::{
-    DEAD_AFTER, HELLO_MAX, Idle, NEGOTIATION_MAX, PING_EVERY, SLOW_CAPS, STABLE_AFTER, Timers,
+    DEAD_AFTER, HELLO_MAX, KeepaliveAction, NEGOTIATION_MAX, PING_EVERY, SLOW_CAPS, STABLE_AFTER,
+    Timers,
 };
 
-use down::Memory;
+use down::RetryState;
 
 use crate::negotiate::{self, MaxAgeRefused, Negotiated};
 use alloc::borrow::ToOwned;
@@ -116,18 +117,18 @@ impl HelloError {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Offline {
-    memory: Memory,
+    retry_state: RetryState,
 }
 
 impl Offline {
     /// A link that has never been tried.
     pub const fn new(timers: Timers) -> Self {
-        Self { memory: Memory { timers, failures: 0 } }
+        Self { retry_state: RetryState { timers, failures: 0 } }
     }
 
     /// Starts to connect.
     pub fn dial(self) -> Dialing {
-        Dialing { memory: self.memory }
+        Dialing { retry_state: self.retry_state }
     }
 }
 
@@ -135,19 +136,19 @@ impl Offline {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Dialing {
-    memory: Memory,
+    retry_state: RetryState,
 }
 
 impl Dialing {
     /// There is a socket, and the hello was sent at `now`.
     pub fn connected<T>(self, socket: T, now: Duration) -> Greeting<T> {
-        let deadline = now.saturating_add(self.memory.timers.hello_max);
-        Greeting { memory: self.memory, socket, deadline }
+        let deadline = now.saturating_add(self.retry_state.timers.hello_max);
+        Greeting { retry_state: self.retry_state, socket, deadline }
     }
 
     /// There is none; `why` in words.
     pub fn failed(self, why: &str, jitter: u32) -> Waiting {
-        self.memory.wait(Cause::DialFailed, format!("cannot connect: {why}"), jitter)
+        self.retry_state.wait(Cause::DialFailed, format!("cannot connect: {why}"), jitter)
     }
 }
 
@@ -155,7 +156,7 @@ impl Dialing {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Greeting<T> {
-    memory: Memory,
+    retry_state: RetryState,
     socket: T,
     deadline: Duration,
 }
@@ -174,23 +175,27 @@ impl<T> Greeting<T> {
 
     /// The broker knows us, and the negotiation was asked for at `now`.
     pub fn greeted(self, now: Duration) -> Negotiating<T> {
-        let deadline = now.saturating_add(self.memory.timers.negotiation_max);
-        Negotiating { memory: self.memory, socket: self.socket, deadline }
+        let deadline = now.saturating_add(self.retry_state.timers.negotiation_max);
+        Negotiating { retry_state: self.retry_state, socket: self.socket, deadline }
     }
 
     /// The broker does not want us. Its close frame may follow, and says nothing more.
-    pub fn rejected(self, error: &HelloError, jitter: u32) -> Next {
-        self.memory.next(Cause::of_hello(&error.code), None, error.reason(), jitter)
+    pub fn rejected(self, error: &HelloError, jitter: u32) -> NextState {
+        self.retry_state.next(Cause::of_hello(&error.code), None, error.reason(), jitter)
     }
 
     /// The broker said nothing in time.
     pub fn timed_out(self, jitter: u32) -> Waiting {
-        self.memory.wait(Cause::HelloTimeout, "hello was not answered in time".to_owned(), jitter)
+        self.retry_state.wait(
+            Cause::HelloTimeout,
+            "hello was not answered in time".to_owned(),
+            jitter,
+        )
     }
 
     /// The socket ended.
-    pub fn closed(self, closed: &Closed, jitter: u32) -> Next {
-        self.memory.closed(closed, jitter)
+    pub fn closed(self, closed: &Closed, jitter: u32) -> NextState {
+        self.retry_state.closed(closed, jitter)
     }
 }
 
@@ -198,13 +203,13 @@ impl<T> Greeting<T> {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Negotiating<T> {
-    memory: Memory,
+    retry_state: RetryState,
     socket: T,
     deadline: Duration,
 }
 
 impl<T> Negotiating<T> {
-    /// When the broker counts as silent ([`negotiate::silent`]).
+    /// When the broker counts as silent ([`negotiate::on_no_answer`]).
     #[must_use]
     pub const fn deadline(&self) -> Duration {
         self.deadline
@@ -218,7 +223,7 @@ impl<T> Negotiating<T> {
     /// Both sides agree.
     pub fn agreed(self, negotiated: Negotiated, now: Duration) -> Open<T> {
         Open {
-            memory: self.memory,
+            retry_state: self.retry_state,
             socket: self.socket,
             negotiated,
             opened_at: now,
@@ -227,26 +232,26 @@ impl<T> Negotiating<T> {
     }
 
     /// The broker's features will not do: say so with [`negotiate::CLOSE_CODE`].
-    pub fn refused(self, refusal: &negotiate::Refusal) -> Refused {
+    pub fn refused(self, refusal: &negotiate::NegotiationError) -> Refused {
         let (code, remedy) = (Some(negotiate::CLOSE_CODE), refusal.remedy().to_owned());
-        self.memory.refused(Cause::Negotiation, code, refusal.to_string(), remedy)
+        self.retry_state.refused(Cause::Negotiation, code, refusal.to_string(), remedy)
     }
 
     /// The broker said that it negotiates, and did not answer in time.
     pub fn timed_out(self, jitter: u32) -> Waiting {
         let reason = "the broker did not answer the negotiation in time".to_owned();
-        self.memory.wait(Cause::NegotiationTimeout, reason, jitter)
+        self.retry_state.wait(Cause::NegotiationTimeout, reason, jitter)
     }
 
     /// Our own `outbox.max_age_hours` will not do with this broker (§4.9).
     pub fn max_age_refused(self, refused: MaxAgeRefused) -> Refused {
         let remedy = format!("set outbox.max_age_hours to {} or less", refused.hours_max);
-        self.memory.refused(Cause::MaxAge, None, refused.to_string(), remedy)
+        self.retry_state.refused(Cause::MaxAge, None, refused.to_string(), remedy)
     }
 
     /// The socket ended.
-    pub fn closed(self, closed: &Closed, jitter: u32) -> Next {
-        self.memory.closed(closed, jitter)
+    pub fn closed(self, closed: &Closed, jitter: u32) -> NextState {
+        self.retry_state.closed(closed, jitter)
     }
 }
 
@@ -254,7 +259,7 @@ impl<T> Negotiating<T> {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Open<T> {
-    memory: Memory,
+    retry_state: RetryState,
     socket: T,
     negotiated: Negotiated,
     opened_at: Duration,
@@ -289,26 +294,26 @@ impl<T> Open<T> {
     }
 
     /// The socket ended.
-    pub fn closed(self, closed: &Closed, now: Duration, jitter: u32) -> Next {
-        self.into_memory(now).closed(closed, jitter)
+    pub fn closed(self, closed: &Closed, now: Duration, jitter: u32) -> NextState {
+        self.into_retry_state(now).closed(closed, jitter)
     }
 
-    /// Nothing was heard for too long ([`Timers::idle`]).
+    /// Nothing was heard for too long ([`Timers::keepalive`]).
     pub fn dead(self, now: Duration, jitter: u32) -> Waiting {
         let reason = "nothing heard from the broker for too long".to_owned();
-        self.into_memory(now).wait(Cause::Dead, reason, jitter)
+        self.into_retry_state(now).wait(Cause::Dead, reason, jitter)
     }
 
     /// A `member_revoked` or `keypair_revoked` push was about us (§15.6); `event` is its name.
     pub fn revoked(self, event: &str) -> Refused {
         let remedy = Cause::Revoked.remedy().unwrap_or_default().to_owned();
-        self.memory.refused(Cause::Revoked, None, format!("the broker says {event}"), remedy)
+        self.retry_state.refused(Cause::Revoked, None, format!("the broker says {event}"), remedy)
     }
 
-    fn into_memory(self, now: Duration) -> Memory {
-        let stable = now.saturating_sub(self.opened_at) >= self.memory.timers.stable_after;
-        let failures = if stable || self.delivered { 0 } else { self.memory.failures };
-        Memory { failures, ..self.memory }
+    fn into_retry_state(self, now: Duration) -> RetryState {
+        let stable = now.saturating_sub(self.opened_at) >= self.retry_state.timers.stable_after;
+        let failures = if stable || self.delivered { 0 } else { self.retry_state.failures };
+        RetryState { failures, ..self.retry_state }
     }
 }
 

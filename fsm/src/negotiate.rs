@@ -7,10 +7,11 @@
 mod refusal;
 
 pub use refusal::{
-    CLOSE_CODE, CLOSE_REASON_BYTES_MAX, MAX_AGE_REASON, MaxAgeRefused, Refusal, RefusalKind,
+    CLOSE_CODE, CLOSE_REASON_BYTES_MAX, MAX_AGE_REASON, MaxAgeRefused, NegotiationError,
+    NegotiationErrorKind,
 };
 
-use crate::retry::{self, Retention};
+use crate::retry::{self, DedupeWindow};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -99,7 +100,7 @@ pub struct Offer {
 
 /// What we ask of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct FeaturePolicy {
     /// Features without which the mesh is not used.
     pub require: Vec<String>,
     /// Features that are used when they are there.
@@ -108,7 +109,7 @@ pub struct Policy {
     pub allow_legacy: bool,
 }
 
-impl Default for Policy {
+impl Default for FeaturePolicy {
     fn default() -> Self {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         Self {
@@ -121,7 +122,7 @@ impl Default for Policy {
 
 /// What a second connection of one member key does to the first (§15.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Concurrent {
+pub enum ConnectionPolicy {
     /// It closes the first with 4003.
     #[default]
     PreferNewest,
@@ -131,7 +132,7 @@ pub enum Concurrent {
     Allow,
 }
 
-impl Concurrent {
+impl ConnectionPolicy {
     /// The word on the wire and in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -154,11 +155,11 @@ impl Concurrent {
 /// What a broker and this daemon agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
-    /// How long the broker remembers ids. [`Retention::Permanent`] also where it does not
+    /// How long the broker remembers ids. [`DedupeWindow::Permanent`] also where it does not
     /// deduplicate at all: there is no window for a row to outlive.
-    pub retention: Retention,
+    pub retention: DedupeWindow,
     /// What a second connection of our key does.
-    pub concurrent: Concurrent,
+    pub concurrent: ConnectionPolicy,
     /// The most bytes of one frame, when the broker says (§3.6).
     pub max_frame_bytes: Option<u64>,
     /// The features in use, with their versions, in the order of the policy.
@@ -172,8 +173,8 @@ pub struct Negotiated {
 impl Negotiated {
     fn none() -> Self {
         Self {
-            retention: Retention::Permanent,
-            concurrent: Concurrent::default(),
+            retention: DedupeWindow::Permanent,
+            concurrent: ConnectionPolicy::default(),
             max_frame_bytes: None,
             features: Vec::new(),
             notes: Vec::new(),
@@ -209,7 +210,7 @@ impl Negotiated {
 ///
 /// # Errors
 /// Names the first required feature that is missing, of another version, invalid or too small.
-pub fn judge(policy: &Policy, offer: &Offer) -> Result<Negotiated, Refusal> {
+pub fn evaluate(policy: &FeaturePolicy, offer: &Offer) -> Result<Negotiated, NegotiationError> {
     let mut agreed = Negotiated::none();
     for name in &policy.require {
         let feature = offered(offer, name)?;
@@ -231,7 +232,7 @@ pub enum Silence {
     /// It knows no negotiation, and is let in all the same.
     Legacy(Negotiated),
     /// It knows no negotiation, so everything required is missing.
-    Missing(Refusal),
+    Missing(NegotiationError),
     /// It said that it negotiates: it is slow, and is asked again on another connection.
     Slow,
 }
@@ -240,10 +241,12 @@ pub enum Silence {
 /// that it would: silence alone is weak evidence, and must not refuse such a broker for ever, nor
 /// let it in as one that does not deduplicate.
 #[must_use]
-pub fn silent(policy: &Policy, negotiates: bool) -> Silence {
+pub fn on_no_answer(policy: &FeaturePolicy, negotiates: bool) -> Silence {
     match policy.require.first() {
         _ if negotiates => Silence::Slow,
-        Some(feature) if !policy.allow_legacy => Silence::Missing(Refusal::silence(feature)),
+        Some(feature) if !policy.allow_legacy => {
+            Silence::Missing(NegotiationError::silence(feature))
+        }
         _ => Silence::Legacy(Negotiated::legacy()),
     }
 }
@@ -261,27 +264,30 @@ pub fn missing_required(required: &[String], supported: &[&str]) -> Vec<String> 
     missing
 }
 
-fn offered<'a>(offer: &'a Offer, name: &str) -> Result<&'a Feature, Refusal> {
+fn offered<'a>(offer: &'a Offer, name: &str) -> Result<&'a Feature, NegotiationError> {
     if offer.missing_required.iter().any(|missing| missing == name) {
-        return Err(Refusal::unavailable(name, "the broker does not have it".to_owned()));
+        return Err(NegotiationError::unavailable(name, "the broker does not have it".to_owned()));
     }
     if !FEATURES.contains(&name) {
-        return Err(Refusal::unavailable(name, "this daemon does not know it".to_owned()));
+        return Err(NegotiationError::unavailable(name, "this daemon does not know it".to_owned()));
     }
     offer
         .features
         .iter()
         .find(|feature| feature.name == name)
-        .ok_or_else(|| Refusal::unavailable(name, "not offered".to_owned()))
+        .ok_or_else(|| NegotiationError::unavailable(name, "not offered".to_owned()))
 }
 
-fn accept(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
+fn accept(feature: &Feature, agreed: &mut Negotiated) -> Result<(), NegotiationError> {
     let name = feature.name.as_str();
     match feature.param("version") {
         Some(Param::Int(VERSION)) => {}
         // A version we do not speak is a feature we do not have.
         Some(Param::Int(other)) => {
-            return Err(Refusal::unavailable(name, format!("version {other}, need {VERSION}")));
+            return Err(NegotiationError::unavailable(
+                name,
+                format!("version {other}, need {VERSION}"),
+            ));
         }
         other => return Err(invalid(name, "version", other)),
     }
@@ -304,12 +310,12 @@ fn accept(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn dedupe(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
+fn dedupe(feature: &Feature, agreed: &mut Negotiated) -> Result<(), NegotiationError> {
     let retention = match feature.text("mode") {
-        Some("permanent") => Retention::Permanent,
+        Some("permanent") => DedupeWindow::Permanent,
         Some("retention_scoped") => {
             let days = at_least(feature, "dedupe_retention_days", RETENTION_DAYS_MIN)?;
-            Retention::Days(u32::try_from(days).unwrap_or(u32::MAX))
+            DedupeWindow::Days(u32::try_from(days).unwrap_or(u32::MAX))
         }
         _ => return Err(invalid(DEDUPE, "mode", feature.param("mode"))),
     };
@@ -327,34 +333,34 @@ fn dedupe(feature: &Feature, agreed: &mut Negotiated) -> Result<(), Refusal> {
 
 fn concurrent(feature: &Feature, agreed: &mut Negotiated) {
     let name = "default_policy";
-    match feature.text(name).and_then(Concurrent::parse) {
+    match feature.text(name).and_then(ConnectionPolicy::parse) {
         Some(policy) => agreed.concurrent = policy,
         None if feature.param(name).is_none() => {}
         None => {
-            let default = Concurrent::default().as_str();
+            let default = ConnectionPolicy::default().as_str();
             agreed.notes.push(note(feature, name, &format!("taken as {default}")));
         }
     }
 }
 
 /// A required whole number that has a floor.
-fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, Refusal> {
+fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, NegotiationError> {
     match feature.param(param) {
         Some(Param::Int(value)) if *value >= floor => Ok(value.unsigned_abs()),
         Some(Param::Int(value)) => {
             let detail = format!("{param} is {value}; at least {floor} is required");
-            Err(Refusal::of(RefusalKind::ParamBelowFloor, &feature.name, detail))
+            Err(NegotiationError::of(NegotiationErrorKind::ParamBelowFloor, &feature.name, detail))
         }
         other => Err(invalid(&feature.name, param, other)),
     }
 }
 
-fn invalid(feature: &str, param: &str, found: Option<&Param>) -> Refusal {
+fn invalid(feature: &str, param: &str, found: Option<&Param>) -> NegotiationError {
     let detail = match found {
         None => format!("{param} is missing"),
         Some(value) => format!("{param} is {}", shown(value)),
     };
-    Refusal::of(RefusalKind::ParamInvalid, feature, detail)
+    NegotiationError::of(NegotiationErrorKind::ParamInvalid, feature, detail)
 }
 
 fn note(feature: &Feature, param: &str, done: &str) -> String {

@@ -31,7 +31,7 @@ mod restore;
 
 pub use pending::Ack;
 pub use requeue::{Abort, Retire};
-pub use restore::{AnyRow, Corrupt, RowRecord, Standing, StandingRecord, standing};
+pub use restore::{AnyRow, Corrupt, RowRecord, RowSummary, RowSummaryRecord, row_summary};
 
 use crate::envelope::Envelope;
 use crate::id::{BrokerMessageId, ClientMessageId, Millis, RowId};

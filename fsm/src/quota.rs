@@ -24,9 +24,9 @@ impl Level {
     /// The level after this one, once `used` of `max` bytes are in use.
     #[must_use]
     pub const fn of_use(self, used: u64, max: u64) -> Self {
-        if reaches(used, max, self.mark_of(Self::Refusing)) {
+        if reaches(used, max, self.threshold_of(Self::Refusing)) {
             Self::Refusing
-        } else if reaches(used, max, self.mark_of(Self::Warning)) {
+        } else if reaches(used, max, self.threshold_of(Self::Warning)) {
             Self::Warning
         } else {
             Self::Ample
@@ -45,13 +45,13 @@ impl Level {
     }
 
     /// Where `level` begins, seen from this one: one that was reached ends later than it began.
-    const fn mark_of(self, level: Self) -> u64 {
-        let mark = match level {
+    const fn threshold_of(self, level: Self) -> u64 {
+        let threshold = match level {
             Self::Ample => return 0,
             Self::Warning => WARNING_PERMILLE,
             Self::Refusing => REFUSING_PERMILLE,
         };
-        if self as u8 >= level as u8 { mark - HYSTERESIS_PERMILLE + 1 } else { mark }
+        if self as u8 >= level as u8 { threshold - HYSTERESIS_PERMILLE + 1 } else { threshold }
     }
 }
 

@@ -54,7 +54,7 @@ pub enum Opened {
 
 /// The facts about one push.
 #[derive(Debug, Clone, Copy)]
-pub struct Push<'a> {
+pub struct PushFacts<'a> {
     /// `subtype`, if any.
     pub subtype: Option<&'a str>,
     /// `target_kind`, if the broker says it.
@@ -100,7 +100,7 @@ impl Encryption {
 /// What to do with a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a push that is not acknowledged comes back"]
-pub enum Verdict {
+pub enum ReceiveDecision {
     /// Store it, commit, acknowledge, tell listeners.
     Store {
         /// There is no text: no key of ours opens the box, or what came in plain is none. The body
@@ -121,8 +121,8 @@ pub enum Verdict {
     Malformed(&'static str),
 }
 
-impl Verdict {
-    /// Whether to send `client_ack`; for [`Verdict::Store`], after the commit.
+impl ReceiveDecision {
+    /// Whether to send `client_ack`; for [`ReceiveDecision::Store`], after the commit.
     #[must_use]
     pub const fn ack(self) -> bool {
         match self {
@@ -134,16 +134,16 @@ impl Verdict {
 }
 
 /// Judges one push.
-pub fn verdict(push: &Push<'_>) -> Verdict {
+pub fn decide(push: &PushFacts<'_>) -> ReceiveDecision {
     if matches!(push.subtype, Some("system" | "webhook")) {
-        return Verdict::System;
+        return ReceiveDecision::System;
     }
     if !is_public_key(push.sender_key) {
-        return Verdict::Malformed("senderPubkey is not a public key");
+        return ReceiveDecision::Malformed("senderPubkey is not a public key");
     }
     if is_echo(push) {
         // A broker that says the kind keeps a copy per reader, so ours may go.
-        return Verdict::Own { ack: push.target.is_some() };
+        return ReceiveDecision::Own { ack: push.target.is_some() };
     }
     match route(push) {
         Route::Direct => direct(push.opened),
@@ -151,42 +151,46 @@ pub fn verdict(push: &Push<'_>) -> Verdict {
         // it is shown that it is there, and never what its bytes look like.
         Route::Multicast => in_plain(push.plain_is_text),
         // Only a live multicast of today's network names the member; what is left may be a box.
-        Route::Unsaid if push.opened != Opened::NotForUs => direct(push.opened),
-        Route::Unsaid if push.has_sender_member_key && push.plain_is_text => in_plain(true),
-        Route::Unsaid => direct(Opened::NotForUs),
+        Route::Unknown if push.opened != Opened::NotForUs => direct(push.opened),
+        Route::Unknown if push.has_sender_member_key && push.plain_is_text => in_plain(true),
+        Route::Unknown => direct(Opened::NotForUs),
     }
 }
 
 enum Route {
     Direct,
     Multicast,
-    Unsaid,
+    Unknown,
 }
 
-fn route(push: &Push<'_>) -> Route {
+fn route(push: &PushFacts<'_>) -> Route {
     match push.target {
         Some(TargetKind::Direct) => Route::Direct,
         Some(TargetKind::Group | TargetKind::Topic | TargetKind::Everyone) => Route::Multicast,
         None if push.has_topic => Route::Multicast,
-        None => Route::Unsaid,
+        None => Route::Unknown,
     }
 }
 
-fn direct(opened: Opened) -> Verdict {
+fn direct(opened: Opened) -> ReceiveDecision {
     match opened {
-        Opened::Text => Verdict::Store { undecryptable: false, encryption: Encryption::Direct },
-        Opened::NotForUs => Verdict::Store { undecryptable: true, encryption: Encryption::Direct },
-        Opened::NotText => Verdict::Malformed("the box holds no UTF-8 text"),
+        Opened::Text => {
+            ReceiveDecision::Store { undecryptable: false, encryption: Encryption::Direct }
+        }
+        Opened::NotForUs => {
+            ReceiveDecision::Store { undecryptable: true, encryption: Encryption::Direct }
+        }
+        Opened::NotText => ReceiveDecision::Malformed("the box holds no UTF-8 text"),
     }
 }
 
-fn in_plain(is_text: bool) -> Verdict {
-    Verdict::Store { undecryptable: !is_text, encryption: Encryption::None }
+fn in_plain(is_text: bool) -> ReceiveDecision {
+    ReceiveDecision::Store { undecryptable: !is_text, encryption: Encryption::None }
 }
 
 /// Whether we sent it ourselves. Judged by the key that sent it, never by its member: another
 /// install of the same member may well write to us.
-fn is_echo(push: &Push<'_>) -> bool {
+fn is_echo(push: &PushFacts<'_>) -> bool {
     let sent_by = |key: &str| push.sender_key.eq_ignore_ascii_case(key);
     let by_this_connection = sent_by(push.connection_key);
     if !by_this_connection && !push.own_keys.iter().any(|key| sent_by(key)) {
@@ -197,7 +201,7 @@ fn is_echo(push: &Push<'_>) -> bool {
         // Said to be for us: a note to self is a message.
         Route::Direct => push.opened == Opened::NotForUs,
         // A box from another of our keys that opens is one connection writing to another.
-        Route::Unsaid => by_this_connection || push.opened == Opened::NotForUs,
+        Route::Unknown => by_this_connection || push.opened == Opened::NotForUs,
     }
 }
 
@@ -210,13 +214,17 @@ mod tests {
     const SIBLING: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
     const PEER: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
 
-    const SEALED: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::Direct };
-    const CLOSED: Verdict = Verdict::Store { undecryptable: true, encryption: Encryption::Direct };
-    const PLAIN: Verdict = Verdict::Store { undecryptable: false, encryption: Encryption::None };
-    const NO_TEXT: Verdict = Verdict::Store { undecryptable: true, encryption: Encryption::None };
+    const SEALED: ReceiveDecision =
+        ReceiveDecision::Store { undecryptable: false, encryption: Encryption::Direct };
+    const CLOSED: ReceiveDecision =
+        ReceiveDecision::Store { undecryptable: true, encryption: Encryption::Direct };
+    const PLAIN: ReceiveDecision =
+        ReceiveDecision::Store { undecryptable: false, encryption: Encryption::None };
+    const NO_TEXT: ReceiveDecision =
+        ReceiveDecision::Store { undecryptable: true, encryption: Encryption::None };
 
-    fn drained() -> Push<'static> {
-        Push {
+    fn drained() -> PushFacts<'static> {
+        PushFacts {
             subtype: None,
             target: None,
             has_topic: false,
@@ -236,7 +244,12 @@ mod tests {
             (Direct, Opened::Text, true, SEALED),
             (Direct, Opened::NotForUs, false, CLOSED),
             (Direct, Opened::NotForUs, true, CLOSED),
-            (Direct, Opened::NotText, true, Verdict::Malformed("the box holds no UTF-8 text")),
+            (
+                Direct,
+                Opened::NotText,
+                true,
+                ReceiveDecision::Malformed("the box holds no UTF-8 text"),
+            ),
             (Group, Opened::NotForUs, true, PLAIN),
             (Topic, Opened::NotForUs, true, PLAIN),
             (Everyone, Opened::NotForUs, true, PLAIN),
@@ -246,9 +259,9 @@ mod tests {
             for (has_topic, has_sender_member_key) in
                 [(false, false), (true, false), (false, true), (true, true)]
             {
-                let push = Push { target: Some(target), opened, plain_is_text, ..drained() };
-                let push = Push { has_topic, has_sender_member_key, ..push };
-                assert_eq!(verdict(&push), expected, "{push:?}");
+                let push = PushFacts { target: Some(target), opened, plain_is_text, ..drained() };
+                let push = PushFacts { has_topic, has_sender_member_key, ..push };
+                assert_eq!(decide(&push), expected, "{push:?}");
             }
         }
     }
@@ -258,8 +271,9 @@ mod tests {
         for target in [Group, Topic, Everyone] {
             // That a box of ours happens to open changes nothing: it was not sent as one.
             for opened in [Opened::Text, Opened::NotText, Opened::NotForUs] {
-                let push = Push { target: Some(target), opened, plain_is_text: false, ..drained() };
-                assert_eq!(verdict(&push), NO_TEXT, "{push:?}");
+                let push =
+                    PushFacts { target: Some(target), opened, plain_is_text: false, ..drained() };
+                assert_eq!(decide(&push), NO_TEXT, "{push:?}");
             }
         }
     }
@@ -273,24 +287,30 @@ mod tests {
             (true, Opened::Text, true, SEALED),
             (true, Opened::NotForUs, true, PLAIN),
             (true, Opened::NotForUs, false, CLOSED),
-            (false, Opened::NotText, true, Verdict::Malformed("the box holds no UTF-8 text")),
+            (
+                false,
+                Opened::NotText,
+                true,
+                ReceiveDecision::Malformed("the box holds no UTF-8 text"),
+            ),
         ] {
-            let push = Push { has_sender_member_key, opened, plain_is_text, ..drained() };
-            assert_eq!(verdict(&push), expected, "{push:?}");
+            let push = PushFacts { has_sender_member_key, opened, plain_is_text, ..drained() };
+            assert_eq!(decide(&push), expected, "{push:?}");
         }
     }
 
     #[test]
     fn a_named_topic_is_multicast_even_without_a_kind() {
-        let push = Push { has_topic: true, ..drained() };
-        assert_eq!(verdict(&push), PLAIN);
-        let push = Push { plain_is_text: false, ..push };
-        assert_eq!(verdict(&push), NO_TEXT);
+        let push = PushFacts { has_topic: true, ..drained() };
+        assert_eq!(decide(&push), PLAIN);
+        let push = PushFacts { plain_is_text: false, ..push };
+        assert_eq!(decide(&push), NO_TEXT);
     }
 
     #[test]
     fn our_own_echo_is_dropped_and_acknowledged_only_where_that_deletes_nobodys_copy() {
-        let (kept, gone) = (Verdict::Own { ack: false }, Verdict::Own { ack: true });
+        let (kept, gone) =
+            (ReceiveDecision::Own { ack: false }, ReceiveDecision::Own { ack: true });
         for (sender_key, target, opened, expected) in [
             // Today's network: one row for all readers of a topic.
             (US, None, Opened::NotForUs, kept),
@@ -305,37 +325,42 @@ mod tests {
             (US, Some(Direct), Opened::Text, SEALED),
             (SIBLING, Some(Direct), Opened::Text, SEALED),
         ] {
-            let push = Push { sender_key, target, opened, ..drained() };
-            assert_eq!(verdict(&push), expected, "{push:?}");
+            let push = PushFacts { sender_key, target, opened, ..drained() };
+            assert_eq!(decide(&push), expected, "{push:?}");
         }
-        let push = Push { sender_key: US, has_topic: true, ..drained() };
-        assert_eq!(verdict(&push), kept);
+        let push = PushFacts { sender_key: US, has_topic: true, ..drained() };
+        assert_eq!(decide(&push), kept);
         let shouted = US.to_ascii_uppercase();
-        let push = Push { sender_key: &shouted, ..drained() };
-        assert_eq!(verdict(&push), kept);
+        let push = PushFacts { sender_key: &shouted, ..drained() };
+        assert_eq!(decide(&push), kept);
     }
 
     #[test]
     fn an_event_is_no_message_and_a_sender_without_a_key_is_nobody() {
         for (subtype, sender_key) in [("system", "system"), ("webhook", "webhook:ci")] {
-            let push = Push { subtype: Some(subtype), sender_key, ..drained() };
-            assert_eq!(verdict(&push), Verdict::System);
+            let push = PushFacts { subtype: Some(subtype), sender_key, ..drained() };
+            assert_eq!(decide(&push), ReceiveDecision::System);
         }
         for sender_key in ["", "system", "webhook:ci", &PEER[1..]] {
-            let push = Push { sender_key, ..drained() };
-            assert_eq!(verdict(&push), Verdict::Malformed("senderPubkey is not a public key"));
+            let push = PushFacts { sender_key, ..drained() };
+            assert_eq!(
+                decide(&push),
+                ReceiveDecision::Malformed("senderPubkey is not a public key")
+            );
         }
-        let reminder = Push { subtype: Some("reminder"), has_topic: true, ..drained() };
-        assert_eq!(verdict(&reminder), PLAIN);
+        let reminder = PushFacts { subtype: Some("reminder"), has_topic: true, ..drained() };
+        assert_eq!(decide(&reminder), PLAIN);
     }
 
     #[test]
     fn everything_that_would_come_back_is_acknowledged() {
-        for stored in [SEALED, CLOSED, PLAIN, NO_TEXT, Verdict::Malformed("why")] {
+        for stored in [SEALED, CLOSED, PLAIN, NO_TEXT, ReceiveDecision::Malformed("why")] {
             assert!(stored.ack());
         }
-        assert!(!Verdict::System.ack());
-        assert!(Verdict::Own { ack: true }.ack() && !Verdict::Own { ack: false }.ack());
+        assert!(!ReceiveDecision::System.ack());
+        assert!(
+            ReceiveDecision::Own { ack: true }.ack() && !ReceiveDecision::Own { ack: false }.ack()
+        );
     }
 
     #[test]

@@ -5,16 +5,16 @@
 
 /// A broker's refusal of one send: never, or not now. Match it: the two lead to different states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SendRefusal {
     /// Never, for this message (§4.6, phase C).
-    Final,
+    Permanent,
     /// Not now (§4.6, phase B).
-    Passing(Passing),
+    Transient(TransientRefusal),
 }
 
 /// Why a broker cannot take a message just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passing {
+pub enum TransientRefusal {
     /// Too many messages: slow the whole link down.
     RateLimited,
     /// The recipient has no connection: wait for it.
@@ -23,40 +23,40 @@ pub enum Passing {
     Busy,
 }
 
-impl Refusal {
+impl SendRefusal {
     /// Reads a refusal from its `code` and whether it is `permanent`, when the broker said, and its
     /// words.
     #[must_use]
-    pub fn classify(code: Option<u16>, permanent: Option<bool>, words: &str) -> Self {
-        let says = |needle: &str| contains_ignoring_case(words, needle);
+    pub fn classify(code: Option<u16>, permanent: Option<bool>, reason: &str) -> Self {
+        let says = |needle: &str| contains_ignoring_case(reason, needle);
         // It knows its own mind, and its words may quote the caller's.
         if permanent == Some(true) && code.is_some_and(|code| code != 429) {
-            return Self::Final;
+            return Self::Permanent;
         }
         if code == Some(429) || says("rate limit") || says("rate_limit") {
-            return Self::Passing(Passing::RateLimited);
+            return Self::Transient(TransientRefusal::RateLimited);
         }
         if says("no connected peer") || says("recipient_offline") || says("not online") {
-            return Self::Passing(Passing::RecipientOffline);
+            return Self::Transient(TransientRefusal::RecipientOffline);
         }
         match permanent {
-            Some(true) => return Self::Final,
-            Some(false) => return Self::Passing(Passing::Busy),
+            Some(true) => return Self::Permanent,
+            Some(false) => return Self::Transient(TransientRefusal::Busy),
             None => {}
         }
         match code {
-            Some(400 | 401 | 403 | 404 | 409 | 410 | 413 | 422) => Self::Final,
-            Some(_) => Self::Passing(Passing::Busy),
-            None if says("payload too large") || says("blocked by recipient") => Self::Final,
-            None => Self::Passing(Passing::Busy),
+            Some(400 | 401 | 403 | 404 | 409 | 410 | 413 | 422) => Self::Permanent,
+            Some(_) => Self::Transient(TransientRefusal::Busy),
+            None if says("payload too large") || says("blocked by recipient") => Self::Permanent,
+            None => Self::Transient(TransientRefusal::Busy),
         }
     }
 }
 
-impl Passing {
+impl TransientRefusal {
     /// Whether the attempt counts towards the back-off.
     #[must_use]
-    pub const fn costs_an_attempt(self) -> bool {
+    pub const fn counts_as_attempt(self) -> bool {
         !matches!(self, Self::RateLimited)
     }
 }
@@ -74,43 +74,49 @@ mod tests {
         let cases = [
             (
                 "rate limit: max 60 msg/min (burst 10) — slow down",
-                Refusal::Passing(Passing::RateLimited),
+                SendRefusal::Transient(TransientRefusal::RateLimited),
             ),
-            ("payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536", Refusal::Final),
+            ("payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536", SendRefusal::Permanent),
             (
                 "no connected peer for target (not online, or targetSpec is your own key without another session)",
-                Refusal::Passing(Passing::RecipientOffline),
+                SendRefusal::Transient(TransientRefusal::RecipientOffline),
             ),
-            ("blocked by recipient grants (sender lacks dm capability)", Refusal::Final),
-            ("something nobody has seen before", Refusal::Passing(Passing::Busy)),
+            ("blocked by recipient grants (sender lacks dm capability)", SendRefusal::Permanent),
+            ("something nobody has seen before", SendRefusal::Transient(TransientRefusal::Busy)),
         ];
-        for (words, expected) in cases {
-            assert_eq!(Refusal::classify(None, None, words), expected, "{words}");
+        for (reason, expected) in cases {
+            assert_eq!(SendRefusal::classify(None, None, reason), expected, "{reason}");
         }
     }
 
     #[test]
     fn a_code_never_makes_a_rate_limit_or_an_offline_recipient_final() {
         assert_eq!(
-            Refusal::classify(Some(403), None, "rate limit: slow down"),
-            Refusal::Passing(Passing::RateLimited)
+            SendRefusal::classify(Some(403), None, "rate limit: slow down"),
+            SendRefusal::Transient(TransientRefusal::RateLimited)
         );
         assert_eq!(
-            Refusal::classify(Some(404), None, "no connected peer"),
-            Refusal::Passing(Passing::RecipientOffline)
+            SendRefusal::classify(Some(404), None, "no connected peer"),
+            SendRefusal::Transient(TransientRefusal::RecipientOffline)
         );
-        assert_eq!(Refusal::classify(Some(409), None, "idempotency_key_reused"), Refusal::Final);
-        assert_eq!(Refusal::classify(Some(503), None, "later"), Refusal::Passing(Passing::Busy));
-        let limited = Refusal::classify(None, Some(true), "rate limit");
-        assert_eq!(limited, Refusal::Passing(Passing::RateLimited));
+        assert_eq!(
+            SendRefusal::classify(Some(409), None, "idempotency_key_reused"),
+            SendRefusal::Permanent
+        );
+        assert_eq!(
+            SendRefusal::classify(Some(503), None, "later"),
+            SendRefusal::Transient(TransientRefusal::Busy)
+        );
+        let limited = SendRefusal::classify(None, Some(true), "rate limit");
+        assert_eq!(limited, SendRefusal::Transient(TransientRefusal::RateLimited));
     }
 
     #[test]
     fn a_broker_that_says_whether_it_is_permanent_is_believed() {
-        assert_eq!(Refusal::classify(Some(503), Some(true), "never"), Refusal::Final);
+        assert_eq!(SendRefusal::classify(Some(503), Some(true), "never"), SendRefusal::Permanent);
         let quoting = "unknown topic: rate_limit-alerts";
-        assert_eq!(Refusal::classify(Some(404), Some(true), quoting), Refusal::Final);
-        let passing = Refusal::classify(Some(409), Some(false), "not now");
-        assert_eq!(passing, Refusal::Passing(Passing::Busy));
+        assert_eq!(SendRefusal::classify(Some(404), Some(true), quoting), SendRefusal::Permanent);
+        let passing = SendRefusal::classify(Some(409), Some(false), "not now");
+        assert_eq!(passing, SendRefusal::Transient(TransientRefusal::Busy));
     }
 }

@@ -42,7 +42,7 @@ fn full_jitter(ceiling_ms: u64, jitter: u32) -> u64 {
 
 /// A broker's promise to remember ids, as negotiated (§15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retention {
+pub enum DedupeWindow {
     /// Ids are forgotten after this many days (at least 3).
     Days(u32),
     /// Ids are never forgotten.
@@ -61,12 +61,12 @@ pub struct AboveWindow {
 /// # Errors
 /// When the override is above what the broker's dedupe window allows.
 pub fn max_age_hours(
-    retention: Retention,
+    retention: DedupeWindow,
     override_hours: Option<u64>,
 ) -> Result<u64, AboveWindow> {
     let (default, ceiling) = match retention {
-        Retention::Permanent => (MAX_AGE_HOURS_DEFAULT, MAX_AGE_HOURS_MAX),
-        Retention::Days(days) => {
+        DedupeWindow::Permanent => (MAX_AGE_HOURS_DEFAULT, MAX_AGE_HOURS_MAX),
+        DedupeWindow::Days(days) => {
             let window = u64::from(days) * 24;
             let margin = 24.max(window.div_ceil(10));
             let formula = 72.max(window.saturating_sub(margin));
@@ -96,13 +96,13 @@ mod tests {
 
     #[test]
     fn max_age_follows_its_formula() {
-        assert_eq!(max_age_hours(Retention::Days(365), None), Ok(168));
-        assert_eq!(max_age_hours(Retention::Days(7), None), Ok(144));
-        assert_eq!(max_age_hours(Retention::Days(3), None), Ok(71));
-        assert_eq!(max_age_hours(Retention::Permanent, None), Ok(168));
-        assert_eq!(max_age_hours(Retention::Permanent, Some(720)), Ok(720));
+        assert_eq!(max_age_hours(DedupeWindow::Days(365), None), Ok(168));
+        assert_eq!(max_age_hours(DedupeWindow::Days(7), None), Ok(144));
+        assert_eq!(max_age_hours(DedupeWindow::Days(3), None), Ok(71));
+        assert_eq!(max_age_hours(DedupeWindow::Permanent, None), Ok(168));
+        assert_eq!(max_age_hours(DedupeWindow::Permanent, Some(720)), Ok(720));
         assert_eq!(
-            max_age_hours(Retention::Days(7), Some(168)),
+            max_age_hours(DedupeWindow::Days(7), Some(168)),
             Err(AboveWindow { hours_max: 167 })
         );
     }

@@ -8,7 +8,7 @@ use claudemesh_fsm::outbox::{
     Abort, Ack, AnyRow, Change, Guard, Retire, Row, RowRecord, State, Status, Step, Verdict,
 };
 use claudemesh_fsm::outbox::{Dead, Inflight, Pending};
-use claudemesh_fsm::refusal::Passing;
+use claudemesh_fsm::refusal::TransientRefusal;
 use std::fmt::Debug;
 
 const ATTEMPTS: [i64; 4] = [0, 1, 7, u32::MAX as i64];
@@ -214,10 +214,10 @@ fn an_inflight_row_makes_its_moves_and_no_others() {
         let deferred = |why| move |row: Row<Inflight>| row.deferred(why, "no".into(), LATER);
         walk(before, |row: Row<Inflight>| row.acked(ack()), (attempts, earlier));
         walk(before, |row| row.refused("no".into()), (attempts, earlier));
-        for why in [Passing::Busy, Passing::RecipientOffline] {
+        for why in [TransientRefusal::Busy, TransientRefusal::RecipientOffline] {
             walk(before, deferred(why), (attempts, earlier));
         }
-        let limited = deferred(Passing::RateLimited);
+        let limited = deferred(TransientRefusal::RateLimited);
         walk(before, limited, (uncounted, earlier));
         walk(before, |row: Row<Inflight>| row.lost("gone".into(), LATER), (attempts, true));
         walk(before, |row: Row<Inflight>| row.unsent("busy".into(), LATER), (uncounted, earlier));

@@ -1,7 +1,7 @@
 //! Two owners of one session id (§15.5, §15.6): the broker closes whoever was there for whoever
 //! comes, and neither may come back at once, or they would flap for ever.
 
-use claudemesh_fsm::link::{Closed, Next, Offline, Open, Timers};
+use claudemesh_fsm::link::{Closed, NextState, Offline, Open, Timers};
 use claudemesh_fsm::negotiate::Negotiated;
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ fn hellos(length: Duration, jitters: [u32; 2]) -> usize {
                 Owner::Open(mut open) => {
                     // Even one that was of use does not hurry back.
                     open.note_delivery();
-                    let Next::Wait(waiting) = open.closed(&replaced, now, jitters[other]) else {
+                    let NextState::Wait(waiting) = open.closed(&replaced, now, jitters[other])
+                    else {
                         panic!("a replaced session is not refused")
                     };
                     let delay = Duration::from_millis(waiting.delay_ms());

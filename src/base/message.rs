@@ -20,7 +20,7 @@ pub mod legacy;
 pub mod seal;
 pub mod signed;
 
-pub use canonical::{MetaError, MetaFault, canonical_meta};
+pub use canonical::{MetaError, MetaErrorKind, canonical_meta};
 pub use fingerprint::{fingerprint, fingerprint_of};
 pub use keys::{KeyError, PublicKey, SecretKey};
-pub use seal::{Extension, NONCE_BYTES, Nonce, Sealed, SharedBox, SharedBoxes};
+pub use seal::{EncodedPayload, Extension, NONCE_BYTES, Nonce, SharedBox, SharedBoxes};

@@ -7,7 +7,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+mod error;
 mod files;
+
+pub use error::{PathsError, Warning};
 
 pub use files::{
     check_socket_path, ensure_private_dir, readable_by_others, write_private, write_public,
@@ -43,114 +46,6 @@ impl Inputs<'static> {
 impl Inputs<'_> {
     fn directory(&self, name: &str) -> Option<PathBuf> {
         (self.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-    }
-}
-
-/// Something that is not right but does not stop us; its text holds the fix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
-    /// `CLAUDEMESH_CONFIG_DIR` names a directory that does not exist and is ignored.
-    ConfigDirMissing(PathBuf),
-    /// Other users can read a file that holds a secret.
-    ReadableByOthers(PathBuf),
-}
-
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::ConfigDirMissing(dir) => write!(
-                f,
-                "{CONFIG_DIR_VARIABLE} names {}, which does not exist: ignored; unset it",
-                dir.display()
-            ),
-            Self::ReadableByOthers(file) => write!(
-                f,
-                "{} holds a secret and other users can read it; fix: chmod 600 {}",
-                file.display(),
-                files::quoted(file)
-            ),
-        }
-    }
-}
-
-/// Why a path cannot be used. Each text names the path and the remedy.
-#[derive(Debug)]
-pub enum PathsError {
-    /// Neither `--home`, nor the environment, nor `HOME` says where to look.
-    NoHome,
-    /// Exists, but is no directory.
-    NotADirectory(PathBuf),
-    /// A directory that belongs to somebody else.
-    NotOurs {
-        /// The directory.
-        dir: PathBuf,
-        /// Its owner's user id.
-        owner: u32,
-    },
-    /// A directory that other users can write to.
-    WritableByOthers(PathBuf),
-    /// Longer than the platform lets a Unix socket's path be.
-    SocketPathTooLong(PathBuf),
-    /// The operating system refused.
-    Io {
-        /// What was being done, as a verb: `read`, `write`, `create`, `lock`.
-        doing: &'static str,
-        /// To which path.
-        path: PathBuf,
-        /// What it said.
-        source: std::io::Error,
-    },
-}
-
-impl PathsError {
-    /// Wraps what the operating system said about `path`.
-    #[must_use]
-    pub fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { doing, path: path.to_path_buf(), source }
-    }
-}
-
-impl std::fmt::Display for PathsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoHome => {
-                write!(f, "no home directory: set HOME, {HOME_VARIABLE}, or pass --home <dir>")
-            }
-            Self::NotADirectory(path) => {
-                write!(f, "{} is not a directory; move it aside", path.display())
-            }
-            Self::NotOurs { dir, owner } => write!(
-                f,
-                "{} belongs to user id {owner}, not to you\nfix:   sudo chown -R \"$(id -u)\" {q} && chmod 700 {q}",
-                dir.display(),
-                q = files::quoted(dir)
-            ),
-            Self::WritableByOthers(dir) => write!(
-                f,
-                "{} can be written by other users\nfix:   chmod 700 {}",
-                dir.display(),
-                files::quoted(dir)
-            ),
-            Self::SocketPathTooLong(path) => write!(
-                f,
-                "the socket path {} has {} bytes, this system allows {SOCKET_PATH_BYTES_MAX}: \
-                 choose a shorter --home or {DAEMON_DIR_VARIABLE}",
-                path.display(),
-                path.as_os_str().len()
-            ),
-            Self::Io { doing, path, source } => {
-                write!(f, "cannot {doing} {}: {source}", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for PathsError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
     }
 }
 

@@ -7,12 +7,12 @@
 pub mod features;
 pub mod hello;
 pub mod join;
-pub mod parcel;
 pub mod receipts;
+pub mod send_frame;
 pub mod topics;
 
 pub use hello::{Group, Hello, HelloAck, SessionHello};
-pub use receipts::{RECEIPT_IDS_MAX, Receipt, Receipts, ReceiptsRequest};
+pub use receipts::{RECEIPT_IDS_MAX, Receipt, ReceiptsFrame, ReceiptsRequest};
 pub use topics::{Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse, TopicRef};
 
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,8 @@ pub const MENTIONS_MAX: usize = 16;
 pub enum ClientFrame {
     Hello(Box<Hello>),
     SessionHello(Box<SessionHello>),
-    FeatureNegotiationRequest(features::Request),
-    Send(Box<Send>),
+    FeatureNegotiationRequest(features::FeatureRequest),
+    Send(Box<SendFrame>),
     ClientAck(ClientAck),
     ReceiptsRequest(ReceiptsRequest),
     ListPeers(Correlated),
@@ -68,11 +68,11 @@ pub enum ClientFrame {
 #[allow(missing_docs, reason = "each variant is the frame of the same name in specs/wire.md")]
 pub enum BrokerFrame {
     HelloAck(Box<HelloAck>),
-    FeatureNegotiationResponse(features::Response),
+    FeatureNegotiationResponse(features::FeatureResponse),
     Error(ErrorFrame),
-    Ack(Box<Ack>),
-    Push(Box<Push>),
-    Receipts(Receipts),
+    Ack(Box<AckFrame>),
+    Push(Box<PushFrame>),
+    Receipts(ReceiptsFrame),
     PeersList(PeersList),
     TopicCreated(TopicCreated),
     TopicListResponse(TopicListResponse),
@@ -92,7 +92,7 @@ pub struct Correlated {
 
 /// One message on its way to the broker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Send {
+pub struct SendFrame {
     /// Correlates the `ack`; a daemon uses the `client_message_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -128,7 +128,7 @@ pub struct Send {
 /// A broker's answer to one `send` (§4.5b, §17.2). Failure is the presence of `error`, never
 /// `queued: false`: today's network sets that on successes too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ack {
+pub struct AckFrame {
     /// The `id` of the send.
     #[serde(default)]
     pub id: String,
@@ -179,7 +179,7 @@ pub struct Ack {
 /// A message, or a system event, on its way to a client.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Push {
+pub struct PushFrame {
     /// The broker's id; of a system event, a fresh one.
     pub message_id: String,
     /// The mesh's id, not its slug.
@@ -269,7 +269,7 @@ pub struct ErrorFrame {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeersList {
     /// One entry per connection, and per offline member where negotiated.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<RosterEntry>,
     /// The request it answers.
     #[serde(default, rename = "_reqId", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -278,7 +278,7 @@ pub struct PeersList {
 /// One connection of a member, as the roster shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Peer {
+pub struct RosterEntry {
     /// The routing key: a session key, or the member key.
     pub pubkey: String,
     /// The member key.
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_peer_keeps_what_we_do_not_know() {
         let text = r#"{"pubkey":"eea1","memberPubkey":"3eba","displayName":"bob","peerRole":"session","status":"idle","sessionId":"sess-1"}"#;
-        let peer: Peer = serde_json::from_str(text).expect("a peer");
+        let peer: RosterEntry = serde_json::from_str(text).expect("a peer");
         assert_eq!(
             serde_json::to_value(&peer).expect("json"),
             serde_json::from_str::<Value>(text).expect("json")

@@ -24,7 +24,9 @@ use super::send::{BLOCKED, NO_PEER};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
-use claudemesh_base::wire::{Ack, BrokerFrame, ClientAck, FRAME_BYTES_MAX, Push, Send, to_text};
+use claudemesh_base::wire::{
+    AckFrame, BrokerFrame, ClientAck, FRAME_BYTES_MAX, PushFrame, SendFrame, to_text,
+};
 use claudemesh_fsm::envelope::Priority;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,7 +46,7 @@ pub(crate) struct Faithful {
 
 /// A message in the queue.
 struct Row {
-    push: Push,
+    push: PushFrame,
     target_spec: String,
     /// Nobody else gets it until then.
     claimed_until: Option<Duration>,
@@ -63,17 +65,19 @@ impl Faithful {
         id: ConnectionId,
         sender: Sender,
         lines: &Lines,
-        frame: Send,
+        frame: SendFrame,
     ) {
         let correlation = frame.id.clone().unwrap_or_default();
         let message_id = broker.runtime.mint_id();
         let ack = match self.accept(broker, id, &sender, &frame, &message_id).await {
-            Ok(true) => Ack { message_id: message_id.clone(), queued: true, ..Ack::default() },
+            Ok(true) => {
+                AckFrame { message_id: message_id.clone(), queued: true, ..AckFrame::default() }
+            }
             Ok(false) => return,
-            Err(words) => Ack { error: Some(words), ..Ack::default() },
+            Err(words) => AckFrame { error: Some(words), ..AckFrame::default() },
         };
         let is_taken = ack.queued;
-        let ack = Ack { id: correlation, ..ack };
+        let ack = AckFrame { id: correlation, ..ack };
         lines.send(Outgoing::Frame(to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
         if is_taken && let Err(error) = self.fan_out(broker, id, &sender, frame, message_id).await {
             broker.ledger_failed(&error);
@@ -86,7 +90,7 @@ impl Faithful {
         broker: &Broker,
         id: ConnectionId,
         sender: &Sender,
-        frame: &Send,
+        frame: &SendFrame,
         message_id: &str,
     ) -> Result<bool, String> {
         if !self.limiter.take(sender.member, None, broker.runtime.monotonic()) {
@@ -128,7 +132,7 @@ impl Faithful {
         broker: &Broker,
         id: ConnectionId,
         sender: &Sender,
-        frame: Send,
+        frame: SendFrame,
         message_id: String,
     ) -> Result<(), db::Error> {
         let (live, ghosts) = broker.hub.present_as(&sender.mesh_id);
@@ -228,13 +232,13 @@ fn is_to(target_spec: &str, who: &Identity) -> bool {
     who.member_pubkey == target_spec || who.routing_key == target_spec
 }
 
-fn text_of(push: Push) -> Utf8Bytes {
+fn text_of(push: PushFrame) -> Utf8Bytes {
     to_text(&BrokerFrame::Push(Box::new(push))).into()
 }
 
 /// The shape of a push that was drained: direct messages and topics.
-fn drained(broker: &Broker, sender: &Sender, frame: &Send, message_id: &str) -> Push {
-    Push {
+fn drained(broker: &Broker, sender: &Sender, frame: &SendFrame, message_id: &str) -> PushFrame {
+    PushFrame {
         message_id: message_id.to_owned(),
         mesh_id: sender.mesh_id.clone(),
         sender_pubkey: sender.routing_key.clone(),
@@ -244,7 +248,7 @@ fn drained(broker: &Broker, sender: &Sender, frame: &Send, message_id: &str) -> 
         created_at: iso(broker.runtime.now()),
         client_message_id: frame.client_message_id.clone(),
         request_fingerprint: frame.request_fingerprint.clone(),
-        ..Push::default()
+        ..PushFrame::default()
     }
 }
 
@@ -253,10 +257,10 @@ fn multicast(
     broker: &Broker,
     sender: &Sender,
     sender_id: Option<String>,
-    frame: &Send,
+    frame: &SendFrame,
     message_id: String,
 ) -> Utf8Bytes {
-    let push = Push {
+    let push = PushFrame {
         sender_member_pubkey: Some(sender.member_pubkey.clone()),
         sender_name: Some(sender.name.clone()),
         reply_to_id: frame.reply_to_id.clone(),
@@ -271,7 +275,7 @@ fn multicast(
     frame.to_string().into()
 }
 
-fn history(broker: &Broker, frame: Send, id: String) -> Letter {
+fn history(broker: &Broker, frame: SendFrame, id: String) -> Letter {
     Letter {
         id,
         client: None,

@@ -389,7 +389,7 @@ enum Heard {
 
 enum Handled {
     Done,
-    Send(Author, Box<claudemesh_base::wire::Send>),
+    Send(Author, Box<claudemesh_base::wire::SendFrame>),
     Refused,
 }
 

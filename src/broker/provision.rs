@@ -10,9 +10,9 @@ use super::send::is_public_key;
 use claudemesh_base::db;
 use claudemesh_base::message::{PublicKey, SecretKey, signed};
 use claudemesh_base::runtime::Runtime;
-use claudemesh_base::wire::join::{Invite, JoinRequest};
+use claudemesh_base::wire::join::{InvitePayload, JoinRequest};
 use claudemesh_fsm::id::Millis;
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_fsm::negotiate::ConnectionPolicy;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use std::fs::OpenOptions;
@@ -122,7 +122,7 @@ pub(crate) async fn create_mesh(
         slug: slug.to_owned(),
         owner_pubkey: owner.public().to_hex(),
         root_key: BASE64URL_NOPAD.encode(&runtime.random::<32>()),
-        connection_policy: Concurrent::default().as_str().to_owned(),
+        connection_policy: ConnectionPolicy::default().as_str().to_owned(),
         created_at: runtime.now(),
     };
     // The key first: a mesh without its owner's key could never invite anybody.
@@ -147,7 +147,8 @@ pub(crate) async fn set_policy(
     policy: &str,
 ) -> Result<(), BrokerError> {
     let words = "policy must be prefer_newest, prefer_oldest or allow_concurrent";
-    let policy = Concurrent::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
+    let policy =
+        ConnectionPolicy::parse(policy).ok_or_else(|| BrokerError::Invalid(words.to_owned()))?;
     let mesh = mesh_by_slug(ledger, mesh).await?;
     Ok(ledger.set_connection_policy(&mesh.id, policy, runtime.now()).await?)
 }
@@ -214,7 +215,7 @@ fn sign_invite(
     expires_at_s: i64,
 ) -> String {
     let broker_url = web_socket_url(authority);
-    let signature = owner.sign(&signed::invite(&signed::Invite {
+    let signature = owner.sign(&signed::invite(&signed::InviteClaims {
         mesh_id: &mesh.id,
         mesh_slug: &mesh.slug,
         broker_url: &broker_url,
@@ -223,7 +224,7 @@ fn sign_invite(
         role,
         owner: &owner.public(),
     }));
-    let invite = Invite {
+    let invite = InvitePayload {
         v: signed::INVITE_VERSION,
         mesh_id: mesh.id.clone(),
         mesh_slug: mesh.slug.clone(),
@@ -264,17 +265,20 @@ pub(crate) async fn mesh_by_slug(ledger: &Ledger, slug: &str) -> Result<Mesh, Br
 }
 
 /// The invite inside a token, unchecked.
-pub(crate) fn open_token(token: &str) -> Result<Invite, JoinError> {
+pub(crate) fn open_token(token: &str) -> Result<InvitePayload, JoinError> {
     let malformed = JoinError::Refused("invite_not_found");
     let Ok(json) = BASE64URL_NOPAD.decode(token.as_bytes()) else { return Err(malformed) };
     serde_json::from_slice(&json).map_err(|_| malformed)
 }
 
 /// Checks who signed an invite, and for which mesh.
-pub(crate) async fn check_invite(ledger: &Ledger, invite: &Invite) -> Result<Mesh, JoinError> {
+pub(crate) async fn check_invite(
+    ledger: &Ledger,
+    invite: &InvitePayload,
+) -> Result<Mesh, JoinError> {
     let bad_signature = JoinError::Refused("invite_bad_signature");
     let Ok(owner) = PublicKey::parse(&invite.owner_pubkey) else { return Err(bad_signature) };
-    let text = signed::invite(&signed::Invite {
+    let text = signed::invite(&signed::InviteClaims {
         mesh_id: &invite.mesh_id,
         mesh_slug: &invite.mesh_slug,
         broker_url: &invite.broker_url,

@@ -16,7 +16,7 @@ pub(crate) use presence::Admission;
 use super::counters::Counters;
 use super::ledger::{Sender as Author, Told};
 use async_tungstenite::tungstenite::Utf8Bytes;
-use claudemesh_base::wire::{BrokerFrame, Receipt, Receipts, to_text};
+use claudemesh_base::wire::{BrokerFrame, Receipt, ReceiptsFrame, to_text};
 use claudemesh_fsm::id::Millis;
 use mail::Lease;
 use presence::Ghost;
@@ -241,7 +241,7 @@ impl Hub {
                 .filter(|connection| connection.wants_receipts && connection.lines.has_room())
                 .peekable();
             if curious.peek().is_some() {
-                let frame = BrokerFrame::Receipts(Receipts { receipts, request_id: None });
+                let frame = BrokerFrame::Receipts(ReceiptsFrame { receipts, request_id: None });
                 let frame = Utf8Bytes::from(to_text(&frame));
                 curious.for_each(|connection| {
                     connection.send(Outgoing::Frame(frame.clone()));

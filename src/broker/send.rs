@@ -7,7 +7,7 @@ use async_tungstenite::tungstenite::Utf8Bytes;
 use claudemesh_base::db::Tx;
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::{
-    self, Ack, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, Push, Send, to_text,
+    self, AckFrame, BrokerFrame, FRAME_BYTES_MAX, MENTIONS_MAX, PushFrame, SendFrame, to_text,
 };
 use claudemesh_fsm::dedupe::{CONFLICT, ERROR};
 use claudemesh_fsm::envelope::Priority;
@@ -29,7 +29,7 @@ const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// Accepts a message or refuses it; the ack goes out on `lines` after the commit, the pushes after
 /// the ack.
-pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, frame: Send) {
+pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, frame: SendFrame) {
     let correlation: String = frame.id.clone().unwrap_or_default();
     let correlation = bounded(correlation);
     let client_id = frame.client_message_id.clone();
@@ -53,7 +53,7 @@ pub(crate) async fn send(broker: &Arc<Broker>, sender: Sender, lines: Lines, fra
     let _ = broker.ledger.accept(sender, letter, admit, after).await;
 }
 
-fn letter(broker: &Broker, frame: Send) -> Letter {
+fn letter(broker: &Broker, frame: SendFrame) -> Letter {
     let now = broker.runtime.now();
     let (client, checked) = match client_key(&frame) {
         Ok(client) => (client, check(&frame)),
@@ -77,7 +77,7 @@ fn letter(broker: &Broker, frame: Send) -> Letter {
 }
 
 /// What the send deduplicates on: an id and a fingerprint, or neither.
-fn client_key(frame: &Send) -> Result<Option<(String, Fingerprint)>, Refusal> {
+fn client_key(frame: &SendFrame) -> Result<Option<(String, Fingerprint)>, Refusal> {
     let (Some(id), Some(fingerprint)) = (&frame.client_message_id, &frame.request_fingerprint)
     else {
         return Ok(None);
@@ -90,7 +90,7 @@ fn client_key(frame: &Send) -> Result<Option<(String, Fingerprint)>, Refusal> {
 }
 
 /// Phase B1 without the database: size and shape.
-fn check(frame: &Send) -> Result<Target, Refusal> {
+fn check(frame: &SendFrame) -> Result<Target, Refusal> {
     let ext = [&frame.ext_nonce, &frame.ext_ciphertext];
     let ext_bytes: usize = ext.into_iter().flatten().map(String::len).sum();
     let bytes = frame.ciphertext.len() + frame.nonce.len() + frame.target_spec.len() + ext_bytes;
@@ -151,7 +151,7 @@ fn admission(
     broker: &Arc<Broker>,
     sender: &Sender,
     id: Option<String>,
-) -> impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + std::marker::Send + use<> {
+) -> impl FnOnce(&Tx<'_>) -> Result<(), Refusal> + Send + use<> {
     let (broker, member) = (Arc::clone(broker), sender.member);
     move |tx| {
         let now = broker.runtime.monotonic();
@@ -190,7 +190,7 @@ fn fan_out(
 
 fn push(sender: &Sender, topic: Option<&str>, letter: &Letter, client_id: &str) -> Utf8Bytes {
     let fingerprint = letter.client.as_ref().map(|(_, fingerprint)| fingerprint.to_hex());
-    let push = Push {
+    let push = PushFrame {
         message_id: letter.id.clone(),
         mesh_id: sender.mesh_id.clone(),
         sender_pubkey: sender.routing_key.clone(),
@@ -207,13 +207,13 @@ fn push(sender: &Sender, topic: Option<&str>, letter: &Letter, client_id: &str) 
         reply_to_id: letter.reply_to_id.clone(),
         client_message_id: Some(client_id.to_owned()),
         request_fingerprint: fingerprint,
-        ..Push::default()
+        ..PushFrame::default()
     };
     to_text(&BrokerFrame::Push(Box::new(push))).into()
 }
 
-fn reply(lines: &Lines, ack: Ack, id: String, client_message_id: Option<String>) {
-    let ack = Ack { id, client_message_id: client_message_id.map(bounded), ..ack };
+fn reply(lines: &Lines, ack: AckFrame, id: String, client_message_id: Option<String>) {
+    let ack = AckFrame { id, client_message_id: client_message_id.map(bounded), ..ack };
     lines.send(Outgoing::Frame(wire::to_text(&BrokerFrame::Ack(Box::new(ack))).into()));
 }
 
@@ -226,13 +226,13 @@ fn bounded(mut text: String) -> String {
     text
 }
 
-fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
+fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> AckFrame {
     let counters = &broker.counters;
     match outcome {
         Ok(Accepted::First { seq, letter, recipients, .. }) => {
             broker.ledger_works();
             counters.accepts.add(1);
-            Ack {
+            AckFrame {
                 message_id: letter.id.clone(),
                 queued: true,
                 code: Some(201),
@@ -240,12 +240,12 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
                 history_id: Some(seq.to_string()),
                 duplicate: Some(false),
                 recipients: u32::try_from(recipients.len()).ok(),
-                ..Ack::default()
+                ..AckFrame::default()
             }
         }
         Ok(Accepted::Duplicate(seen)) => {
             counters.duplicates.add(1);
-            Ack {
+            AckFrame {
                 message_id: seen.broker_message_id.as_str().to_owned(),
                 queued: true,
                 code: Some(200),
@@ -255,19 +255,19 @@ fn answer(broker: &Broker, outcome: &Result<Accepted, NotAccepted>) -> Ack {
                 history_available: Some(seen.history_available),
                 first_seen_at: Some(iso(seen.first_seen_at)),
                 recipients: seen.recipients,
-                ..Ack::default()
+                ..AckFrame::default()
             }
         }
         Ok(Accepted::Mismatch { broker_message_id, broker_fingerprint_prefix }) => {
             counters.fingerprint_mismatches.add(1);
-            Ack {
+            AckFrame {
                 error: Some(ERROR.to_owned()),
                 code: Some(409),
                 broker_message_id: Some(broker_message_id.clone()),
                 conflict: Some(CONFLICT.to_owned()),
                 broker_fingerprint_prefix: Some(broker_fingerprint_prefix.clone()),
                 permanent: Some(true),
-                ..Ack::default()
+                ..AckFrame::default()
             }
         }
         Err(NotAccepted::Refused(refusal)) => {
@@ -305,7 +305,7 @@ fn is_b2(refusal: &Refusal) -> bool {
 }
 
 /// A refusal in the words and codes the sending side classifies (§4.6).
-fn refused(refusal: &Refusal) -> Ack {
+fn refused(refusal: &Refusal) -> AckFrame {
     let (code, is_permanent, words) = match refusal {
         Refusal::Invalid(why) => (400, true, why.clone()),
         Refusal::TooLarge { bytes, limit } => {
@@ -330,18 +330,23 @@ fn refused(refusal: &Refusal) -> Ack {
             (503, false, words.to_owned())
         }
     };
-    Ack { error: Some(words), code: Some(code), permanent: Some(is_permanent), ..Ack::default() }
+    AckFrame {
+        error: Some(words),
+        code: Some(code),
+        permanent: Some(is_permanent),
+        ..AckFrame::default()
+    }
 }
 
 /// Nothing can be stored just now, and that may pass.
-fn passing() -> Ack {
+fn passing() -> AckFrame {
     let words = "the broker cannot store messages just now; try again".to_owned();
-    Ack { error: Some(words), code: Some(503), permanent: Some(false), ..Ack::default() }
+    AckFrame { error: Some(words), code: Some(503), permanent: Some(false), ..AckFrame::default() }
 }
 
 /// An ack for a `send` that could not even be read.
-pub(crate) fn unreadable(id: Option<String>, why: &str) -> Ack {
-    Ack { id: bounded(id.unwrap_or_default()), ..refused(&Refusal::Invalid(why.to_owned())) }
+pub(crate) fn unreadable(id: Option<String>, why: &str) -> AckFrame {
+    AckFrame { id: bounded(id.unwrap_or_default()), ..refused(&Refusal::Invalid(why.to_owned())) }
 }
 
 /// A system event as a frame (`specs/wire.md`).
@@ -352,7 +357,7 @@ pub(crate) fn system_event(
     data: serde_json::Value,
     now: Millis,
 ) -> Utf8Bytes {
-    let push = Push {
+    let push = PushFrame {
         message_id: id,
         mesh_id: mesh_id.to_owned(),
         sender_pubkey: "system".to_owned(),
@@ -361,7 +366,7 @@ pub(crate) fn system_event(
         subtype: Some("system".to_owned()),
         event: Some(event.to_owned()),
         event_data: Some(data),
-        ..Push::default()
+        ..PushFrame::default()
     };
     to_text(&BrokerFrame::Push(Box::new(push))).into()
 }

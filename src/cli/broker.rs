@@ -8,7 +8,7 @@ use claudemesh_base::runtime::{Shutdown, iso};
 use claudemesh_broker::{Admin, AuditInfo, BrokerError, Check};
 use claudemesh_daemon::config::Settings;
 use claudemesh_fsm::id::Millis;
-use claudemesh_fsm::retry::Retention;
+use claudemesh_fsm::retry::DedupeWindow;
 use futures_lite::{StreamExt, future};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -179,8 +179,8 @@ pub(super) fn settings_of(settings: &Settings) -> claudemesh_broker::Settings {
             per_second: f64::from(settings.rate_per_s),
         }),
         dedupe_retention_days: match settings.retention_days {
-            Retention::Permanent => None,
-            Retention::Days(days) => Some(days),
+            DedupeWindow::Permanent => None,
+            DedupeWindow::Days(days) => Some(days),
         },
         undelivered_days: settings.mail_days,
         connections_per_mesh_max: settings.connections_max,

@@ -3,7 +3,7 @@
 use super::command::{Command, Flag, Parsed, one};
 use super::print::{Tone, inline};
 use super::{Context, Failure, daemon, exit};
-use claudemesh_daemon::join::{self, Invite, Joined, Options};
+use claudemesh_daemon::join::{self, JoinOptions, Joined, VerifiedInvite};
 use serde_json::json;
 
 pub(super) const NAME: Flag =
@@ -21,8 +21,8 @@ pub(super) const JOIN: Command = Command {
 };
 
 fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let invite = Invite::read(&parsed.operands[0], context.runtime.now())?;
-    let options = Options { display_name: name(context, parsed)?, slug: parsed.owned(AS) };
+    let invite = VerifiedInvite::read(&parsed.operands[0], context.runtime.now())?;
+    let options = JoinOptions { display_name: name(context, parsed)?, slug: parsed.owned(AS) };
     context.print.progress(&format!("asking {}…", inline(&invite.broker_url)));
     let joined = context.block_on(async {
         Ok(join::join(&context.paths, &context.runtime, &invite, &options).await?)

@@ -8,7 +8,7 @@ use super::{Context, Failure, daemon, exit, status};
 use claudemesh_broker::{
     Admin, BrokerError, INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteWish,
 };
-use claudemesh_daemon::join::{self, Invite, JoinError, Joined, Options, Prepared};
+use claudemesh_daemon::join::{self, JoinError, JoinOptions, Joined, Prepared, VerifiedInvite};
 use serde_json::json;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub(super) const CREATE: Command = Command {
 
 fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let slug = &parsed.operands[0];
-    let options = Options { display_name: name(context, parsed)?, slug: None };
+    let options = JoinOptions { display_name: name(context, parsed)?, slug: None };
     let dir = data_dir(context, parsed);
     if let Some(other) = join::joined(&context.paths)?.iter().find(|mesh| mesh.slug == *slug) {
         let message = format!("the slug `{slug}` already names mesh {} here", other.mesh_id);
@@ -80,7 +80,7 @@ fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         let (expires_s, role) = (OWN_INVITE_EXPIRES_S, "admin".to_owned());
         let wish = InviteWish { mesh: slug.clone(), expires_s, uses: 1, role };
         let invite = admin.create_invite(&wish).await?;
-        let invite = Invite::read(&invite.token, context.runtime.now())?;
+        let invite = VerifiedInvite::read(&invite.token, context.runtime.now())?;
         join_own_mesh(context, &admin, slug, &invite, &options).await
     })?;
     let attached = daemon::reload(context)?;
@@ -107,8 +107,8 @@ async fn join_own_mesh(
     context: &Context,
     admin: &Admin,
     slug: &str,
-    invite: &Invite,
-    options: &Options,
+    invite: &VerifiedInvite,
+    options: &JoinOptions,
 ) -> Result<Joined, Failure> {
     let (paths, runtime) = (&context.paths, &context.runtime);
     match join::join(paths, runtime, invite, options).await {
@@ -121,7 +121,7 @@ async fn join_own_mesh(
         Prepared::New(candidate) => {
             let name = &options.display_name;
             let member_id = admin.add_member(slug, &candidate.pubkey(), name).await?;
-            Ok(candidate.admitted(paths, runtime, invite, member_id)?)
+            Ok(candidate.complete(paths, runtime, invite, member_id)?)
         }
     }
 }

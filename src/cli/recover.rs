@@ -4,7 +4,7 @@ use super::command::{Command, Flag, Parsed, switch};
 use super::print::inline;
 use super::{Context, Failure, exit};
 use claudemesh_daemon::repair::{
-    self, Examined, Found, Note, Repair, Saved, Unfinished, first_finding,
+    self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved, first_finding,
 };
 use claudemesh_daemon::startup::DaemonError;
 use serde_json::{Value, json};
@@ -34,13 +34,13 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     }
     let examined = match repair::run(&context.paths, repair, &context.runtime) {
         Ok(examined) => examined,
-        Err(Unfinished { error: DaemonError::AlreadyRunning(pid), .. }) => {
+        Err(RepairFailure { error: DaemonError::AlreadyRunning(pid), .. }) => {
             let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             let text = format!("a daemon runs{who} and has the databases open");
             let failure = Failure::new(exit::CONFLICT, "daemon_running", text);
             return Err(failure.hint(format!("stop it: {}", context.command("daemon down"))));
         }
-        Err(Unfinished { examined, error }) => {
+        Err(RepairFailure { examined, error }) => {
             if !examined.is_empty() {
                 let value = json!({ "ok": false, "stores": stores_in_json(&examined) });
                 context.print.answer(&value, || stores_in_words(&examined))?;
@@ -50,7 +50,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     };
     let is_damaged = examined
         .iter()
-        .any(|store| matches!(store.found, Found::Damaged(_)) && store.aside.is_none());
+        .any(|store| matches!(store.found, DatabaseState::Damaged(_)) && store.aside.is_none());
     let value = json!({
         "ok": !is_damaged,
         "stores": stores_in_json(&examined),
@@ -81,19 +81,19 @@ pub(super) fn hints(context: &Context) -> String {
     choices.map(line).join("\n       ")
 }
 
-fn stores_in_json(stores: &[Examined]) -> Vec<Value> {
+fn stores_in_json(stores: &[RepairReport]) -> Vec<Value> {
     stores.iter().map(in_json).collect()
 }
 
-fn stores_in_words(stores: &[Examined]) -> String {
+fn stores_in_words(stores: &[RepairReport]) -> String {
     stores.iter().map(in_words).collect::<Vec<_>>().join("\n")
 }
 
-fn in_json(store: &Examined) -> Value {
+fn in_json(store: &RepairReport) -> Value {
     let (found, findings) = match &store.found {
-        Found::Missing => ("missing", None),
-        Found::Whole => ("whole", None),
-        Found::Damaged(findings) => ("damaged", Some(findings.lines().collect::<Vec<_>>())),
+        DatabaseState::Missing => ("missing", None),
+        DatabaseState::Whole => ("whole", None),
+        DatabaseState::Damaged(findings) => ("damaged", Some(findings.lines().collect::<Vec<_>>())),
     };
     let notes = |notes: &[Note]| {
         let note = |note: &Note| json!({"first": note.first, "last": note.last, "why": note.why});
@@ -112,12 +112,12 @@ fn in_json(store: &Examined) -> Value {
     })
 }
 
-fn in_words(store: &Examined) -> String {
+fn in_words(store: &RepairReport) -> String {
     let name = store.name;
     let findings = match &store.found {
-        Found::Missing => return format!("{name:<9}  there is none yet"),
-        Found::Whole => return format!("{name:<9}  whole"),
-        Found::Damaged(findings) => findings,
+        DatabaseState::Missing => return format!("{name:<9}  there is none yet"),
+        DatabaseState::Whole => return format!("{name:<9}  whole"),
+        DatabaseState::Damaged(findings) => findings,
     };
     let mut lines = vec![format!("{name:<9}  damaged: {}", inline(&first_finding(findings)))];
     for saved in &store.saved {

@@ -88,7 +88,7 @@ fn options(
     context: &Context,
     parsed: &Parsed,
     host: Option<HostKind>,
-) -> Result<(startup::Options, Option<String>), Failure> {
+) -> Result<(startup::DaemonOptions, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
     if let Some(name) = parsed.value(NAME) {
@@ -110,7 +110,7 @@ fn options(
         settings: broker::settings_of(&settings),
         member_name: settings.daemon.display_name.clone().unwrap_or_else(Context::default_name),
     });
-    let options = startup::Options {
+    let options = startup::DaemonOptions {
         paths: context.paths.clone(),
         settings,
         only_meshes: only_meshes(context, parsed)?,

@@ -15,15 +15,15 @@ pub mod reply;
 mod events;
 mod inbox;
 mod messages;
+mod operator;
 mod outbox;
 mod peers;
 mod query;
-mod retire;
 mod send;
 mod status;
 
-use crate::events::Bus;
-use crate::flow::accept::Accept;
+use crate::events::EventBus;
+use crate::flow::accept::AcceptFlow;
 use crate::mesh::Meshes;
 use crate::store::inbox::Inbox;
 use crate::store::outbox::Outbox;
@@ -39,7 +39,7 @@ use tide::http::Method;
 /// What every route may use; shared by all requests.
 pub struct App {
     /// The accept flow.
-    pub accept: Accept,
+    pub accept: AcceptFlow,
     /// What was accepted.
     pub outbox: Outbox,
     /// What arrived.
@@ -47,7 +47,7 @@ pub struct App {
     /// The attached meshes.
     pub meshes: Meshes,
     /// What listeners are told.
-    pub bus: Bus,
+    pub bus: EventBus,
     /// Time.
     pub runtime: Runtime,
     /// Places for event streams.
@@ -55,7 +55,7 @@ pub struct App {
     /// Monotonic time at start.
     pub started_at: Duration,
     /// The stores could not answer.
-    pub store_trouble: Throttled,
+    pub store_failures: Throttled,
 }
 
 impl App {
@@ -70,8 +70,8 @@ impl App {
             ),
             Kind::Busy => Problem::daemon_busy(QUEUE_MAX),
             _ => {
-                if let Some(unsaid) = self.store_trouble.admit(self.runtime.monotonic()) {
-                    tracing::error!(%error, unsaid, "a store could not answer");
+                if let Some(suppressed) = self.store_failures.admit(self.runtime.monotonic()) {
+                    tracing::error!(%error, suppressed, "a store could not answer");
                 }
                 Problem::internal()
             }
@@ -122,8 +122,8 @@ pub fn routes(app: App) -> tide::Server<Arc<App>> {
     server.at("/v1/inbox/seen").post(inbox::mark_seen);
     server.at("/v1/inbox/:id").delete(inbox::remove);
     server.at("/v1/outbox").get(outbox::list);
-    server.at("/v1/outbox/requeue").post(retire::requeue);
-    server.at("/v1/outbox/abort").post(retire::abort);
+    server.at("/v1/outbox/requeue").post(operator::requeue);
+    server.at("/v1/outbox/abort").post(operator::abort);
     server.at("/v1/outbox/prune").post(outbox::prune);
     server.at("/v1/outbox/:id").get(outbox::inspect);
     server.at("/v1/events").get(events::stream);

@@ -13,7 +13,7 @@ pub const BUFFER_MAX: usize = 1024;
 /// The kinds of event, as `event:` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is the event of the same name in specs/ipc.md")]
-pub enum Kind {
+pub enum EventKind {
     Message,
     PeerJoin,
     PeerLeave,
@@ -22,7 +22,7 @@ pub enum Kind {
     Outbox,
 }
 
-impl Kind {
+impl EventKind {
     /// Every kind.
     pub const ALL: [Self; 6] = [
         Self::Message,
@@ -57,7 +57,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// What kind.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The place in the inbox, of a message; no other event has one.
     pub seq: Option<i64>,
     /// JSON on one line.
@@ -66,7 +66,7 @@ pub struct Event {
 
 /// The bus. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Bus {
+pub struct EventBus {
     listeners: Arc<Mutex<Vec<Weak<Listener>>>>,
 }
 
@@ -81,7 +81,7 @@ pub struct Subscription {
     events: Receiver<Arc<Event>>,
 }
 
-impl Bus {
+impl EventBus {
     /// Tells every listener.
     pub fn publish(&self, event: Event) {
         self.publish_with(|| event);
@@ -132,12 +132,12 @@ mod tests {
     use super::*;
 
     fn event(n: usize) -> Event {
-        Event { kind: Kind::System, seq: None, data: n.to_string() }
+        Event { kind: EventKind::System, seq: None, data: n.to_string() }
     }
 
     #[test]
     fn a_listener_that_falls_behind_is_told_and_slows_nobody() {
-        let bus = Bus::default();
+        let bus = EventBus::default();
         let (slow, quick) = (bus.subscribe(), bus.subscribe());
         for n in 0..=BUFFER_MAX {
             bus.publish(event(n));
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_dropped_listener_is_forgotten() {
-        let bus = Bus::default();
+        let bus = EventBus::default();
         drop(bus.subscribe());
         bus.publish(event(0));
         assert!(bus.listeners.lock().expect("not poisoned").is_empty());

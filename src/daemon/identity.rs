@@ -6,15 +6,15 @@
 //! much as to us, so what we do not know in it stays as it is.
 
 mod boot;
+mod config_json;
 pub mod host;
-mod members;
 mod session_keys;
 mod token;
 
 pub use boot::boot_id;
-pub use members::{Config, Group, JoinedMesh, update};
+pub use config_json::{Group, IdentityConfig, JoinedMesh, update};
 pub use session_keys::{SESSION_ID_PREFIX, SessionKey, SessionKeys};
-pub use token::{TOKEN_BYTES, Token};
+pub use token::{LocalToken, TOKEN_BYTES};
 
 use claudemesh_base::paths::PathsError;
 use serde_json::{Map, Value};

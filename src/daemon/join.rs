@@ -9,9 +9,9 @@ mod invite;
 mod pending;
 
 pub use error::JoinError;
-pub use invite::{Invite, LINK_BYTES_MAX};
+pub use invite::{LINK_BYTES_MAX, VerifiedInvite};
 
-use crate::identity::{self, Config, IdentityError, JoinedMesh};
+use crate::identity::{self, IdentityConfig, IdentityError, JoinedMesh};
 use claudemesh_base::http::client::{self as http, ClientError, Request, Response};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::paths::{Paths, ensure_private_dir};
@@ -31,7 +31,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How to join.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct JoinOptions {
     /// The name peers are to see.
     pub display_name: String,
     /// Another slug than the invite's, where that one is taken.
@@ -58,7 +58,7 @@ pub struct Joined {
 }
 
 impl Joined {
-    fn of(mesh: &JoinedMesh, config: &Config, was_joined: bool) -> Self {
+    fn of(mesh: &JoinedMesh, config: &IdentityConfig, was_joined: bool) -> Self {
         Self {
             slug: mesh.slug.clone(),
             mesh_id: mesh.mesh_id.clone(),
@@ -76,7 +76,7 @@ impl Joined {
 /// # Errors
 /// When the file is damaged.
 pub fn joined(paths: &Paths) -> Result<Vec<Joined>, IdentityError> {
-    let config = Config::load(paths)?;
+    let config = IdentityConfig::load(paths)?;
     Ok(config.meshes.iter().map(|mesh| Joined::of(mesh, &config, true)).collect())
 }
 
@@ -85,11 +85,11 @@ pub fn joined(paths: &Paths) -> Result<Vec<Joined>, IdentityError> {
 /// # Errors
 /// When the file is damaged.
 pub fn display_name(paths: &Paths) -> Result<Option<String>, IdentityError> {
-    Ok(Config::load(paths)?.display_name)
+    Ok(IdentityConfig::load(paths)?.display_name)
 }
 
 /// A membership that the broker has not granted yet: its key exists nowhere else.
-pub struct Candidate {
+pub struct PendingMember {
     slug: String,
     display_name: String,
     secret_key: SecretKey,
@@ -100,7 +100,7 @@ pub enum Prepared {
     /// We are in this mesh already.
     Already(Joined),
     /// Everything is ready to be let in.
-    New(Candidate),
+    New(PendingMember),
 }
 
 /// Checks all that can be checked before the broker is asked, and makes a key.
@@ -110,20 +110,20 @@ pub enum Prepared {
 pub fn prepare(
     paths: &Paths,
     runtime: &Runtime,
-    invite: &Invite,
-    options: &Options,
+    invite: &VerifiedInvite,
+    options: &JoinOptions,
 ) -> Result<Prepared, JoinError> {
     let slug = options.slug.as_deref().unwrap_or(&invite.mesh_slug);
     check_name(&options.display_name)?;
     invite::check_slug(slug)?;
-    let config = Config::load(paths)?;
+    let config = IdentityConfig::load(paths)?;
     if let Some(mesh) = config.meshes.iter().find(|mesh| mesh.mesh_id == invite.mesh_id) {
         return Ok(Prepared::Already(Joined::of(mesh, &config, true)));
     }
     refuse_taken_slug(&config, slug)?;
     // A use of the invite is spent on the broker's answer: what can fail here fails before.
     ensure_private_dir(&paths.config_dir).map_err(IdentityError::from)?;
-    Ok(Prepared::New(Candidate {
+    Ok(Prepared::New(PendingMember {
         slug: slug.to_owned(),
         display_name: options.display_name.clone(),
         // An earlier try whose answer was lost may have made this key a member.
@@ -132,7 +132,7 @@ pub fn prepare(
     }))
 }
 
-impl Candidate {
+impl PendingMember {
     /// The key to be let in, hex.
     #[must_use]
     pub fn pubkey(&self) -> String {
@@ -143,11 +143,11 @@ impl Candidate {
     ///
     /// # Errors
     /// When the slug was taken meanwhile, or the file cannot be written.
-    pub fn admitted(
+    pub fn complete(
         self,
         paths: &Paths,
         runtime: &Runtime,
-        invite: &Invite,
+        invite: &VerifiedInvite,
         member_id: String,
     ) -> Result<Joined, JoinError> {
         let mesh = JoinedMesh {
@@ -175,15 +175,15 @@ impl Candidate {
 pub async fn join(
     paths: &Paths,
     runtime: &Runtime,
-    invite: &Invite,
-    options: &Options,
+    invite: &VerifiedInvite,
+    options: &JoinOptions,
 ) -> Result<Joined, JoinError> {
     match prepare(paths, runtime, invite, options)? {
         Prepared::Already(joined) => Ok(joined),
-        Prepared::New(candidate) => {
-            let kept = pending::store(paths, invite, &candidate.secret_key);
+        Prepared::New(pending_member) => {
+            let kept = pending::store(paths, invite, &pending_member.secret_key);
             kept.map_err(IdentityError::from)?;
-            let member_id = match enrol(runtime, invite, &candidate).await {
+            let member_id = match enrol(runtime, invite, &pending_member).await {
                 Ok(member_id) => member_id,
                 Err(error) => {
                     if error.is_an_answer() {
@@ -192,7 +192,7 @@ pub async fn join(
                     return Err(error);
                 }
             };
-            candidate.admitted(paths, runtime, invite, member_id)
+            pending_member.complete(paths, runtime, invite, member_id)
         }
     }
 }
@@ -212,7 +212,7 @@ fn store(paths: &Paths, mesh: JoinedMesh, display_name: &str) -> Result<Joined, 
     })
 }
 
-fn refuse_taken_slug(config: &Config, slug: &str) -> Result<(), JoinError> {
+fn refuse_taken_slug(config: &IdentityConfig, slug: &str) -> Result<(), JoinError> {
     match config.mesh(slug) {
         None => Ok(()),
         Some(other) => {
@@ -233,14 +233,14 @@ fn check_name(name: &str) -> Result<(), JoinError> {
 /// Makes the candidate's key a member of the invite's mesh; the member id it got.
 async fn enrol(
     runtime: &Runtime,
-    invite: &Invite,
-    candidate: &Candidate,
+    invite: &VerifiedInvite,
+    pending_member: &PendingMember,
 ) -> Result<String, JoinError> {
     let body = json!({
         "invite_token": invite.token,
         "invite_payload": invite.payload,
-        "peer_pubkey": candidate.pubkey(),
-        "display_name": candidate.display_name,
+        "peer_pubkey": pending_member.pubkey(),
+        "display_name": pending_member.display_name,
     })
     .to_string();
     let mut attempt = 1;
@@ -262,14 +262,18 @@ async fn enrol(
     read_answer(invite, &answer)
 }
 
-async fn post(runtime: &Runtime, invite: &Invite, body: String) -> Result<Response, ClientError> {
+async fn post(
+    runtime: &Runtime,
+    invite: &VerifiedInvite,
+    body: String,
+) -> Result<Response, ClientError> {
     let broker = &invite.broker;
     let socket = http::connect_tcp(&broker.host, broker.port, runtime, CONNECT_TIMEOUT).await?;
     let request = Request::post_json(broker.path.clone(), body).header("host", &broker.authority);
     http::request(socket, runtime, request, ANSWER_TIMEOUT).await
 }
 
-fn read_answer(invite: &Invite, answer: &Response) -> Result<String, JoinError> {
+fn read_answer(invite: &VerifiedInvite, answer: &Response) -> Result<String, JoinError> {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if body["ok"] == true {
         let member_id = body["memberId"].as_str().filter(|id| !id.is_empty());

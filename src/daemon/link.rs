@@ -8,34 +8,34 @@
 //! ```
 //!
 //! A link is one task: it reads, writes and watches the time in one place, and spawns nothing. It
-//! knows no outbox and no inbox: it hands out a [`Courier`](crate::port::Courier) while it is
+//! knows no outbox and no inbox: it hands out a [`LinkTransport`](crate::port::LinkTransport) while it is
 //! open and passes pushes on. It keeps no message: what it could not hand over stays the sender's,
 //! or the broker's.
 
-mod acks;
-mod asks;
+mod commands;
 mod connection;
 mod driver;
-mod fair;
-mod roster;
-mod signals;
-mod slept;
+mod pending_sends;
+mod receipt_queries;
+mod roster_refresh;
 mod socket;
+mod suspend;
 mod tls;
 mod topics;
 mod view;
+mod yielding;
 
-pub use signals::{Orders, Remote};
+pub use commands::{LinkCommandReceiver, LinkHandle};
 pub use socket::{CLOSE_MAX, CONNECT_MAX, MESSAGE_BYTES_MAX};
 pub use tls::{TlsError, TlsRoots};
 
-use crate::port::{Inbound, LinkObserver, LinkView};
+use crate::port::{InboundPush, LinkObserver, LinkView};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::{BoxFuture, Runtime};
 use claudemesh_fsm::link::{LinkState, Timers};
-use claudemesh_fsm::negotiate::Policy;
-use driver::Driver;
-use signals::Signals;
+use claudemesh_fsm::negotiate::FeaturePolicy;
+use commands::LinkCommands;
+use driver::LinkDriver;
 use smol::channel::Sender;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ pub struct LinkConfig {
     /// How many sends may wait for their answers at once (§4.6); at least 1.
     pub inflight_max: usize,
     /// What is asked of the broker (§15).
-    pub policy: Policy,
+    pub policy: FeaturePolicy,
     /// `outbox.max_age_hours`, if it is set (§4.9).
     pub max_age_override_hours: Option<u64>,
     /// Who may vouch for a `wss://` broker.
@@ -92,12 +92,12 @@ pub async fn run(
     config: LinkConfig,
     runtime: Runtime,
     observer: Arc<dyn LinkObserver>,
-    inbound: Sender<Inbound>,
+    inbound: Sender<InboundPush>,
     stop: BoxFuture<()>,
-    orders: Orders,
+    orders: LinkCommandReceiver,
 ) {
-    let signals = Signals::new(stop, orders);
-    let mut driver = Driver::new(config, runtime, observer.clone(), inbound, signals);
+    let commands = LinkCommands::new(stop, orders);
+    let mut driver = LinkDriver::new(config, runtime, observer.clone(), inbound, commands);
     Box::pin(driver.run()).await;
     observer.down(LinkView::plain(LinkState::Offline));
 }

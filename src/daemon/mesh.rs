@@ -5,13 +5,13 @@
 pub mod roster;
 
 use crate::api::bodies::BrokerStatusEvent;
-use crate::events::{Bus, Event, Kind};
+use crate::events::{Event, EventBus, EventKind};
 use crate::mesh::roster::Roster;
-use crate::port::{Courier, LateAck, LinkObserver, LinkView};
+use crate::port::{LateAck, LinkObserver, LinkTransport, LinkView};
 use claudemesh_base::runtime::{Runtime, iso};
-use claudemesh_base::wire::{Peer, Receipt, to_text};
+use claudemesh_base::wire::{Receipt, RosterEntry, to_text};
 use claudemesh_fsm::link::LinkState;
-use event_listener::Event as Signal;
+use event_listener::Event as Notifier;
 use smol::channel::{Receiver, Sender};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -27,7 +27,7 @@ const RECEIPTS_MAX: usize = 256;
 #[derive(Clone, Default)]
 pub struct Meshes {
     by_slug: Arc<RwLock<BTreeMap<String, Mesh>>>,
-    changed: Arc<Signal>,
+    changed: Arc<Notifier>,
 }
 
 impl Meshes {
@@ -38,7 +38,7 @@ impl Meshes {
         member_key: String,
         roster: Roster,
         runtime: Runtime,
-        bus: Bus,
+        bus: EventBus,
     ) -> Mesh {
         let shared = Shared {
             slug: slug.clone(),
@@ -48,11 +48,11 @@ impl Meshes {
             link: Mutex::new(Link::Down(LinkView::plain(LinkState::Offline))),
             link_changed: self.changed.clone(),
             roster: Mutex::new(roster),
-            roster_changed: Signal::new(),
+            roster_changed: Notifier::new(),
             drain: smol::channel::bounded(1),
             late_acks: smol::channel::bounded(LATE_ACKS_MAX),
             receipts: smol::channel::bounded(RECEIPTS_MAX),
-            receipts_dropped: Signal::new(),
+            receipts_dropped: Notifier::new(),
         };
         let mesh = Mesh { shared: Arc::new(shared) };
         let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
@@ -97,22 +97,22 @@ struct Shared {
     slug: String,
     member_key: String,
     runtime: Runtime,
-    bus: Bus,
+    bus: EventBus,
     link: Mutex<Link>,
     /// Shared by all meshes.
-    link_changed: Arc<Signal>,
+    link_changed: Arc<Notifier>,
     roster: Mutex<Roster>,
-    roster_changed: Signal,
+    roster_changed: Notifier,
     drain: (Sender<()>, Receiver<()>),
     late_acks: (Sender<LateAck>, Receiver<LateAck>),
     receipts: (Sender<Vec<Receipt>>, Receiver<Vec<Receipt>>),
-    receipts_dropped: Signal,
+    receipts_dropped: Notifier,
 }
 
 /// "Open" and "can send" are one value.
 enum Link {
     Down(LinkView),
-    Open(LinkView, Arc<dyn Courier>),
+    Open(LinkView, Arc<dyn LinkTransport>),
 }
 
 impl Mesh {
@@ -148,15 +148,18 @@ impl Mesh {
     }
 
     /// Waits until the link is open; the courier it returns can send until it says it is closed.
-    /// `spent` is one that said so already: a link closes its courier a moment before it says here
+    /// `previous` is one that said so already: a link closes its courier a moment before it says here
     /// that it is down, and in that moment a caller that comes back must not be given it again.
-    pub async fn courier(&self, spent: Option<&Arc<dyn Courier>>) -> Arc<dyn Courier> {
+    pub async fn transport(
+        &self,
+        previous: Option<&Arc<dyn LinkTransport>>,
+    ) -> Arc<dyn LinkTransport> {
         loop {
             let changed = self.shared.link_changed.listen();
-            if let Link::Open(_, courier) = &*self.lock_link()
-                && !spent.is_some_and(|spent| Arc::ptr_eq(spent, courier))
+            if let Link::Open(_, transport) = &*self.lock_link()
+                && !previous.is_some_and(|previous| Arc::ptr_eq(previous, transport))
             {
-                return courier.clone();
+                return transport.clone();
             }
             changed.await;
         }
@@ -243,7 +246,7 @@ impl Mesh {
             feature: view.feature,
         };
         self.shared.bus.publish(Event {
-            kind: Kind::BrokerStatus,
+            kind: EventKind::BrokerStatus,
             seq: None,
             data: to_text(&data),
         });
@@ -259,11 +262,11 @@ impl LinkObserver for Mesh {
         self.set_link(Link::Down(view));
     }
 
-    fn open(&self, view: LinkView, courier: Arc<dyn Courier>) {
-        self.set_link(Link::Open(view, courier));
+    fn open(&self, view: LinkView, transport: Arc<dyn LinkTransport>) {
+        self.set_link(Link::Open(view, transport));
     }
 
-    fn roster(&self, peers: Vec<Peer>) {
+    fn roster(&self, peers: Vec<RosterEntry>) {
         let as_of = Some(self.shared.runtime.now());
         let mut roster = self.shared.roster.lock().unwrap_or_else(PoisonError::into_inner);
         *roster = Roster { peers, as_of, is_live: true, version: roster.version + 1 };

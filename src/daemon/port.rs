@@ -1,7 +1,7 @@
 //! What a link and the flows say to each other, so that neither has to know the other.
 //!
 //! The drain asks one question of a link: take this, and what became of it? A link that opens hands
-//! out a [`Courier`]; when it closes, the courier says so and never works again. "Open" and "has a
+//! out a [`LinkTransport`]; when it closes, the courier says so and never works again. "Open" and "has a
 //! usable socket" are therefore one value (§15.5): whoever holds a courier that is not closed can
 //! send. In the other direction a link reports what it became and passes pushes on, each with the
 //! way back to the socket it came from.
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// What became of one send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
+pub enum SendOutcome {
     /// The broker has it.
     Acked(Ack),
     /// The broker said no.
@@ -26,25 +26,25 @@ pub enum Delivery {
         /// Whether it says that trying again can never help, if it says.
         permanent: Option<bool>,
         /// Its words.
-        words: String,
+        reason: String,
     },
     /// The frame was written and nobody answered: the broker may have it.
     Lost {
         /// Why nobody answered.
-        words: String,
+        reason: String,
     },
     /// The frame was certainly not written.
     Unsent {
         /// Why not.
-        words: String,
+        reason: String,
     },
 }
 
 /// An open link, as the drain sees it.
-pub trait Courier: Send + Sync {
+pub trait LinkTransport: Send + Sync {
     /// Sends one message and waits for its answer, the ack deadline, or the link's end. The
     /// message's `id` correlates the answer, so two with one id must not be under way at once.
-    fn deliver(&self, message: wire::Send) -> BoxFuture<Delivery>;
+    fn deliver(&self, message: wire::SendFrame) -> BoxFuture<SendOutcome>;
 
     /// Asks what became of messages the broker has, by `client_message_id`, at most
     /// [`wire::RECEIPT_IDS_MAX`] (§4.13). `None` when this broker does not tell, or the link ends
@@ -109,9 +109,9 @@ pub struct LateAck {
 }
 
 /// A push on its way to the receive flow.
-pub struct Inbound {
+pub struct InboundPush {
     /// What was pushed.
-    pub push: wire::Push,
+    pub push: wire::PushFrame,
     /// The way back to the socket it came on: acknowledge there, after the commit (§5).
     pub acks: Sender<wire::ClientAck>,
     /// Every secret that may open it, the connection's own key first.
@@ -125,11 +125,11 @@ pub trait LinkObserver: Send + Sync {
     /// The link is in a state in which it cannot send.
     fn down(&self, view: LinkView);
 
-    /// The link opened: `courier` can send.
-    fn open(&self, view: LinkView, courier: Arc<dyn Courier>);
+    /// The link opened: `transport` can send.
+    fn open(&self, view: LinkView, transport: Arc<dyn LinkTransport>);
 
     /// The broker told who is there.
-    fn roster(&self, peers: Vec<wire::Peer>);
+    fn roster(&self, peers: Vec<wire::RosterEntry>);
 
     /// A success arrived for an attempt that had been given up (§4.5.2).
     fn late_ack(&self, late: LateAck);

@@ -28,11 +28,11 @@ pub enum Repair {
 
 /// How a database was found, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examined {
+pub struct RepairReport {
     /// Its file's name.
     pub name: &'static str,
     /// How it was found.
-    pub found: Found,
+    pub found: DatabaseState,
     /// Where the damaged one went.
     pub aside: Option<PathBuf>,
     /// What was saved of it, table by table.
@@ -41,7 +41,7 @@ pub struct Examined {
 
 /// How a database was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum DatabaseState {
     /// There is none.
     Missing,
     /// Every page and index agrees.
@@ -52,14 +52,14 @@ pub enum Found {
 
 /// A repair that did not come to its end.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct RepairFailure {
     /// The databases before the one that it ended at: what became of them stands.
-    pub examined: Vec<Examined>,
+    pub examined: Vec<RepairReport>,
     /// Why it ended.
     pub error: DaemonError,
 }
 
-impl From<DaemonError> for Unfinished {
+impl From<DaemonError> for RepairFailure {
     fn from(error: DaemonError) -> Self {
         Self { examined: Vec::new(), error }
     }
@@ -70,21 +70,25 @@ impl From<DaemonError> for Unfinished {
 /// # Errors
 /// [`DaemonError::AlreadyRunning`] while a daemon runs; otherwise when a file cannot be read or
 /// written.
-pub fn run(paths: &Paths, repair: Repair, runtime: &Runtime) -> Result<Vec<Examined>, Unfinished> {
+pub fn run(
+    paths: &Paths,
+    repair: Repair,
+    runtime: &Runtime,
+) -> Result<Vec<RepairReport>, RepairFailure> {
     let files = [
         (Store::Outbox, "outbox.db", paths.outbox_db()),
         (Store::Inbox, "inbox.db", paths.inbox_db()),
     ];
     if !paths.daemon_dir.exists() {
-        let missing = |(_, name, _)| Examined::of(name, Found::Missing);
+        let missing = |(_, name, _)| RepairReport::of(name, DatabaseState::Missing);
         return Ok(files.into_iter().map(missing).collect());
     }
     let lock = Lock::take(paths)?;
-    let examine = |(store, name, path): (Store, _, PathBuf)| -> Result<Examined, DaemonError> {
+    let examine = |(store, name, path): (Store, _, PathBuf)| -> Result<RepairReport, DaemonError> {
         let left_alone = Companions::of(&path);
-        let mut examined = Examined::of(name, look(&path, repair, runtime)?);
+        let mut examined = RepairReport::of(name, look(&path, repair, runtime)?);
         left_alone.remove_new();
-        if let Found::Damaged(_) = examined.found {
+        if let DatabaseState::Damaged(_) = examined.found {
             match repair {
                 Repair::Check => {}
                 Repair::Fresh => examined.aside = Some(set_aside(&path, "damaged", runtime)?),
@@ -98,25 +102,25 @@ pub fn run(paths: &Paths, repair: Repair, runtime: &Runtime) -> Result<Vec<Exami
         Ok(examined)
     };
     let examined = each(files.into_iter().map(examine));
-    lock.give_way();
+    lock.release_and_restore_pid();
     examined
 }
 
 fn each(
-    all: impl Iterator<Item = Result<Examined, DaemonError>>,
-) -> Result<Vec<Examined>, Unfinished> {
+    all: impl Iterator<Item = Result<RepairReport, DaemonError>>,
+) -> Result<Vec<RepairReport>, RepairFailure> {
     let mut examined = Vec::new();
     for one in all {
         match one {
             Ok(one) => examined.push(one),
-            Err(error) => return Err(Unfinished { examined, error }),
+            Err(error) => return Err(RepairFailure { examined, error }),
         }
     }
     Ok(examined)
 }
 
-impl Examined {
-    const fn of(name: &'static str, found: Found) -> Self {
+impl RepairReport {
+    const fn of(name: &'static str, found: DatabaseState) -> Self {
         Self { name, found, aside: None, saved: Vec::new() }
     }
 }
@@ -146,17 +150,17 @@ impl Companions {
     }
 }
 
-fn look(path: &Path, repair: Repair, runtime: &Runtime) -> Result<Found, DaemonError> {
+fn look(path: &Path, repair: Repair, runtime: &Runtime) -> Result<DatabaseState, DaemonError> {
     if repair != Repair::Check {
         // One that was cut short is finished first; what it put in place is looked at.
         adopt_salvaged(path, runtime)?;
     }
     if !path.exists() {
-        return Ok(Found::Missing);
+        return Ok(DatabaseState::Missing);
     }
     Ok(match check(path)? {
-        Check::Whole => Found::Whole,
-        Check::Damaged(findings) => Found::Damaged(findings),
+        Check::Whole => DatabaseState::Whole,
+        Check::Damaged(findings) => DatabaseState::Damaged(findings),
     })
 }
 
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_became_of_the_first_store_is_told_when_the_second_fails() {
-        let first = Examined::of("outbox.db", Found::Whole);
+        let first = RepairReport::of("outbox.db", DatabaseState::Whole);
         let failed = DaemonError::Failed("no room".to_owned());
         let all = [Ok(first.clone()), Err(failed)];
         let unfinished = each(all.into_iter()).expect_err("fails");

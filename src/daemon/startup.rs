@@ -4,22 +4,22 @@ mod attach;
 mod bind;
 mod local;
 pub mod lock;
+mod revocation_logger;
 mod signals;
 pub mod stores;
-mod witness;
 
-use crate::api::guard::LocalToken;
+use crate::api::guard::AcceptedTokens;
 use crate::api::{self, App, listen};
 use crate::config::Settings;
-use crate::events::Bus;
-use crate::flow::accept::Accept;
-use crate::flow::retention::Upkeep;
-use crate::identity::{IdentityError, SessionKeys, Token, boot_id};
+use crate::events::EventBus;
+use crate::flow::accept::AcceptFlow;
+use crate::flow::retention::RetentionFlow;
+use crate::identity::{IdentityError, LocalToken, SessionKeys, boot_id};
 use crate::mesh::{Mesh, Meshes, roster};
-use crate::store::inbox::Bounds;
-use crate::store::quota::Limits;
+use crate::store::inbox::InboxLimits;
+use crate::store::quota::StorageLimits;
 use crate::store::{Error as StoreError, Kind};
-use attach::{Fleet, Reloaded};
+use attach::{AttachedMeshes, ReloadReport};
 use claudemesh_base::db::Driver;
 use claudemesh_base::log::Throttled;
 use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
@@ -28,7 +28,7 @@ use claudemesh_base::{http, log};
 use claudemesh_fsm::link::LinkState;
 use futures_lite::{FutureExt, future};
 use lock::Lock;
-use signals::{Asked, Signals};
+use signals::{OsSignals, SignalRequest};
 use smol::{Executor, Task};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ use stores::Stores;
 
 /// How to run, already resolved from flags, environment and files.
 #[derive(Debug)]
-pub struct Options {
+pub struct DaemonOptions {
     /// Where everything is.
     pub paths: Paths,
     /// What `config.toml`, flags and detection say.
@@ -113,7 +113,7 @@ impl std::error::Error for DaemonError {}
 ///
 /// # Errors
 /// When it cannot start, or must not go on.
-pub fn run(options: Options) -> Result<(), DaemonError> {
+pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     ensure_private_dir(&options.paths.daemon_dir)?;
     check_socket_path(&options.paths.socket())?;
     let lock = Lock::take(&options.paths)?;
@@ -127,31 +127,31 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         tracing::error!(%error, "the daemon ended");
     }
     match &ended {
-        Err(DaemonError::Conflict(_)) => lock.give_way(),
+        Err(DaemonError::Conflict(_)) => lock.release_and_restore_pid(),
         _ => drop(lock),
     }
     ended
 }
 
-async fn serve(options: Options, runtime: Runtime) -> Result<(), DaemonError> {
-    let Options { paths, settings, only_meshes, local_broker, log_to_stderr: _ } = options;
+async fn serve(options: DaemonOptions, runtime: Runtime) -> Result<(), DaemonError> {
+    let DaemonOptions { paths, settings, only_meshes, local_broker, log_to_stderr: _ } = options;
     for warning in paths.exposed_secrets() {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
+    let mut signals = OsSignals::new().map_err(|error| failed("listen for signals", &error))?;
     let (stop, stopped) = Shutdown::new();
-    let (bus, meshes) = (Bus::default(), Meshes::default());
-    let limits = Limits {
+    let (bus, meshes) = (EventBus::default(), Meshes::default());
+    let limits = StorageLimits {
         outbox_bytes_max: settings.outbox.max_bytes,
         disk_reserved_bytes: settings.disk.reserved_bytes,
     };
-    let surroundings = (&runtime, &bus, &meshes);
-    let stores = stores::open(&paths, Driver::Threaded, surroundings, limits, boot_id()).await?;
+    let context = (&runtime, &bus, &meshes);
+    let stores = stores::open(&paths, Driver::Threaded, context, limits, boot_id()).await?;
     let broker = match local_broker {
         None => None,
         Some(local) => Some(local::start(local, &paths, &runtime).await?),
     };
-    let mut fleet = Fleet {
+    let mut attached = AttachedMeshes {
         session_keys: SessionKeys::load(&paths)?,
         rosters: roster::cache::load(&paths),
         paths: paths.clone(),
@@ -165,9 +165,11 @@ async fn serve(options: Options, runtime: Runtime) -> Result<(), DaemonError> {
         tasks: Vec::new(),
         links: BTreeMap::new(),
     };
-    fleet.attach_joined()?;
-    fleet.tasks.push(runtime.spawn(upkeep(&settings, &stores, &runtime).run(stopped.clone())));
-    let ipc = ipc_on_both(&paths, &settings, &stores, &meshes, &bus, &runtime, &stopped).await?;
+    attached.attach_joined()?;
+    attached
+        .tasks
+        .push(runtime.spawn(retention(&settings, &stores, &runtime).run(stopped.clone())));
+    let ipc = serve_api(&paths, &settings, &stores, &meshes, &bus, &runtime, &stopped).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -176,11 +178,11 @@ async fn serve(options: Options, runtime: Runtime) -> Result<(), DaemonError> {
         "the daemon is up"
     );
     stores::check_in_background(&stores, &runtime);
-    let ended = run_until_signal(&mut signals, &mut fleet, broker.as_ref()).await;
+    let ended = run_until_signal(&mut signals, &mut attached, broker.as_ref()).await;
     stop.fire();
     // The order of §14: sends under way finish, links say goodbye, then the stores close. Our own
     // broker answers those sends, so it ends after them.
-    for task in fleet.tasks.into_iter().chain(ipc) {
+    for task in attached.tasks.into_iter().chain(ipc) {
         task.await;
     }
     if let Some(broker) = broker {
@@ -196,26 +198,26 @@ async fn serve(options: Options, runtime: Runtime) -> Result<(), DaemonError> {
     ended
 }
 
-fn upkeep(settings: &Settings, stores: &Stores, runtime: &Runtime) -> Upkeep {
+fn retention(settings: &Settings, stores: &Stores, runtime: &Runtime) -> RetentionFlow {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-    let bounds = Bounds {
-        kept_ms: i64::from(settings.inbox.retention_days) * DAY_MS,
+    let bounds = InboxLimits {
+        retention_ms: i64::from(settings.inbox.retention_days) * DAY_MS,
         bytes_max: i64::try_from(settings.inbox.max_bytes).unwrap_or(i64::MAX),
     };
-    Upkeep::new(stores.outbox.clone(), stores.inbox.clone(), bounds, runtime.clone())
+    RetentionFlow::new(stores.outbox.clone(), stores.inbox.clone(), bounds, runtime.clone())
 }
 
 /// Serves until a signal asks to stop, until every broker has refused us for good, or until
 /// something is lost that only a new process can bring back.
 async fn run_until_signal(
-    signals: &mut Signals,
-    fleet: &mut Fleet,
-    broker: Option<&local::Running>,
+    signals: &mut OsSignals,
+    attached: &mut AttachedMeshes,
+    broker: Option<&local::RunningBroker>,
 ) -> Result<(), DaemonError> {
     loop {
         let asked = async { Ok(signals.next().await) };
-        let refused = async { Err(all_refused(&fleet.meshes).await) };
-        let lost = async { Err(store_lost(&fleet.stores).await) };
+        let refused = async { Err(all_refused(&attached.meshes).await) };
+        let lost = async { Err(store_lost(&attached.stores).await) };
         let down = async {
             match broker {
                 Some(broker) => Err(broker.ended().await),
@@ -223,12 +225,12 @@ async fn run_until_signal(
             }
         };
         match asked.or(refused).or(lost).or(down).await? {
-            Asked::Stop(name) => {
+            SignalRequest::Stop(name) => {
                 tracing::info!(signal = name, "stopping");
                 return Ok(());
             }
-            Asked::Reload => match fleet.reload() {
-                Ok(Reloaded { added, redialled }) => {
+            SignalRequest::Reload => match attached.reload() {
+                Ok(ReloadReport { added, redialled }) => {
                     tracing::info!(added, redialled, "configuration read again");
                 }
                 Err(error) => tracing::error!(%error, "configuration could not be read again"),
@@ -270,17 +272,17 @@ async fn store_lost(stores: &Stores) -> DaemonError {
     DaemonError::Failed(format!("a thread of the {name} panicked: the log has the backtrace"))
 }
 
-async fn ipc_on_both(
+async fn serve_api(
     paths: &Paths,
     settings: &Settings,
     stores: &Stores,
     meshes: &Meshes,
-    bus: &Bus,
+    bus: &EventBus,
     runtime: &Runtime,
     stopped: &Shutdown,
 ) -> Result<Vec<Task<()>>, DaemonError> {
     let app = App {
-        accept: Accept {
+        accept: AcceptFlow {
             outbox: stores.outbox.clone(),
             meshes: meshes.clone(),
             runtime: runtime.clone(),
@@ -292,13 +294,13 @@ async fn ipc_on_both(
         runtime: runtime.clone(),
         streams: Slots::new(settings.ipc.streams_max),
         started_at: runtime.monotonic(),
-        store_trouble: Throttled::default(),
+        store_failures: Throttled::default(),
     };
-    let token = Token::read_or_create(paths, runtime)?;
-    let handler = listen::handler(listen::Ipc {
+    let token = LocalToken::read_or_create(paths, runtime)?;
+    let handler = listen::handler(listen::ApiService {
         app: api::routes(app),
         routes: api::methods_of,
-        token: Arc::new(RwLock::new(LocalToken::new(token.as_str()))),
+        token: Arc::new(RwLock::new(AcceptedTokens::new(token.as_str()))),
         public_health: settings.ipc.public_health_check,
         in_flight: Slots::new(settings.ipc.requests_max),
         body_limits: listen::BodyLimits {

@@ -4,12 +4,12 @@
 //! status and attempt it leaves; the inbox stores each message once. All SQL of the daemon lives in
 //! this room.
 
-mod age;
+mod batch;
 pub mod inbox;
 mod legacy;
 pub mod outbox;
 pub mod quota;
 pub(crate) mod schema;
-mod step;
+mod trusted_time;
 
 pub use claudemesh_base::db::{Error, Integrity, Kind};

@@ -16,7 +16,7 @@ use caller::{BODY_BYTES, Template, read_202};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
-use claudemesh_daemon::identity::{Config, JoinedMesh, update};
+use claudemesh_daemon::identity::{IdentityConfig, JoinedMesh, update};
 use figure::Figure;
 use smol::Executor;
 use smol::io::AsyncWriteExt;
@@ -166,7 +166,7 @@ fn join_an_unreachable_mesh(home: &Path) {
         invite_version: None,
         extra: serde_json::Map::new(),
     };
-    update(&paths, |config: &mut Config| config.put_mesh(joined)).expect("joins");
+    update(&paths, |config: &mut IdentityConfig| config.put_mesh(joined)).expect("joins");
 }
 
 struct Daemon {

@@ -22,7 +22,7 @@ mod vitals;
 
 use caller::{BODY_BYTES, Template, read_202};
 use claudemesh_base::paths::Paths;
-use claudemesh_daemon::identity::{Config, JoinedMesh};
+use claudemesh_daemon::identity::{IdentityConfig, JoinedMesh};
 use figure::Figure;
 use rig::{Broker, Daemon, Home, Mesh};
 use serde_json::json;
@@ -76,7 +76,7 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
 
 fn joined(home: &Home) -> JoinedMesh {
     let paths = Paths::under(home.path()).expect("paths");
-    Config::load(&paths).expect("reads").meshes.remove(0)
+    IdentityConfig::load(&paths).expect("reads").meshes.remove(0)
 }
 
 /// What draining came to, from the open link to the last `done`.

@@ -11,11 +11,11 @@
 use claudemesh_base::db::Driver;
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
-use claudemesh_daemon::events::Bus;
+use claudemesh_daemon::events::EventBus;
 use claudemesh_daemon::mesh::Meshes;
 use claudemesh_daemon::startup::stores;
 use claudemesh_daemon::store::outbox::Outbox;
-use claudemesh_daemon::store::quota::Limits;
+use claudemesh_daemon::store::quota::StorageLimits;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
 use smol::Executor;
@@ -74,10 +74,10 @@ fn fill(path: &Path, status: Status) {
 fn open(paths: &Paths, status: Status, after: &str) {
     let executor = Arc::new(Executor::new());
     let runtime = Runtime::real(executor.clone());
-    let (bus, meshes) = (Bus::default(), Meshes::default());
+    let (bus, meshes) = (EventBus::default(), Meshes::default());
     let started = Instant::now();
     let opened =
-        stores::open(paths, Driver::Threaded, (&runtime, &bus, &meshes), Limits::NONE, None);
+        stores::open(paths, Driver::Threaded, (&runtime, &bus, &meshes), StorageLimits::NONE, None);
     let stores = smol::block_on(executor.run(opened)).expect("opens");
     let took = started.elapsed();
     let depth = stores.outbox.depths()["demo"];
@@ -93,9 +93,9 @@ fn open(paths: &Paths, status: Status, after: &str) {
         // The rest is made due while the daemon serves; here, all of it at once.
         let started = Instant::now();
         let now = Millis(1_750_000_000_000);
-        let hastened = smol::block_on(stores.outbox.hasten("demo", now)).expect("hastens");
+        let expedited = smol::block_on(stores.outbox.expedite("demo", now)).expect("hastens");
         let took = started.elapsed().as_secs_f64();
-        println!("made {hastened} rows due beside the service: {took:.1} s");
+        println!("made {expedited} rows due beside the service: {took:.1} s");
         let started = Instant::now();
         let claim = stores.outbox.claim_due("demo", now.plus(1), Millis(0), CLAIMED);
         let claimed = smol::block_on(claim).expect("claims").rows.len();

@@ -3,7 +3,7 @@
 use super::theirs::{self, Version, insert, rows};
 use super::{BOB, assert_kept, pin_rows};
 use claudemesh_base::db::Driver;
-use claudemesh_daemon::store::inbox::{Inbox, NewMessage, Query, Stored};
+use claudemesh_daemon::store::inbox::{Inbox, InboxFilter, NewMessage, Stored};
 use claudemesh_fsm::id::Millis;
 use smol::future::block_on;
 use sqlite::Connection;
@@ -65,7 +65,7 @@ fn taken_over(version: Version, fill: impl Fn(&Connection)) -> (tempfile::TempDi
     let inbox = Inbox::open(&path, Driver::Threaded).expect("opens");
     let after = rows(&path, "inbox");
     assert_kept(&before, &after, &KEPT);
-    let query = Query { limit: 1000, bytes_max: usize::MAX, ..Query::default() };
+    let query = InboxFilter { limit: 1000, bytes_max: usize::MAX, ..InboxFilter::default() };
     let page = block_on(inbox.list(query)).expect("lists");
     assert_eq!(page.messages.len(), before.len());
     let name =
@@ -121,7 +121,12 @@ fn rows_of_1_34_8_keep_what_was_seen() {
         row(theirs, "unseen", &[]);
     };
     let (_dir, inbox) = taken_over(Version::V1_34_8, fill);
-    let query = Query { limit: 10, bytes_max: usize::MAX, unread_only: true, ..Query::default() };
+    let query = InboxFilter {
+        limit: 10,
+        bytes_max: usize::MAX,
+        unread_only: true,
+        ..InboxFilter::default()
+    };
     let unread = block_on(inbox.list(query)).expect("lists").messages;
     assert_eq!(unread.iter().map(|m| m.content.id.as_str()).collect::<Vec<_>>(), ["unseen"]);
 }

@@ -167,7 +167,7 @@ fn rows_of_0_9_0_are_kept_and_what_has_nowhere_to_go_is_never_sent() {
     assert_eq!(depths.keys().collect::<Vec<_>>(), [""], "no mesh is invented");
     assert_eq!(depths[""].of(Status::Pending) + depths[""].of(Status::Inflight), 0);
     for id in ["waits", "tried", "under-way", "dead", "successor"] {
-        assert_eq!(requeue(&outbox, id), RequeueOutcome::Unaddressed, "{id}");
+        assert_eq!(requeue(&outbox, id), RequeueOutcome::NoDestination, "{id}");
     }
 }
 
@@ -225,7 +225,7 @@ fn requeue(outbox: &Outbox, id: &str) -> RequeueOutcome {
         new_id: RowId::trusted(format!("new-{id}")),
         new_client_message_id: ClientMessageId::trusted(format!("new-cm-{id}")),
         patch: None,
-        weigh: Box::new(|_, _| Ok(())),
+        check_size: Box::new(|_, _| Ok(())),
         aborted_by: "operator".to_owned(),
         now: Millis(1),
         force: true,

@@ -2,7 +2,7 @@
 
 use claudemesh_base::db::Driver;
 use claudemesh_daemon::repair::Store;
-use claudemesh_daemon::store::inbox::{Clear, Inbox, NewMessage, Stored};
+use claudemesh_daemon::store::inbox::{ClearFilter, Inbox, NewMessage, Stored};
 use claudemesh_fsm::id::Millis;
 use smol::future::block_on;
 
@@ -49,7 +49,7 @@ fn what_was_seen_is_saved_from_an_inbox_of_an_older_schema() {
     let (path, to) = (dir.path().join("inbox.db"), dir.path().join("saved.db"));
     let inbox = Inbox::open(&path, Driver::Threaded).expect("opens");
     arrive(&inbox, &["a"]);
-    block_on(inbox.clear(Clear::default())).expect("clears");
+    block_on(inbox.clear(ClearFilter::default())).expect("clears");
     inbox.close();
     let older = "DROP INDEX seen_by_place; ALTER TABLE seen DROP COLUMN inbox_seq; \
                  DROP TABLE witnessed; DROP TABLE mark; PRAGMA user_version = 1;";

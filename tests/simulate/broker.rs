@@ -7,7 +7,7 @@ use super::world::Rng;
 use claudemesh_base::db::{Db, Driver, Durability, Error, Migrations, Tx};
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire;
-use claudemesh_fsm::dedupe::{self, Seen, Verdict};
+use claudemesh_fsm::dedupe::{self, DedupeDecision, DedupeEntry};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -100,7 +100,7 @@ impl Broker {
         }
     }
 
-    async fn take(&self, conn: u64, sender: usize, send: wire::Send) {
+    async fn take(&self, conn: u64, sender: usize, send: wire::SendFrame) {
         let name = send.id.clone().unwrap_or_default();
         let recipients = self.route(sender, &send.target_spec);
         let new_id = self.runtime.mint_id();
@@ -110,19 +110,22 @@ impl Broker {
             move |tx: &Tx<'_>| accept(tx, sender, &send, new_id, recipients, refusal, skip_dedupe);
         let stored = self.db.write(Durability::Synced, job, |_: &Result<Outcome, Error>| ()).await;
         // Every message of this mesh of two is for one.
-        let answer = wire::Ack { id: name, recipients: Some(1), ..wire::Ack::default() };
+        let answer = wire::AckFrame { id: name, recipients: Some(1), ..wire::AckFrame::default() };
         let (answer, recipients) = match stored {
             Ok(Outcome::Took { id, code, recipients }) => {
                 let history_id = Some(format!("h-{id}"));
                 let code = Some(code);
-                (wire::Ack { message_id: id, queued: true, code, history_id, ..answer }, recipients)
+                (
+                    wire::AckFrame { message_id: id, queued: true, code, history_id, ..answer },
+                    recipients,
+                )
             }
             Ok(Outcome::Refused { code, words }) => {
-                (wire::Ack { error: Some(words.into()), code, ..answer }, Vec::new())
+                (wire::AckFrame { error: Some(words.into()), code, ..answer }, Vec::new())
             }
             Err(_) => {
                 let error = Some("the ledger cannot be written".into());
-                (wire::Ack { error, code: Some(503), ..answer }, Vec::new())
+                (wire::AckFrame { error, code: Some(503), ..answer }, Vec::new())
             }
         };
         let pushed = answer.message_id.clone();
@@ -181,9 +184,9 @@ impl Broker {
         };
         let waiting: Result<Vec<Mail>, Error> = self.db.read(query).await;
         for (id, sender, frame) in waiting.unwrap_or_default() {
-            let Ok(send) = serde_json::from_str::<wire::Send>(&frame) else { continue };
+            let Ok(send) = serde_json::from_str::<wire::SendFrame>(&frame) else { continue };
             let key = self.keys[sender].clone();
-            let push = wire::Push {
+            let push = wire::PushFrame {
                 message_id: id,
                 sender_pubkey: key.clone(),
                 sender_member_pubkey: Some(key),
@@ -196,7 +199,7 @@ impl Broker {
                 reply_to_id: send.reply_to_id,
                 client_message_id: send.client_message_id,
                 request_fingerprint: send.request_fingerprint,
-                ..wire::Push::default()
+                ..wire::PushFrame::default()
             };
             self.say(conn, Frame::Push(Box::new(push)));
         }
@@ -216,7 +219,7 @@ impl Broker {
         let Ok(Some((sender, cmid))) = stored else { return };
         if let Some(conn) = self.conns.lock().expect("whole")[sender] {
             let receipts = vec![receipt(cmid, true)];
-            self.say(conn, Frame::Receipts(wire::Receipts { receipts, request_id: None }));
+            self.say(conn, Frame::Receipts(wire::ReceiptsFrame { receipts, request_id: None }));
         }
     }
 
@@ -235,7 +238,7 @@ impl Broker {
         };
         let told: Result<Vec<wire::Receipt>, Error> = self.db.read(query).await;
         if let Ok(receipts) = told {
-            self.say(conn, Frame::Receipts(wire::Receipts { receipts, request_id }));
+            self.say(conn, Frame::Receipts(wire::ReceiptsFrame { receipts, request_id }));
         }
     }
 }
@@ -247,7 +250,7 @@ fn receipt(client_message_id: String, is_stored: bool) -> wire::Receipt {
 fn accept(
     tx: &Tx<'_>,
     sender: usize,
-    send: &wire::Send,
+    send: &wire::SendFrame,
     new_id: String,
     recipients: Vec<usize>,
     refusal: Option<(Option<u16>, &'static str)>,
@@ -258,7 +261,7 @@ fn accept(
     let key = [(sender as i64).into(), (&cmid).into()];
     let sql = "SELECT fingerprint, message FROM dedupe WHERE sender = ? AND cmid = ?";
     let seen = tx.query_row(sql, &key, |row| {
-        Ok(Seen {
+        Ok(DedupeEntry {
             fingerprint: Fingerprint::from_slice(&row.blob(0)?)
                 .ok_or_else(|| Error::corrupt("a fingerprint"))?,
             broker_message_id: BrokerMessageId::trusted(row.text(1)?),
@@ -269,15 +272,15 @@ fn accept(
             expires_at: None,
         })
     })?;
-    match dedupe::verdict(seen.filter(|_| !skip_dedupe), fingerprint) {
-        Verdict::Duplicate(seen) => {
+    match dedupe::decide(seen.filter(|_| !skip_dedupe), fingerprint) {
+        DedupeDecision::Duplicate(seen) => {
             let id = seen.broker_message_id.into_string();
             return Ok(Outcome::Took { id, code: 200, recipients: Vec::new() });
         }
-        Verdict::Mismatch { .. } => {
+        DedupeDecision::Mismatch { .. } => {
             return Ok(Outcome::Refused { code: Some(409), words: dedupe::ERROR });
         }
-        Verdict::First | Verdict::Undeduplicated => {}
+        DedupeDecision::First | DedupeDecision::Undeduplicated => {}
     }
     if let Some((code, words)) = refusal {
         return Ok(Outcome::Refused { code, words });

@@ -3,8 +3,8 @@
 
 use super::daemon::Request;
 use claudemesh_base::message::{canonical_meta, fingerprint};
-use claudemesh_daemon::flow::accept::{Answer, Rejection};
-use claudemesh_fsm::accept::Decision;
+use claudemesh_daemon::flow::accept::{AcceptAnswer, Rejection};
+use claudemesh_fsm::accept::AcceptDecision;
 use claudemesh_fsm::envelope::{Destination, Priority};
 use sqlite::{Connection, OpenFlags, State};
 use std::collections::BTreeMap;
@@ -28,12 +28,18 @@ pub enum Verdict {
 }
 
 impl Told {
-    pub fn from_answer(daemon: usize, request: Request, answer: Result<Answer, Rejection>) -> Self {
+    pub fn from_answer(
+        daemon: usize,
+        request: Request,
+        answer: Result<AcceptAnswer, Rejection>,
+    ) -> Self {
         let verdict = match answer {
             Ok(answer) => match answer.accepted.decision {
-                Decision::Insert | Decision::Queued | Decision::Inflight => Verdict::Accepted,
-                Decision::Done { broker_message_id, .. } => Verdict::Done(broker_message_id),
-                Decision::Conflict(conflict) => Verdict::Conflict(conflict.as_str()),
+                AcceptDecision::Insert | AcceptDecision::Queued | AcceptDecision::Inflight => {
+                    Verdict::Accepted
+                }
+                AcceptDecision::Done { broker_message_id, .. } => Verdict::Done(broker_message_id),
+                AcceptDecision::Conflict(conflict) => Verdict::Conflict(conflict.as_str()),
             },
             Err(_) => Verdict::Nothing,
         };

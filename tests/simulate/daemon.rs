@@ -9,20 +9,20 @@ use claudemesh_base::db::Driver;
 use claudemesh_base::message::{SecretKey, fingerprint_of};
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
-use claudemesh_base::wire::Peer;
+use claudemesh_base::wire::RosterEntry;
 use claudemesh_daemon::api::bodies::SendBody;
-use claudemesh_daemon::events::{Bus, Kind};
-use claudemesh_daemon::flow::accept::{Accept, Rejection};
-use claudemesh_daemon::flow::drain::{Drain, Limits};
-use claudemesh_daemon::flow::receipts::Receipts;
-use claudemesh_daemon::flow::receive::Receive;
+use claudemesh_daemon::events::{EventBus, EventKind};
+use claudemesh_daemon::flow::accept::{AcceptFlow, Rejection};
+use claudemesh_daemon::flow::drain::{DrainFlow, DrainLimits};
+use claudemesh_daemon::flow::receipts::ReceiptFlow;
+use claudemesh_daemon::flow::receive::ReceiveFlow;
 use claudemesh_daemon::mesh::roster::Roster;
 use claudemesh_daemon::mesh::{Mesh, Meshes};
 use claudemesh_daemon::port::{LinkObserver, LinkView};
 use claudemesh_daemon::startup::stores::{self, Stores};
 use claudemesh_daemon::store::inbox::Inbox;
 use claudemesh_daemon::store::outbox::{ListQuery, Outbox, Patch, RequeueOutcome, RequeueRequest};
-use claudemesh_daemon::store::quota::Limits as Bounds;
+use claudemesh_daemon::store::quota::StorageLimits;
 use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
@@ -59,7 +59,7 @@ pub struct Daemon {
     pub owner: Owner,
     pub disk: Arc<Disk>,
     pub stores: Stores,
-    accept: Accept,
+    accept: AcceptFlow,
     runtime: Runtime,
     around: Surroundings,
     tasks: Vec<Task<()>>,
@@ -89,7 +89,7 @@ impl Daemon {
         let sched = around.sched.clone();
         let rng = Mutex::new(entropy);
         let runtime = ProcessClock { sched, owner, wall_offset_ms, entropy: rng }.into_clock();
-        let (bus, meshes) = (Bus::default(), Meshes::default());
+        let (bus, meshes) = (EventBus::default(), Meshes::default());
         let driver = Driver::Inline(disk.clone());
         let paths = Paths {
             home: disk.dir.clone(),
@@ -105,20 +105,20 @@ impl Daemon {
                 inbox: inbox.map_err(|e| e.to_string())?,
             }
         } else {
-            let surroundings = (&runtime, &bus, &meshes);
-            let opened = stores::open(&paths, driver, surroundings, Bounds::NONE, boot_id);
+            let context = (&runtime, &bus, &meshes);
+            let opened = stores::open(&paths, driver, context, StorageLimits::NONE, boot_id);
             smol::future::block_on(opened).map_err(|e| e.to_string())?
         };
         let key = secret(index).public().to_hex();
         let mesh = meshes.attach(MESH.into(), key, Roster::default(), runtime.clone(), bus.clone());
         let (running, stopped) = Shutdown::new();
-        let limits = Limits { inflight_max: 8, backoff_cap_ms: BACKOFF_CAP_MS };
-        let drain = Drain::new(mesh.clone(), stores.outbox.clone(), runtime.clone(), limits);
+        let limits = DrainLimits { inflight_max: 8, backoff_cap_ms: BACKOFF_CAP_MS };
+        let drain = DrainFlow::new(mesh.clone(), stores.outbox.clone(), runtime.clone(), limits);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
         let receive =
-            Receive::new(mesh.clone(), stores.inbox.clone(), bus.clone(), runtime.clone());
+            ReceiveFlow::new(mesh.clone(), stores.inbox.clone(), bus.clone(), runtime.clone());
         let receipts =
-            Receipts::new(mesh.clone(), stores.outbox.clone(), bus.clone(), runtime.clone());
+            ReceiptFlow::new(mesh.clone(), stores.outbox.clone(), bus.clone(), runtime.clone());
         let link = link(index, mesh, runtime.clone(), disk.clone(), to_receive, around.clone());
         let tasks = vec![
             runtime.spawn(listen(index, bus, disk.clone(), around.clone())),
@@ -127,7 +127,7 @@ impl Daemon {
             runtime.spawn(drain.run(stopped)),
             runtime.spawn(receive.run(pushes)),
         ];
-        let accept = Accept { outbox: stores.outbox.clone(), meshes, runtime: runtime.clone() };
+        let accept = AcceptFlow { outbox: stores.outbox.clone(), meshes, runtime: runtime.clone() };
         Ok(Self { index, owner, disk, stores, accept, runtime, around, tasks, _running: running })
     }
 
@@ -179,7 +179,7 @@ impl Daemon {
                     payload: payload.clone().into_bytes(),
                     fingerprint: fingerprint_of,
                 }),
-                weigh: Box::new(|_, _| Ok(())),
+                check_size: Box::new(|_, _| Ok(())),
                 aborted_by: "operator".into(),
                 now: runtime.now(),
                 force: rng.permille(850),
@@ -209,10 +209,10 @@ impl Daemon {
 }
 
 /// What local listeners hear of arrived messages.
-async fn listen(index: usize, bus: Bus, disk: Arc<Disk>, around: Surroundings) {
+async fn listen(index: usize, bus: EventBus, disk: Arc<Disk>, around: Surroundings) {
     let events = bus.subscribe();
     while let Some(event) = events.next().await {
-        if event.kind == Kind::Message && disk.is_alive() {
+        if event.kind == EventKind::Message && disk.is_alive() {
             let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
             let id = find(&data, "broker_message_id").unwrap_or_default();
             around.book.lock().expect("whole").heard.push((index, id));
@@ -232,7 +232,7 @@ async fn link(
     mesh: Mesh,
     runtime: Runtime,
     disk: Arc<Disk>,
-    inbound: smol::channel::Sender<claudemesh_daemon::port::Inbound>,
+    inbound: smol::channel::Sender<claudemesh_daemon::port::InboundPush>,
     around: Surroundings,
 ) {
     loop {
@@ -247,9 +247,9 @@ async fn link(
             inbound: inbound.clone(),
             acks,
         };
-        let Some((conn, courier)) = around.net.dial(index, end) else { continue };
-        let gone = courier.end();
-        mesh.open(LinkView::plain(LinkState::Open), Arc::new(courier));
+        let Some((conn, transport)) = around.net.dial(index, end) else { continue };
+        let gone = transport.end();
+        mesh.open(LinkView::plain(LinkState::Open), Arc::new(transport));
         LinkObserver::roster(&mesh, roster());
         let forward = async {
             while let Ok(ack) = acked.recv().await {
@@ -270,10 +270,10 @@ async fn link(
     }
 }
 
-fn roster() -> Vec<Peer> {
+fn roster() -> Vec<RosterEntry> {
     let peer = |(index, name): (usize, &&str)| {
         let key = secret(index).public().to_hex();
-        Peer {
+        RosterEntry {
             pubkey: key.clone(),
             member_pubkey: key,
             display_name: (*name).to_owned(),

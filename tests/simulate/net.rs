@@ -1,15 +1,15 @@
 //! The network between the daemons and the broker: frames that are lost, late, doubled, overtaken
 //! by those of a newer connection, or cut off. Stands where the real links stand: hands out a
-//! `Courier`, feeds `Inbound`, reports late acks.
+//! `LinkTransport`, feeds `InboundPush`, reports late acks.
 
-use super::courier::SimCourier;
 use super::disk::{Disk, Point};
+use super::transport::SimCourier;
 use super::world::{Rng, Sched};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire;
 use claudemesh_daemon::mesh::Mesh;
-use claudemesh_daemon::port::{Delivery, Inbound, LateAck, LinkObserver};
+use claudemesh_daemon::port::{InboundPush, LateAck, LinkObserver, SendOutcome};
 use claudemesh_fsm::id::BrokerMessageId;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
@@ -22,12 +22,12 @@ use std::time::Duration;
 #[derive(Clone)]
 pub enum Frame {
     Hello,
-    Send(Box<wire::Send>),
-    Ack(Box<wire::Ack>),
-    Push(Box<wire::Push>),
+    Send(Box<wire::SendFrame>),
+    Ack(Box<wire::AckFrame>),
+    Push(Box<wire::PushFrame>),
     ClientAck(wire::ClientAck),
     ReceiptsRequest(wire::ReceiptsRequest),
-    Receipts(wire::Receipts),
+    Receipts(wire::ReceiptsFrame),
 }
 
 impl Frame {
@@ -74,7 +74,7 @@ struct Conn {
     daemon: usize,
     open: bool,
     gone: Sender<()>,
-    waiting: BTreeMap<String, oneshot::Sender<Delivery>>,
+    waiting: BTreeMap<String, oneshot::Sender<SendOutcome>>,
     /// A question under way, and who asked.
     asked: Option<(String, oneshot::Sender<Vec<wire::Receipt>>)>,
     end: DaemonEnd,
@@ -87,7 +87,7 @@ pub struct DaemonEnd {
     pub runtime: Runtime,
     pub disk: Arc<Disk>,
     pub secret: SecretKey,
-    pub inbound: Sender<Inbound>,
+    pub inbound: Sender<InboundPush>,
     pub acks: Sender<wire::ClientAck>,
 }
 
@@ -192,7 +192,7 @@ impl Net {
         drop(state);
         self.sched.log(|| format!("connection {id} is cut"));
         for (_, reply) in waiting {
-            let _ = reply.send(Delivery::Lost { words: "the connection went away".into() });
+            let _ = reply.send(SendOutcome::Lost { reason: "the connection went away".into() });
         }
     }
 
@@ -239,7 +239,7 @@ impl Net {
     }
 
     /// Writes a send, and remembers who waits for its answer.
-    pub(super) fn put(&self, id: u64, name: String, message: wire::Send) -> Put {
+    pub(super) fn put(&self, id: u64, name: String, message: wire::SendFrame) -> Put {
         let (reply, answer) = oneshot::channel();
         let disk = {
             let mut state = self.lock();
@@ -316,7 +316,7 @@ impl Net {
                     Some(reply) => reply.send(delivery).err(),
                     None => Some(delivery),
                 };
-                let Some(Delivery::Acked(ack)) = unheard else { return None };
+                let Some(SendOutcome::Acked(ack)) = unheard else { return None };
                 let late = LateAck { client_message_id: name, ack };
                 mesh.late_ack(late.clone());
                 Some((daemon, late))
@@ -339,7 +339,7 @@ impl Net {
                     client_message_id: push.client_message_id.clone(),
                     broker_message_id: Some(push.message_id.clone()),
                 };
-                let inbound = Inbound {
+                let inbound = InboundPush {
                     acks: conn.end.acks.clone(),
                     secrets: Arc::from([conn.end.secret.clone()]),
                     connection_key: conn.end.secret.public(),
@@ -358,10 +358,10 @@ impl Net {
     }
 }
 
-fn read(ack: wire::Ack, runtime: &Runtime) -> Delivery {
+fn read(ack: wire::AckFrame, runtime: &Runtime) -> SendOutcome {
     match ack.error {
-        Some(words) => Delivery::Refused { code: ack.code, permanent: ack.permanent, words },
-        None => Delivery::Acked(Ack {
+        Some(reason) => SendOutcome::Refused { code: ack.code, permanent: ack.permanent, reason },
+        None => SendOutcome::Acked(Ack {
             broker_message_id: BrokerMessageId::trusted(ack.message_id),
             history_id: ack.history_id,
             delivered_at: runtime.now(),
@@ -372,7 +372,7 @@ fn read(ack: wire::Ack, runtime: &Runtime) -> Delivery {
 
 /// What became of writing a send.
 pub enum Put {
-    Written(oneshot::Receiver<Delivery>),
+    Written(oneshot::Receiver<SendOutcome>),
     Closed,
     Died,
 }

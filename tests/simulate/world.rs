@@ -2,7 +2,7 @@
 //! that jumps to the next event when nobody is ready. Knows nothing of what it runs.
 
 use async_task::Runnable;
-use claudemesh_base::runtime::{BoxFuture, Runtime, Source};
+use claudemesh_base::runtime::{BoxFuture, Runtime, RuntimeBackend};
 use claudemesh_fsm::id::Millis;
 use smol::Task;
 use std::collections::BTreeMap;
@@ -197,7 +197,7 @@ impl ProcessClock {
     }
 }
 
-impl Source for ProcessClock {
+impl RuntimeBackend for ProcessClock {
     fn now(&self) -> Millis {
         let since = i64::try_from(self.sched.now().as_millis()).unwrap_or(i64::MAX);
         Millis(EPOCH_MS + since + self.wall_offset_ms.load(Ordering::Relaxed))

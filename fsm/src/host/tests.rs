@@ -15,18 +15,18 @@ fn stored(schema: i64, host_id: &str, mac: &str) -> File {
     File::Stored { schema, sources: sources(host_id, mac) }
 }
 
-fn host_id(stored: &str, observed: &str) -> Verdict {
+fn host_id(stored: &str, observed: &str) -> HostDecision {
     let (stored, observed) = (stored.into(), observed.into());
-    Verdict::Mismatch { what: Difference::HostId { stored, observed } }
+    HostDecision::Mismatch { what: Difference::HostId { stored, observed } }
 }
 
-fn mac(stored: &str, observed: &str) -> Verdict {
+fn mac(stored: &str, observed: &str) -> HostDecision {
     let (stored, observed) = (stored.into(), observed.into());
-    Verdict::Mismatch { what: Difference::Mac { stored, observed } }
+    HostDecision::Mismatch { what: Difference::Mac { stored, observed } }
 }
 
-const KEEP: Verdict = Verdict::Match { rewrite: false };
-const REWRITE: Verdict = Verdict::Match { rewrite: true };
+const KEEP: HostDecision = HostDecision::Match { rewrite: false };
+const REWRITE: HostDecision = HostDecision::Match { rewrite: true };
 
 #[test]
 fn the_host_id_decides_where_both_sides_have_one_and_the_mac_where_not() {
@@ -43,43 +43,43 @@ fn the_host_id_decides_where_both_sides_have_one_and_the_mac_where_not() {
         (("", "x"), ("", "y"), mac("x", "y")),
         (("", "x"), ("B", "y"), mac("x", "y")),
         (("A", "x"), ("", "y"), mac("x", "y")),
-        (("A", "x"), ("", ""), Verdict::DetectionOff),
-        (("A", ""), ("", "y"), Verdict::DetectionOff),
-        (("", "x"), ("B", ""), Verdict::DetectionOff),
-        (("random:1", ""), ("", ""), Verdict::DetectionOff),
-        (("random:1", ""), ("B", "y"), Verdict::FirstRun),
-        (("random:1", ""), ("", "y"), Verdict::FirstRun),
-        (("", ""), ("B", ""), Verdict::FirstRun),
+        (("A", "x"), ("", ""), HostDecision::DetectionOff),
+        (("A", ""), ("", "y"), HostDecision::DetectionOff),
+        (("", "x"), ("B", ""), HostDecision::DetectionOff),
+        (("random:1", ""), ("", ""), HostDecision::DetectionOff),
+        (("random:1", ""), ("B", "y"), HostDecision::FirstRun),
+        (("random:1", ""), ("", "y"), HostDecision::FirstRun),
+        (("", ""), ("B", ""), HostDecision::FirstRun),
     ] {
         let file = stored(2, before.0, before.1);
-        assert_eq!(verdict(&file, &observed(now.0, now.1)), expected, "{before:?} {now:?}");
+        assert_eq!(decide(&file, &observed(now.0, now.1)), expected, "{before:?} {now:?}");
     }
 }
 
 #[test]
 fn without_a_file_the_host_is_new_or_cannot_be_told() {
-    assert_eq!(verdict(&File::Absent, &observed("A", "")), Verdict::FirstRun);
-    assert_eq!(verdict(&File::Absent, &observed("", "x")), Verdict::FirstRun);
-    assert_eq!(verdict(&File::Absent, &observed("", "")), Verdict::DetectionOff);
+    assert_eq!(decide(&File::Absent, &observed("A", "")), HostDecision::FirstRun);
+    assert_eq!(decide(&File::Absent, &observed("", "x")), HostDecision::FirstRun);
+    assert_eq!(decide(&File::Absent, &observed("", "")), HostDecision::DetectionOff);
 }
 
 #[test]
 fn schema_one_is_judged_by_its_own_rules_and_rewritten() {
     let now = Observed { v1: sources("", "bridge-mac"), v2: sources("darwin:U", "en0-mac") };
-    assert_eq!(verdict(&stored(1, "", "bridge-mac"), &now), REWRITE);
-    assert_eq!(verdict(&stored(1, "", "en0-mac"), &now), mac("en0-mac", "bridge-mac"));
-    assert_eq!(verdict(&stored(1, "A", "x"), &observed("A", "x")), REWRITE);
-    assert_eq!(verdict(&stored(1, "A", "x"), &observed("B", "x")), host_id("A", "B"));
+    assert_eq!(decide(&stored(1, "", "bridge-mac"), &now), REWRITE);
+    assert_eq!(decide(&stored(1, "", "en0-mac"), &now), mac("en0-mac", "bridge-mac"));
+    assert_eq!(decide(&stored(1, "A", "x"), &observed("A", "x")), REWRITE);
+    assert_eq!(decide(&stored(1, "A", "x"), &observed("B", "x")), host_id("A", "B"));
 }
 
 #[test]
 fn a_file_we_cannot_judge_is_never_overwritten() {
     for schema in [0, 3, -1] {
-        let unknown = Verdict::Unavailable(Unavailable::UnknownSchema(schema));
-        assert_eq!(verdict(&stored(schema, "A", "x"), &observed("A", "x")), unknown);
+        let unknown = HostDecision::Unavailable(Unavailable::UnknownSchema(schema));
+        assert_eq!(decide(&stored(schema, "A", "x"), &observed("A", "x")), unknown);
     }
-    let broken = verdict(&File::Broken("no JSON".into()), &observed("A", "x"));
-    assert_eq!(broken, Verdict::Unavailable(Unavailable::Broken("no JSON".into())));
+    let broken = decide(&File::Broken("no JSON".into()), &observed("A", "x"));
+    assert_eq!(broken, HostDecision::Unavailable(Unavailable::Broken("no JSON".into())));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::negotiate;
 
 /// How soon a link may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum RetryPolicy {
     /// After the usual back-off.
     Backoff,
     /// After minutes: trying sooner hurts somebody, or cannot help.
@@ -111,7 +111,7 @@ impl Cause {
 
     /// How soon to try again.
     #[must_use]
-    pub const fn pace(self) -> Pace {
+    pub const fn retry_policy(self) -> RetryPolicy {
         match self {
             Self::DialFailed
             | Self::HelloTimeout
@@ -120,18 +120,18 @@ impl Cause {
             | Self::ShuttingDown
             | Self::Dead
             | Self::ClockSkew
-            | Self::FrameTooLarge => Pace::Backoff,
+            | Self::FrameTooLarge => RetryPolicy::Backoff,
             Self::SessionReplaced
             | Self::Capacity
             | Self::Unauthorized
             | Self::HelloRejected
-            | Self::UnknownCode => Pace::Slow,
+            | Self::UnknownCode => RetryPolicy::Slow,
             Self::Kicked
             | Self::Revoked
             | Self::ReplacedByNewer
             | Self::AlreadyConnected
             | Self::Negotiation
-            | Self::MaxAge => Pace::Never,
+            | Self::MaxAge => RetryPolicy::Never,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where a link is that is down: waiting for its next try, or for an operator.
 
-use super::{Cause, Closed, Dialing, Offline, Pace, SLOW_CAPS, Timers};
+use super::{Cause, Closed, Dialing, Offline, RetryPolicy, SLOW_CAPS, Timers};
 use crate::retry;
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -9,7 +9,7 @@ use alloc::string::String;
 /// Where a link goes that is not, or no longer, open.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a link that goes nowhere stays down for ever"]
-pub enum Next {
+pub enum NextState {
     /// It is dialled again after a while.
     Wait(Waiting),
     /// It stays down until an operator acts.
@@ -18,41 +18,43 @@ pub enum Next {
 
 /// What survives from one connection to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(super) struct RetryState {
     pub(super) timers: Timers,
     pub(super) failures: u32,
 }
 
-impl Memory {
+impl RetryState {
     pub(super) fn next(
         self,
         cause: Cause,
         close_code: Option<u16>,
         reason: String,
         jitter: u32,
-    ) -> Next {
-        match cause.pace() {
-            Pace::Never => {
+    ) -> NextState {
+        match cause.retry_policy() {
+            RetryPolicy::Never => {
                 let remedy = cause.remedy().unwrap_or_default().to_owned();
-                Next::Refused(self.refused(cause, close_code, reason, remedy))
+                NextState::Refused(self.refused(cause, close_code, reason, remedy))
             }
-            Pace::Backoff | Pace::Slow => Next::Wait(self.wait(cause, reason, jitter)),
+            RetryPolicy::Backoff | RetryPolicy::Slow => {
+                NextState::Wait(self.wait(cause, reason, jitter))
+            }
         }
     }
 
     pub(super) fn wait(self, cause: Cause, reason: String, jitter: u32) -> Waiting {
         let failures = self.failures.saturating_add(1);
         let cap_ms = self.timers.cap_ms;
-        let delay_ms = match cause.pace() {
-            Pace::Backoff => retry::reconnect_ms(failures, cap_ms, jitter),
+        let delay_ms = match cause.retry_policy() {
+            RetryPolicy::Backoff => retry::reconnect_ms(failures, cap_ms, jitter),
             // Never near zero: what waits slowly is in somebody's way when it comes back.
-            Pace::Slow | Pace::Never => {
+            RetryPolicy::Slow | RetryPolicy::Never => {
                 let half_ms = cap_ms.saturating_mul(SLOW_CAPS) / 2;
                 let jitter_ms = (u128::from(half_ms) * u128::from(jitter)) >> 32;
                 half_ms.saturating_add(jitter_ms as u64).max(1)
             }
         };
-        Waiting { memory: Self { failures, ..self }, delay_ms, cause, reason }
+        Waiting { retry_state: Self { failures, ..self }, delay_ms, cause, reason }
     }
 
     pub(super) fn refused(
@@ -65,7 +67,7 @@ impl Memory {
         Refused { timers: self.timers, cause, close_code, reason, remedy }
     }
 
-    pub(super) fn closed(self, closed: &Closed, jitter: u32) -> Next {
+    pub(super) fn closed(self, closed: &Closed, jitter: u32) -> NextState {
         let cause = Cause::of_close(closed);
         let reason = match (closed.code, closed.reason.as_str()) {
             (None, "") => "the connection went away".to_owned(),
@@ -81,7 +83,7 @@ impl Memory {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Waiting {
-    memory: Memory,
+    retry_state: RetryState,
     delay_ms: u64,
     cause: Cause,
     reason: String,
@@ -97,7 +99,7 @@ impl Waiting {
     /// How many connections in a row failed.
     #[must_use]
     pub const fn failures(&self) -> u32 {
-        self.memory.failures
+        self.retry_state.failures
     }
 
     /// Why, as a word.
@@ -120,7 +122,7 @@ impl Waiting {
 
     /// The wait is over, or was cut short.
     pub fn redial(self) -> Dialing {
-        Dialing { memory: self.memory }
+        Dialing { retry_state: self.retry_state }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The link, driven through every state and every way down (§15.5).
 
 use super::*;
-use crate::negotiate::{Policy, Silence};
+use crate::negotiate::{FeaturePolicy, Silence};
 use alloc::vec::Vec;
 
 const HALF: u32 = u32::MAX / 2 + 1;
@@ -27,17 +27,17 @@ fn hello_error(code: &str) -> HelloError {
     HelloError { code: code.to_owned(), ahead_ms: None }
 }
 
-fn waits(next: Next) -> Waiting {
+fn waits(next: NextState) -> Waiting {
     match next {
-        Next::Wait(waiting) => waiting,
-        Next::Refused(refused) => panic!("refused: {refused:?}"),
+        NextState::Wait(waiting) => waiting,
+        NextState::Refused(refused) => panic!("refused: {refused:?}"),
     }
 }
 
-fn refuses(next: Next) -> Refused {
+fn refuses(next: NextState) -> Refused {
     match next {
-        Next::Refused(refused) => refused,
-        Next::Wait(waiting) => panic!("waits: {waiting:?}"),
+        NextState::Refused(refused) => refused,
+        NextState::Wait(waiting) => panic!("waits: {waiting:?}"),
     }
 }
 
@@ -55,7 +55,7 @@ fn a_link_opens_step_by_step_and_an_open_link_holds_its_socket() {
 
 #[test]
 fn every_close_code_does_what_the_table_says() {
-    use Pace::{Backoff, Never, Slow};
+    use RetryPolicy::{Backoff, Never, Slow};
     let table = [
         (1000, "session_replaced", Cause::SessionReplaced, Slow),
         (1000, "disconnected", Cause::Closed, Backoff),
@@ -88,15 +88,15 @@ fn every_close_code_does_what_the_table_says() {
         (4010, "{}", Cause::Negotiation, Never),
         (4999, "", Cause::UnknownCode, Slow),
     ];
-    for (code, reason, cause, pace) in table {
+    for (code, reason, cause, retry_policy) in table {
         let closed = close(code, reason);
         for next in [
             greeting().closed(&closed, HALF),
             greeting().greeted(AT).closed(&closed, HALF),
             open().closed(&closed, AT, HALF),
         ] {
-            assert_eq!(cause.pace(), pace);
-            if pace == Never {
+            assert_eq!(cause.retry_policy(), retry_policy);
+            if retry_policy == Never {
                 let refused = refuses(next);
                 assert_eq!((refused.cause(), refused.close_code()), (cause, Some(code)));
                 assert!(!refused.remedy().is_empty());
@@ -105,7 +105,7 @@ fn every_close_code_does_what_the_table_says() {
                 let waiting = waits(next);
                 assert_eq!(waiting.cause(), cause, "{code} {reason}");
                 assert!(waiting.reason().contains(&code.to_string()));
-                let delay_ms = if pace == Slow { 225_000 } else { 500 };
+                let delay_ms = if retry_policy == Slow { 225_000 } else { 500 };
                 assert_eq!(waiting.delay_ms(), delay_ms, "{code} {reason}");
             }
         }
@@ -146,7 +146,7 @@ fn a_rejected_hello_is_read_by_its_code() {
         assert!(reason.contains(&format!("this host's clock is {words} the broker's")), "{reason}");
     }
     let theirs = waits(greeting().rejected(&hello_error("unavailable"), 0));
-    assert_eq!((theirs.cause().pace(), theirs.remedy()), (Pace::Backoff, None));
+    assert_eq!((theirs.cause().retry_policy(), theirs.remedy()), (RetryPolicy::Backoff, None));
     for code in ["revoked", "member_already_connected"] {
         let refused = refuses(greeting().rejected(&hello_error(code), HALF));
         assert_eq!(refused.close_code(), None);
@@ -215,7 +215,8 @@ fn only_a_stable_or_useful_connection_forgets_earlier_failures() {
 
 #[test]
 fn a_failed_negotiation_stays_down_and_names_its_feature() {
-    let Silence::Missing(refusal) = negotiate::silent(&Policy::default(), false) else {
+    let Silence::Missing(refusal) = negotiate::on_no_answer(&FeaturePolicy::default(), false)
+    else {
         panic!("let in")
     };
     let refused = greeting().greeted(AT).refused(&refusal);
@@ -248,21 +249,25 @@ fn silence_is_pinged_and_then_fatal() {
     let timers = Timers::default();
     let at = Duration::from_secs;
     for (heard, pinged, now, expected) in [
-        (0, 0, 0, Idle::SleepUntil(at(30))),
-        (0, 0, 29, Idle::SleepUntil(at(30))),
-        (0, 0, 30, Idle::Ping),
-        (0, 30, 30, Idle::SleepUntil(at(60))),
-        (0, 60, 61, Idle::SleepUntil(at(75))),
-        (0, 60, 75, Idle::Dead),
-        (50, 60, 75, Idle::SleepUntil(at(90))),
-        (0, 0, 500, Idle::Dead),
-        (10, 0, 5, Idle::SleepUntil(at(30))),
+        (0, 0, 0, KeepaliveAction::SleepUntil(at(30))),
+        (0, 0, 29, KeepaliveAction::SleepUntil(at(30))),
+        (0, 0, 30, KeepaliveAction::Ping),
+        (0, 30, 30, KeepaliveAction::SleepUntil(at(60))),
+        (0, 60, 61, KeepaliveAction::SleepUntil(at(75))),
+        (0, 60, 75, KeepaliveAction::Dead),
+        (50, 60, 75, KeepaliveAction::SleepUntil(at(90))),
+        (0, 0, 500, KeepaliveAction::Dead),
+        (10, 0, 5, KeepaliveAction::SleepUntil(at(30))),
     ] {
-        assert_eq!(timers.idle(at(heard), at(pinged), at(now)), expected, "{heard} {pinged} {now}");
+        assert_eq!(
+            timers.keepalive(at(heard), at(pinged), at(now)),
+            expected,
+            "{heard} {pinged} {now}"
+        );
     }
     assert!(matches!(
-        timers.idle(Duration::MAX, Duration::MAX, at(0)),
-        Idle::SleepUntil(Duration::MAX)
+        timers.keepalive(Duration::MAX, Duration::MAX, at(0)),
+        KeepaliveAction::SleepUntil(Duration::MAX)
     ));
 }
 
@@ -275,6 +280,9 @@ fn every_state_and_cause_has_a_word_of_its_own() {
     words.dedup();
     assert_eq!(words.len(), count);
     for cause in Cause::ALL {
-        assert!(cause.pace() != Pace::Never || cause.remedy().is_some(), "{cause:?}");
+        assert!(
+            cause.retry_policy() != RetryPolicy::Never || cause.remedy().is_some(),
+            "{cause:?}"
+        );
     }
 }

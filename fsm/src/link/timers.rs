@@ -48,7 +48,7 @@ impl Default for Timers {
 
 /// What an open link is to do about silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Idle {
+pub enum KeepaliveAction {
     /// Nothing before this instant.
     SleepUntil(Duration),
     /// Send a ping now.
@@ -61,15 +61,20 @@ impl Timers {
     /// Looks at an open link: `last_heard` is when anything at all last arrived, `last_ping` when
     /// a ping was last sent. Both are the time of opening at first.
     #[must_use]
-    pub fn idle(&self, last_heard: Duration, last_ping: Duration, now: Duration) -> Idle {
+    pub fn keepalive(
+        &self,
+        last_heard: Duration,
+        last_ping: Duration,
+        now: Duration,
+    ) -> KeepaliveAction {
         let dead_at = last_heard.saturating_add(self.dead_after);
         let ping_at = last_ping.saturating_add(self.ping_every);
         if now >= dead_at {
-            Idle::Dead
+            KeepaliveAction::Dead
         } else if now >= ping_at {
-            Idle::Ping
+            KeepaliveAction::Ping
         } else {
-            Idle::SleepUntil(ping_at.min(dead_at))
+            KeepaliveAction::SleepUntil(ping_at.min(dead_at))
         }
     }
 }

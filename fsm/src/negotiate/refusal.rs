@@ -14,7 +14,7 @@ pub const MAX_AGE_REASON: &str = "outbox_max_age_above_dedupe_window";
 
 /// In which way a required feature failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum NegotiationErrorKind {
     /// It is not there, or only in a version we do not speak.
     Unavailable,
     /// A required parameter is missing or of the wrong kind.
@@ -23,7 +23,7 @@ pub enum RefusalKind {
     ParamBelowFloor,
 }
 
-impl RefusalKind {
+impl NegotiationErrorKind {
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -37,9 +37,9 @@ impl RefusalKind {
 
 /// A required feature that will not do. The mesh's link stops in state `refused`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct NegotiationError {
     /// In which way.
-    pub kind: RefusalKind,
+    pub kind: NegotiationErrorKind,
     /// Which feature.
     pub feature: String,
     /// What exactly, uncut.
@@ -48,16 +48,16 @@ pub struct Refusal {
     pub is_silence: bool,
 }
 
-impl Refusal {
+impl NegotiationError {
     pub(super) fn unavailable(feature: &str, detail: String) -> Self {
-        Self::of(RefusalKind::Unavailable, feature, detail)
+        Self::of(NegotiationErrorKind::Unavailable, feature, detail)
     }
 
     pub(super) fn silence(feature: &str) -> Self {
         Self { is_silence: true, ..Self::unavailable(feature, "no answer".to_owned()) }
     }
 
-    pub(super) fn of(kind: RefusalKind, feature: &str, detail: String) -> Self {
+    pub(super) fn of(kind: NegotiationErrorKind, feature: &str, detail: String) -> Self {
         Self { kind, feature: feature.to_owned(), detail, is_silence: false }
     }
 
@@ -82,21 +82,23 @@ impl Refusal {
             _ if self.is_silence => {
                 "this broker does not negotiate: accept it as it is with `claudemesh daemon up --allow-legacy-broker=<slug>`, or by features.allow_legacy_broker in config.toml and `claudemesh daemon reload`"
             }
-            RefusalKind::Unavailable => "use a broker that has the feature, or update this one",
-            RefusalKind::ParamInvalid | RefusalKind::ParamBelowFloor => {
+            NegotiationErrorKind::Unavailable => {
+                "use a broker that has the feature, or update this one"
+            }
+            NegotiationErrorKind::ParamInvalid | NegotiationErrorKind::ParamBelowFloor => {
                 "ask the broker's operator to correct the feature's parameters"
             }
         }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for NegotiationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.kind.as_str(), self.feature, self.detail)
     }
 }
 
-impl core::error::Error for Refusal {}
+impl core::error::Error for NegotiationError {}
 
 /// An `outbox.max_age_hours` that outlives what the broker remembers: a retry that old could
 /// double its message, so this mesh is refused (§4.9).

@@ -39,16 +39,16 @@ fn with(name: &str, param: &str, value: Option<Param>) -> Offer {
     offer
 }
 
-fn all_required() -> Policy {
+fn all_required() -> FeaturePolicy {
     let require = FEATURES.iter().map(ToString::to_string).collect();
-    Policy { require, ..Policy::default() }
+    FeaturePolicy { require, ..FeaturePolicy::default() }
 }
 
 #[test]
 fn a_good_offer_is_agreed_on() {
-    let agreed = judge(&all_required(), &with("", "", None)).expect("agreed");
-    assert_eq!(agreed.retention, Retention::Days(30));
-    assert_eq!(agreed.concurrent, Concurrent::PreferNewest);
+    let agreed = evaluate(&all_required(), &with("", "", None)).expect("agreed");
+    assert_eq!(agreed.retention, DedupeWindow::Days(30));
+    assert_eq!(agreed.concurrent, ConnectionPolicy::PreferNewest);
     assert_eq!(agreed.max_frame_bytes, Some(65_536));
     assert!(FEATURES.iter().all(|name| agreed.has(name)));
     assert!(agreed.notes.is_empty() && !agreed.legacy);
@@ -56,7 +56,7 @@ fn a_good_offer_is_agreed_on() {
 
 #[test]
 fn every_row_of_the_feature_table_is_checked() {
-    use RefusalKind::{ParamBelowFloor, ParamInvalid, Unavailable};
+    use NegotiationErrorKind::{ParamBelowFloor, ParamInvalid, Unavailable};
     let int = |value| Some(Param::Int(value));
     let no = Some(Param::Bool(false));
     let cases = [
@@ -91,16 +91,16 @@ fn every_row_of_the_feature_table_is_checked() {
     ];
     for (name, param, value, kind) in cases {
         let offer = with(name, param, value.clone());
-        let refusal = judge(&all_required(), &offer).expect_err(param);
+        let refusal = evaluate(&all_required(), &offer).expect_err(param);
         assert_eq!((refusal.kind, refusal.feature.as_str()), (kind, name), "{param} {value:?}");
         assert!(refusal.detail.contains(param), "{refusal}");
         // The same flaw in a feature nobody requires costs only the feature.
-        let lenient = Policy { require: vec![], ..all_required() };
-        let lenient = Policy { optional: all_required().require, ..lenient };
-        let agreed = judge(&lenient, &offer).expect("nothing is required");
+        let lenient = FeaturePolicy { require: vec![], ..all_required() };
+        let lenient = FeaturePolicy { optional: all_required().require, ..lenient };
+        let agreed = evaluate(&lenient, &offer).expect("nothing is required");
         assert!(!agreed.has(name) && agreed.notes.len() == 1, "{param}: {:?}", agreed.notes);
         assert_eq!(agreed.max_frame_bytes.is_none(), name == MAX_PAYLOAD);
-        assert_eq!(agreed.retention == Retention::Permanent, name == DEDUPE);
+        assert_eq!(agreed.retention == DedupeWindow::Permanent, name == DEDUPE);
     }
 }
 
@@ -113,11 +113,11 @@ fn the_smallest_allowed_parameters_are_accepted() {
         (MAX_PAYLOAD, "blob_bytes", PAYLOAD_BYTES_MIN),
     ] {
         let offer = with(name, param, Some(Param::Int(floor)));
-        assert!(judge(&all_required(), &offer).is_ok(), "{param} {floor}");
+        assert!(evaluate(&all_required(), &offer).is_ok(), "{param} {floor}");
     }
     let endless = with(DEDUPE, "dedupe_retention_days", Some(Param::Int(i64::MAX)));
-    let agreed = judge(&all_required(), &endless).expect("agreed");
-    assert_eq!(agreed.retention, Retention::Days(u32::MAX));
+    let agreed = evaluate(&all_required(), &endless).expect("agreed");
+    assert_eq!(agreed.retention, DedupeWindow::Days(u32::MAX));
 }
 
 #[test]
@@ -125,16 +125,18 @@ fn permanent_mode_needs_no_days() {
     let mut offer = with(DEDUPE, "dedupe_retention_days", None);
     offer.features[0].params.retain(|(name, _)| name != "mode");
     offer.features[0].params.push(("mode".to_owned(), text("permanent")));
-    let agreed = judge(&Policy::default(), &offer).expect("agreed");
-    assert_eq!(agreed.retention, Retention::Permanent);
+    let agreed = evaluate(&FeaturePolicy::default(), &offer).expect("agreed");
+    assert_eq!(agreed.retention, DedupeWindow::Permanent);
 }
 
 #[test]
 fn an_invalid_optional_parameter_becomes_our_default_and_is_noted() {
-    let odd =
-        judge(&Policy::default(), &with(CONCURRENT, "default_policy", Some(text("prefer_me"))))
-            .expect("agreed");
-    assert_eq!(odd.concurrent, Concurrent::PreferNewest);
+    let odd = evaluate(
+        &FeaturePolicy::default(),
+        &with(CONCURRENT, "default_policy", Some(text("prefer_me"))),
+    )
+    .expect("agreed");
+    assert_eq!(odd.concurrent, ConnectionPolicy::PreferNewest);
     assert_eq!(
         odd.notes,
         [
@@ -142,13 +144,15 @@ fn an_invalid_optional_parameter_becomes_our_default_and_is_noted() {
         ]
     );
     let window = "tombstone_history_pruned_window_days";
-    let odd = judge(&Policy::default(), &with(DEDUPE, window, Some(Param::Int(-1))));
+    let odd = evaluate(&FeaturePolicy::default(), &with(DEDUPE, window, Some(Param::Int(-1))));
     assert_eq!(odd.expect("agreed").notes.len(), 1);
-    let fine = judge(&Policy::default(), &with(DEDUPE, window, Some(Param::Int(90))));
+    let fine = evaluate(&FeaturePolicy::default(), &with(DEDUPE, window, Some(Param::Int(90))));
     assert!(fine.expect("agreed").notes.is_empty());
-    for policy in [Concurrent::PreferNewest, Concurrent::PreferOldest, Concurrent::Allow] {
+    for policy in
+        [ConnectionPolicy::PreferNewest, ConnectionPolicy::PreferOldest, ConnectionPolicy::Allow]
+    {
         let offer = with(CONCURRENT, "default_policy", Some(text(policy.as_str())));
-        assert_eq!(judge(&Policy::default(), &offer).expect("agreed").concurrent, policy);
+        assert_eq!(evaluate(&FeaturePolicy::default(), &offer).expect("agreed").concurrent, policy);
     }
 }
 
@@ -159,62 +163,71 @@ fn what_is_required_and_not_there_is_unavailable() {
     let mut unsaid = good();
     unsaid.features.pop();
     for offer in [said, unsaid] {
-        let refusal = judge(&Policy::default(), &offer).expect_err("refused");
-        assert_eq!(refusal.kind, RefusalKind::Unavailable);
+        let refusal = evaluate(&FeaturePolicy::default(), &offer).expect_err("refused");
+        assert_eq!(refusal.kind, NegotiationErrorKind::Unavailable);
         assert_eq!(refusal.feature, CONCURRENT);
     }
-    let unknown = Policy { require: vec!["telepathy".to_owned()], ..Policy::default() };
+    let unknown =
+        FeaturePolicy { require: vec!["telepathy".to_owned()], ..FeaturePolicy::default() };
     let mut offer = good();
     offer.features.push(feature("telepathy", &[]));
-    let refusal = judge(&unknown, &offer).expect_err("refused");
+    let refusal = evaluate(&unknown, &offer).expect_err("refused");
     assert_eq!(refusal.detail, "this daemon does not know it");
     // What others miss is none of our business.
     let mut others = good();
     others.missing_required.push("telepathy".to_owned());
-    assert!(judge(&Policy::default(), &others).is_ok());
+    assert!(evaluate(&FeaturePolicy::default(), &others).is_ok());
 }
 
 #[test]
 fn silence_is_a_missing_feature_unless_legacy_brokers_are_allowed() {
-    let Silence::Missing(refusal) = silent(&Policy::default(), false) else { panic!("let in") };
-    assert_eq!((refusal.kind, refusal.feature.as_str()), (RefusalKind::Unavailable, DEDUPE));
-    let lenient = Policy { allow_legacy: true, ..Policy::default() };
-    let Silence::Legacy(agreed) = silent(&lenient, false) else { panic!("refused") };
+    let Silence::Missing(refusal) = on_no_answer(&FeaturePolicy::default(), false) else {
+        panic!("let in")
+    };
+    assert_eq!(
+        (refusal.kind, refusal.feature.as_str()),
+        (NegotiationErrorKind::Unavailable, DEDUPE)
+    );
+    let lenient = FeaturePolicy { allow_legacy: true, ..FeaturePolicy::default() };
+    let Silence::Legacy(agreed) = on_no_answer(&lenient, false) else { panic!("refused") };
     assert_eq!(agreed, Negotiated::legacy());
     assert!(agreed.legacy && !agreed.has(DEDUPE));
     assert_eq!(agreed.notes, [LEGACY_NOTE]);
     // The door is open to brokers that do not negotiate, not to those that fail to: these are not
     // told of it.
-    let answered = judge(&lenient, &Offer::default()).expect_err("refused");
+    let answered = evaluate(&lenient, &Offer::default()).expect_err("refused");
     assert!(!answered.remedy().contains("--allow-legacy-broker"), "{}", answered.remedy());
 }
 
 #[test]
 fn a_broker_that_said_it_negotiates_is_slow_and_neither_refused_nor_legacy() {
-    let lenient = Policy { allow_legacy: true, ..Policy::default() };
-    let undemanding = Policy { require: vec![], ..Policy::default() };
-    for policy in [Policy::default(), lenient, undemanding] {
-        assert_eq!(silent(&policy, true), Silence::Slow);
+    let lenient = FeaturePolicy { allow_legacy: true, ..FeaturePolicy::default() };
+    let undemanding = FeaturePolicy { require: vec![], ..FeaturePolicy::default() };
+    for policy in [FeaturePolicy::default(), lenient, undemanding] {
+        assert_eq!(on_no_answer(&policy, true), Silence::Slow);
     }
 }
 
 #[test]
 fn a_close_reason_is_json_and_fits_its_frame() {
-    let refusal =
-        judge(&Policy::default(), &with(DEDUPE, "dedupe_retention_days", Some(Param::Int(2))))
-            .expect_err("refused");
+    let refusal = evaluate(
+        &FeaturePolicy::default(),
+        &with(DEDUPE, "dedupe_retention_days", Some(Param::Int(2))),
+    )
+    .expect_err("refused");
     assert_eq!(
         refusal.close_reason_json(),
         r#"{"close_reason":{"kind":"feature_param_below_floor","feature":"client_message_id_dedupe","detail":"dedupe_retention_days"}}"#
     );
-    let short = Refusal { feature: "f".to_owned(), ..refusal };
+    let short = NegotiationError { feature: "f".to_owned(), ..refusal };
     assert_eq!(
         short.close_reason_json(),
         r#"{"close_reason":{"kind":"feature_param_below_floor","feature":"f","detail":"dedupe_retention_days is 2; at least 3 is re"}}"#
     );
     for detail in ["é".repeat(99), "\"".repeat(99), "\u{1}".repeat(99), "𝄞a\\".repeat(40)] {
         for name in ["f", "ff", "fff", DEDUPE, &"long".repeat(40), &"\"é".repeat(60)] {
-            let refusal = Refusal::of(RefusalKind::Unavailable, name, detail.clone());
+            let refusal =
+                NegotiationError::of(NegotiationErrorKind::Unavailable, name, detail.clone());
             let reason = refusal.close_reason_json();
             assert!(reason.len() <= CLOSE_REASON_BYTES_MAX, "{reason}");
             assert!(reason.len() > CLOSE_REASON_BYTES_MAX - 6, "{reason}");
@@ -226,7 +239,7 @@ fn a_close_reason_is_json_and_fits_its_frame() {
 
 #[test]
 fn a_max_age_the_window_cannot_cover_is_refused_by_name() {
-    let week = Negotiated { retention: Retention::Days(7), ..Negotiated::none() };
+    let week = Negotiated { retention: DedupeWindow::Days(7), ..Negotiated::none() };
     assert_eq!(week.max_age_hours(None), Ok(144));
     let refused = week.max_age_hours(Some(168)).expect_err("refused");
     assert_eq!(refused, MaxAgeRefused { hours: 168, hours_max: 167 });

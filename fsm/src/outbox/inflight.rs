@@ -2,7 +2,7 @@
 
 use super::{Ack, Change, Dead, Done, Inflight, Pending, Row, Step};
 use crate::id::Millis;
-use crate::refusal::Passing;
+use crate::refusal::TransientRefusal;
 use alloc::string::String;
 
 impl Row<Inflight> {
@@ -12,50 +12,50 @@ impl Row<Inflight> {
         self.step(done, change)
     }
 
-    /// The broker will never take it, and said why in `words` (§4.6, phase C).
-    pub fn refused(self, words: String) -> Step<Inflight, Dead> {
+    /// The broker will never take it, and said why in `reason` (§4.6, phase C).
+    pub fn refused(self, reason: String) -> Step<Inflight, Dead> {
         // An answer to this attempt says nothing about an earlier one that was never answered.
         let may_have_been_sent = self.state.earlier_unanswered;
-        let change = Change::Dead { last_error: words.clone(), may_have_been_sent };
-        self.step(Dead { last_error: words, may_have_been_sent }, change)
+        let change = Change::Dead { last_error: reason.clone(), may_have_been_sent };
+        self.step(Dead { last_error: reason, may_have_been_sent }, change)
     }
 
-    /// The broker cannot take it now, and said why in `words` (§4.6, phase B).
+    /// The broker cannot take it now, and said why in `reason` (§4.6, phase B).
     pub fn deferred(
         self,
-        why: Passing,
-        words: String,
+        why: TransientRefusal,
+        reason: String,
         next_attempt_at: Millis,
     ) -> Step<Inflight, Pending> {
         let may_have_been_sent = self.state.earlier_unanswered;
-        self.returned(next_attempt_at, words, may_have_been_sent, why.costs_an_attempt())
+        self.returned(next_attempt_at, reason, may_have_been_sent, why.counts_as_attempt())
     }
 
     /// Nobody answered in time, or the connection went away: the broker may have it (§4.5.3).
-    pub fn lost(self, words: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
-        self.returned(next_attempt_at, words, true, true)
+    pub fn lost(self, reason: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
+        self.returned(next_attempt_at, reason, true, true)
     }
 
     /// The frame was never written, so nothing was attempted.
-    pub fn unsent(self, words: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
+    pub fn unsent(self, reason: String, next_attempt_at: Millis) -> Step<Inflight, Pending> {
         let may_have_been_sent = self.state.earlier_unanswered;
-        self.returned(next_attempt_at, words, may_have_been_sent, false)
+        self.returned(next_attempt_at, reason, may_have_been_sent, false)
     }
 
     fn returned(
         self,
         next_attempt_at: Millis,
-        words: String,
+        reason: String,
         may_have_been_sent: bool,
         counts: bool,
     ) -> Step<Inflight, Pending> {
         let change = Change::Returned {
             next_attempt_at,
-            last_error: Some(words.clone()),
+            last_error: Some(reason.clone()),
             may_have_been_sent,
             counts,
         };
-        let pending = Pending { next_attempt_at, last_error: Some(words), may_have_been_sent };
+        let pending = Pending { next_attempt_at, last_error: Some(reason), may_have_been_sent };
         self.step(pending, change)
     }
 }

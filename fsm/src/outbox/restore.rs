@@ -143,7 +143,7 @@ impl AnyRow {
 /// What §4.5.1 must know of an existing row, and all that a shrunk row still has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the state of the same name")]
-pub enum Standing {
+pub enum RowSummary {
     Pending,
     Inflight,
     Done { broker_message_id: String, history_id: Option<String> },
@@ -151,10 +151,10 @@ pub enum Standing {
     Aborted { superseded_by: Option<String> },
 }
 
-/// The columns [`standing`] reads: no payload, so that answering a retry stays cheap.
+/// The columns [`row_summary`] reads: no payload, so that answering a retry stays cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each field is the column of the same name")]
-pub struct StandingRecord {
+pub struct RowSummaryRecord {
     pub request_fingerprint: Vec<u8>,
     pub status: String,
     pub last_error: Option<String>,
@@ -167,19 +167,19 @@ pub struct StandingRecord {
 ///
 /// # Errors
 /// Says which column no row of ours can have.
-pub fn standing(record: StandingRecord) -> Result<(Fingerprint, Standing), Corrupt> {
+pub fn row_summary(record: RowSummaryRecord) -> Result<(Fingerprint, RowSummary), Corrupt> {
     let fingerprint = parse_fingerprint(&record.request_fingerprint)?;
-    let standing = match parse_status(&record.status)? {
-        Status::Pending => Standing::Pending,
-        Status::Inflight => Standing::Inflight,
-        Status::Done => Standing::Done {
+    let row_summary = match parse_status(&record.status)? {
+        Status::Pending => RowSummary::Pending,
+        Status::Inflight => RowSummary::Inflight,
+        Status::Done => RowSummary::Done {
             broker_message_id: required(record.broker_message_id, "broker_message_id")?,
             history_id: record.history_id,
         },
-        Status::Dead => Standing::Dead { last_error: required(record.last_error, "last_error")? },
-        Status::Aborted => Standing::Aborted { superseded_by: record.superseded_by },
+        Status::Dead => RowSummary::Dead { last_error: required(record.last_error, "last_error")? },
+        Status::Aborted => RowSummary::Aborted { superseded_by: record.superseded_by },
     };
-    Ok((fingerprint, standing))
+    Ok((fingerprint, row_summary))
 }
 
 fn identity(record: RowRecord) -> Result<Identity, Corrupt> {

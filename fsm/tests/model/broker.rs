@@ -5,7 +5,7 @@ use crate::rules::Rules;
 use crate::sender::broker_id;
 use crate::state::{Broker, Message, Push, Reply, Request, World};
 use crate::table::{fingerprint, name};
-use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
+use claudemesh_fsm::dedupe::{DedupeDecision, DedupeEntry, decide};
 use claudemesh_fsm::id::{BrokerMessageId, Millis};
 
 /// How phases B1 and B2 go for an id that is new.
@@ -34,21 +34,23 @@ impl Broker {
     /// Accepts, recognises or refuses a send; a commit is synced before the answer.
     pub(crate) fn take(&mut self, rules: &Rules, request: Request, mood: Mood) -> Reply {
         let seen = if rules.deduplicates { self.seen(request.0) } else { None };
-        match verdict(seen, Some(fingerprint(request.1))) {
-            Verdict::Duplicate(seen) => Reply::Accepted(broker_id(&seen.broker_message_id)),
-            Verdict::Mismatch { .. } => Reply::Mismatch,
-            Verdict::First | Verdict::Undeduplicated => mood.refusal().unwrap_or_else(|| {
-                let id = u8::try_from(self.messages.len()).expect("few messages");
-                self.messages.push(Message { request, waits: true, is_leased: false });
-                Reply::Accepted(id)
-            }),
+        match decide(seen, Some(fingerprint(request.1))) {
+            DedupeDecision::Duplicate(seen) => Reply::Accepted(broker_id(&seen.broker_message_id)),
+            DedupeDecision::Mismatch { .. } => Reply::Mismatch,
+            DedupeDecision::First | DedupeDecision::Undeduplicated => {
+                mood.refusal().unwrap_or_else(|| {
+                    let id = u8::try_from(self.messages.len()).expect("few messages");
+                    self.messages.push(Message { request, waits: true, is_leased: false });
+                    Reply::Accepted(id)
+                })
+            }
         }
     }
 
     /// The dedupe row of an id: it was inserted with its message, and outlives it.
-    fn seen(&self, id: u8) -> Option<Seen> {
+    fn seen(&self, id: u8) -> Option<DedupeEntry> {
         let at = self.messages.iter().position(|message| message.request.0 == id)?;
-        Some(Seen {
+        Some(DedupeEntry {
             fingerprint: fingerprint(self.messages[at].request.1),
             broker_message_id: BrokerMessageId::trusted(name('b', u8::try_from(at).ok()?)),
             history_id: None,

@@ -3,7 +3,7 @@
 
 use crate::rules::Rules;
 use crate::state::{Push, World};
-use claudemesh_fsm::receive::{self, Opened, TargetKind, Verdict};
+use claudemesh_fsm::receive::{self, Opened, ReceiveDecision, TargetKind};
 
 const US: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const PEER: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
@@ -22,12 +22,12 @@ pub(crate) fn take_push(world: &mut World, rules: &Rules) {
 pub(crate) fn store(world: &mut World, rules: &Rules) {
     let receiver = &mut world.receiver;
     let (push, is_live) = receiver.arrivals.remove(0);
-    let verdict = judge();
-    if matches!(verdict, Verdict::Store { .. }) && is_new(&receiver.seen, push, rules) {
+    let decision = judge();
+    if matches!(decision, ReceiveDecision::Store { .. }) && is_new(&receiver.seen, push, rules) {
         receiver.seen.push(push);
         receiver.announced.push(push);
     }
-    if verdict.ack() && is_live && rules.stores_before_ack {
+    if decision.ack() && is_live && rules.stores_before_ack {
         receiver.acks.push(push.1);
     }
 }
@@ -38,8 +38,8 @@ fn is_new(seen: &[Push], push: Push, rules: &Rules) -> bool {
 }
 
 /// A sealed direct message that opens.
-fn judge() -> Verdict {
-    receive::verdict(&receive::Push {
+fn judge() -> ReceiveDecision {
+    receive::decide(&receive::PushFacts {
         subtype: None,
         target: Some(TargetKind::Direct),
         has_topic: false,

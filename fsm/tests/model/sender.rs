@@ -4,10 +4,10 @@
 use crate::rules::Rules;
 use crate::state::{At, Delivery, Hand, Reply, Sender, World};
 use crate::table::{self, Columns, Stored, judge, name, number, store};
-use claudemesh_fsm::accept::Decision;
+use claudemesh_fsm::accept::AcceptDecision;
 use claudemesh_fsm::id::{BrokerMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Retire, Status};
-use claudemesh_fsm::refusal::{Passing, Refusal};
+use claudemesh_fsm::refusal::{SendRefusal, TransientRefusal};
 
 /// How many late successes wait at the most; the product drops more, too.
 const LATE_MAX: usize = 1;
@@ -18,10 +18,10 @@ const NOW: Millis = Millis(0);
 pub(crate) fn ask(world: &mut World, rules: &Rules, id: u8, body: u8) {
     world.left.requests -= 1;
     let is_new = match judge(&world.sender.table, id, body) {
-        Decision::Insert => true,
-        Decision::Queued | Decision::Inflight | Decision::Done { .. } => false,
-        Decision::Conflict(_) if rules.binds_ids => return,
-        Decision::Conflict(_) => false,
+        AcceptDecision::Insert => true,
+        AcceptDecision::Queued | AcceptDecision::Inflight | AcceptDecision::Done { .. } => false,
+        AcceptDecision::Conflict(_) if rules.binds_ids => return,
+        AcceptDecision::Conflict(_) => false,
     };
     if is_new && rules.answers_after_commit {
         insert(&mut world.sender, id, body);
@@ -41,7 +41,7 @@ fn tell(world: &mut World, id: u8, body: u8) {
 /// The commit that a broken rule put after the answer.
 pub(crate) fn store_unstored(sender: &mut Sender) {
     let (id, body) = sender.unstored.remove(0);
-    if judge(&sender.table, id, body) == Decision::Insert {
+    if judge(&sender.table, id, body) == AcceptDecision::Insert {
         insert(sender, id, body);
     }
 }
@@ -144,8 +144,8 @@ pub(crate) fn settle(sender: &mut Sender, hand: u8) {
             store(table, inflight.acked(ack(id)), true).is_synced
         }
         Delivery::Answered(refusal) => match classify(refusal) {
-            Refusal::Final => store(table, inflight.refused(why()), true).is_synced,
-            Refusal::Passing(passing) => {
+            SendRefusal::Permanent => store(table, inflight.refused(why()), true).is_synced,
+            SendRefusal::Transient(passing) => {
                 store(table, inflight.deferred(passing, why(), NOW), true).is_synced
             }
         },
@@ -155,13 +155,13 @@ pub(crate) fn settle(sender: &mut Sender, hand: u8) {
     }
 }
 
-fn classify(refusal: Reply) -> Refusal {
+fn classify(refusal: Reply) -> SendRefusal {
     match refusal {
-        Reply::Mismatch => Refusal::classify(Some(409), None, "idempotency_key_reused"),
-        Reply::Blocked => Refusal::classify(Some(403), None, "blocked by recipient grants"),
-        Reply::RateLimited => Refusal::classify(Some(429), None, "rate limit: slow down"),
-        Reply::Busy => Refusal::classify(Some(503), None, "busy"),
-        Reply::Accepted(_) => Refusal::Passing(Passing::Busy),
+        Reply::Mismatch => SendRefusal::classify(Some(409), None, "idempotency_key_reused"),
+        Reply::Blocked => SendRefusal::classify(Some(403), None, "blocked by recipient grants"),
+        Reply::RateLimited => SendRefusal::classify(Some(429), None, "rate limit: slow down"),
+        Reply::Busy => SendRefusal::classify(Some(503), None, "busy"),
+        Reply::Accepted(_) => SendRefusal::Transient(TransientRefusal::Busy),
     }
 }
 

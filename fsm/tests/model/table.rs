@@ -1,11 +1,11 @@
 //! The modelled `outbox` table: columns in, the product's typed rows out, and the product's guards
 //! applied as `UPDATE … WHERE id AND status AND attempts` would.
 
-use claudemesh_fsm::accept::{Decision, decide};
+use claudemesh_fsm::accept::{AcceptDecision, decide};
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::Fingerprint;
 use claudemesh_fsm::outbox::{
-    AnyRow, Change, Guard, RowRecord, StandingRecord, State, Status, Step, standing,
+    AnyRow, Change, Guard, RowRecord, RowSummaryRecord, State, Status, Step, row_summary,
 };
 use std::convert::Infallible;
 
@@ -91,9 +91,9 @@ pub(crate) const fn fingerprint(body: u8) -> Fingerprint {
 }
 
 /// The decision of §4.5.1 for a request, from the table as it is.
-pub(crate) fn judge(table: &Table, id: u8, body: u8) -> Decision {
+pub(crate) fn judge(table: &Table, id: u8, body: u8) -> AcceptDecision {
     let existing = table.iter().find(|row| row.id == id).map(|row| {
-        let record = StandingRecord {
+        let record = RowSummaryRecord {
             request_fingerprint: vec![row.body; 32],
             status: row.status.as_str().into(),
             last_error: row.has_error.then(|| "why".into()),
@@ -101,7 +101,7 @@ pub(crate) fn judge(table: &Table, id: u8, body: u8) -> Decision {
             history_id: None,
             superseded_by: row.successor.map(|row| name('r', row)),
         };
-        standing(record).expect("the model's columns are a row's")
+        row_summary(record).expect("the model's columns are a row's")
     });
     decide(existing, fingerprint(body))
 }

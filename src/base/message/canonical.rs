@@ -16,71 +16,46 @@ const KEY_SHOWN_MAX: usize = 64;
 /// What a path begins with.
 const ROOT: &str = "meta";
 
-/// What is wrong with `meta`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetaFault {
-    /// Not JSON at all.
+/// What is wrong with `meta`; each text goes on from the path of the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says what it is")]
+pub enum MetaErrorKind {
+    #[error("is not valid JSON")]
     NotJson,
-    /// JSON, but neither an object nor null.
+    #[error("must be a JSON object or null")]
     NotAnObject,
-    /// A key stands twice in one object; readers disagree about which counts.
+    #[error("stands twice in its object: keep one of them")]
     DuplicateKey,
-    /// A `\uD800`…`\uDFFF` escape without its other half, which is no character.
+    #[error("has half of a surrogate pair: escape both halves or write the character")]
     LoneSurrogate,
-    /// An integer beyond ±2^53, which other readers would round.
+    #[error("is an integer beyond ±{INTEGER_MAX} (2^53), which readers round: send it as a string")]
     UnsafeInteger,
-    /// A number beyond the range of a double.
+    #[error("is beyond the range of a number: send it as a string")]
     NumberOutOfRange,
-    /// Nested deeper than [`DEPTH_MAX`].
+    #[error("is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
 }
 
 /// Why `meta` is refused, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` {kind}")]
 pub struct MetaError {
     /// What is wrong.
-    pub fault: MetaFault,
+    pub kind: MetaErrorKind,
     /// Where, as `meta.a.b[3]`; for broken JSON, the place up to which it could be read.
     pub path: String,
 }
 
 impl MetaError {
-    fn at_root(fault: MetaFault) -> Self {
-        Self { fault, path: ROOT.into() }
+    fn at_root(kind: MetaErrorKind) -> Self {
+        Self { kind, path: ROOT.into() }
     }
 
     /// The error for bytes that are not even text.
     pub(super) fn not_utf8() -> Self {
-        Self::at_root(MetaFault::NotJson)
+        Self::at_root(MetaErrorKind::NotJson)
     }
 }
-
-impl fmt::Display for MetaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = &self.path;
-        match self.fault {
-            MetaFault::NotJson => write!(f, "`{path}` is not valid JSON"),
-            MetaFault::NotAnObject => write!(f, "`{path}` must be a JSON object or null"),
-            MetaFault::DuplicateKey => {
-                write!(f, "`{path}` stands twice in its object: keep one of them")
-            }
-            MetaFault::LoneSurrogate => write!(
-                f,
-                "`{path}` has half of a surrogate pair: escape both halves or write the character"
-            ),
-            MetaFault::UnsafeInteger => write!(
-                f,
-                "`{path}` is an integer beyond ±{INTEGER_MAX} (2^53), which readers round: send it as a string"
-            ),
-            MetaFault::NumberOutOfRange => {
-                write!(f, "`{path}` is beyond the range of a number: send it as a string")
-            }
-            MetaFault::TooDeep => write!(f, "`{path}` is nested deeper than {DEPTH_MAX} levels"),
-        }
-    }
-}
-
-impl std::error::Error for MetaError {}
 
 /// The canonical form of `meta` from the text a caller sent; `null` is `None`, `{}` is `{}`.
 ///
@@ -95,7 +70,7 @@ pub fn canonical_meta(raw: &str) -> Result<Option<String>, MetaError> {
 /// # Errors
 /// As [`canonical_meta`].
 pub fn parse_object(raw: &str) -> Result<Option<Map<String, Value>>, MetaError> {
-    let mut walk = Walk { path: Vec::new(), fault: None, numbers: Numbers { rest: raw } };
+    let mut walk = ParseState { path: Vec::new(), kind: None, numbers: Numbers { rest: raw } };
     let mut reader = serde_json::Deserializer::from_str(raw);
     let parsed = Seed(&mut walk).deserialize(&mut reader).and_then(|value| {
         walk.path.clear();
@@ -104,10 +79,10 @@ pub fn parse_object(raw: &str) -> Result<Option<Map<String, Value>>, MetaError> 
     match parsed {
         Ok(Value::Null) => Ok(None),
         Ok(Value::Object(fields)) => Ok(Some(fields)),
-        Ok(_) => Err(MetaError::at_root(MetaFault::NotAnObject)),
+        Ok(_) => Err(MetaError::at_root(MetaErrorKind::NotAnObject)),
         Err(error) => {
-            let fault = walk.fault.unwrap_or_else(|| classify(&error));
-            Err(MetaError { fault, path: render(&walk.path) })
+            let kind = walk.kind.unwrap_or_else(|| classify(&error));
+            Err(MetaError { kind, path: render(&walk.path) })
         }
     }
 }
@@ -120,36 +95,36 @@ pub fn to_canonical(value: &Value) -> String {
 }
 
 /// serde_json tells these apart only by their text, which a test below pins.
-fn classify(error: &serde_json::Error) -> MetaFault {
+fn classify(error: &serde_json::Error) -> MetaErrorKind {
     let text = error.to_string();
     if text.starts_with("lone leading surrogate") || text.starts_with("unexpected end of hex") {
-        MetaFault::LoneSurrogate
+        MetaErrorKind::LoneSurrogate
     } else if text.starts_with("number out of range") {
-        MetaFault::NumberOutOfRange
+        MetaErrorKind::NumberOutOfRange
     } else {
-        MetaFault::NotJson
+        MetaErrorKind::NotJson
     }
 }
 
-enum Step {
+enum PathSegment {
     Key(String),
     Index(usize),
 }
 
-fn render(path: &[Step]) -> String {
+fn render(path: &[PathSegment]) -> String {
     let mut text = String::from(ROOT);
     for step in path {
         match step {
-            Step::Key(key) if is_plain(key) => {
+            PathSegment::Key(key) if is_plain(key) => {
                 text.push('.');
                 text += key;
             }
             // Quoted and escaped: a caller's key may hold anything, line breaks included.
-            Step::Key(key) => {
+            PathSegment::Key(key) => {
                 let shown: String = key.chars().take(KEY_SHOWN_MAX).collect();
                 text += &format!("[{}]", Value::from(shown));
             }
-            Step::Index(index) => text += &format!("[{index}]"),
+            PathSegment::Index(index) => text += &format!("[{index}]"),
         }
     }
     text
@@ -161,15 +136,15 @@ fn is_plain(key: &str) -> bool {
 }
 
 /// Where the parser stands. The path is not unwound on an error: it then names the place.
-struct Walk<'a> {
-    path: Vec<Step>,
-    fault: Option<MetaFault>,
+struct ParseState<'a> {
+    path: Vec<PathSegment>,
+    kind: Option<MetaErrorKind>,
     numbers: Numbers<'a>,
 }
 
-impl Walk<'_> {
-    fn refuse<E: serde::de::Error>(&mut self, fault: MetaFault) -> E {
-        self.fault = Some(fault);
+impl ParseState<'_> {
+    fn refuse<E: serde::de::Error>(&mut self, kind: MetaErrorKind) -> E {
+        self.kind = Some(kind);
         E::custom("refused")
     }
 }
@@ -202,7 +177,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
-struct Seed<'w, 'a>(&'w mut Walk<'a>);
+struct Seed<'w, 'a>(&'w mut ParseState<'a>);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = Value;
@@ -222,14 +197,14 @@ impl Seed<'_, '_> {
             return Ok(Value::Number(number));
         }
         if is_integer {
-            return Err(self.0.refuse(MetaFault::UnsafeInteger));
+            return Err(self.0.refuse(MetaErrorKind::UnsafeInteger));
         }
         Ok(Value::Number(number))
     }
 
     fn check_depth<E: serde::de::Error>(&mut self) -> Result<(), E> {
         if self.0.path.len() >= DEPTH_MAX {
-            return Err(self.0.refuse(MetaFault::TooDeep));
+            return Err(self.0.refuse(MetaErrorKind::TooDeep));
         }
         Ok(())
     }
@@ -269,7 +244,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         match serde_json::Number::from_f64(value) {
             Some(number) => self.number(number),
-            None => Err(self.0.refuse(MetaFault::NumberOutOfRange)),
+            None => Err(self.0.refuse(MetaErrorKind::NumberOutOfRange)),
         }
     }
 
@@ -277,7 +252,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         self.check_depth()?;
         let mut list = Vec::new();
         loop {
-            self.0.path.push(Step::Index(list.len()));
+            self.0.path.push(PathSegment::Index(list.len()));
             let Some(item) = items.next_element_seed(Seed(self.0))? else { break };
             self.0.path.pop();
             list.push(item);
@@ -291,9 +266,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         let mut fields = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let is_duplicate = fields.contains_key(&key);
-            self.0.path.push(Step::Key(key.clone()));
+            self.0.path.push(PathSegment::Key(key.clone()));
             if is_duplicate {
-                return Err(self.0.refuse(MetaFault::DuplicateKey));
+                return Err(self.0.refuse(MetaErrorKind::DuplicateKey));
             }
             fields.insert(key, entries.next_value_seed(Seed(self.0))?);
             self.0.path.pop();

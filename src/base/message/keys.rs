@@ -17,33 +17,24 @@ pub const SECRET_KEY_BYTES: usize = 2 * KEY_BYTES;
 pub const SIGNATURE_BYTES: usize = 64;
 
 /// Why text is not a key. Never carries the text: it may be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not this many hex digits.
+    #[error("must be {digits} hex digits")]
     NotHex {
         /// How many digits were expected.
         digits: usize,
     },
     /// Hex, but no point of the curve.
+    #[error("is not an ed25519 public key")]
     NotAPoint,
     /// A point of small order, which everybody can forge for.
+    #[error("is a weak ed25519 public key, which anybody can forge for")]
     Weak,
     /// The public half of a secret key is not the one its seed gives.
+    #[error("does not belong to its own public half")]
     HalvesDiffer,
 }
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotHex { digits } => write!(f, "must be {digits} hex digits"),
-            Self::NotAPoint => f.write_str("is not an ed25519 public key"),
-            Self::Weak => f.write_str("is a weak ed25519 public key, which anybody can forge for"),
-            Self::HalvesDiffer => f.write_str("does not belong to its own public half"),
-        }
-    }
-}
-
-impl std::error::Error for KeyError {}
 
 /// A member's or session's public key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +109,7 @@ impl Hash for PublicKey {
 pub struct SecretKey(SigningKey);
 
 impl SecretKey {
-    /// The key pair of a seed. A new key is `SecretKey::from_seed(clock.random())`.
+    /// The key pair of a seed. A new key is `SecretKey::from_seed(runtime.random())`.
     #[must_use]
     pub fn from_seed(seed: [u8; KEY_BYTES]) -> Self {
         let seed = Zeroizing::new(seed);

@@ -26,14 +26,14 @@ pub type Nonce = [u8; NONCE_BYTES];
 
 /// A box, or plain multicast text, as it stands in a frame: standard base64 with padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
+pub struct EncodedPayload {
     /// 24 bytes.
     pub nonce_b64: String,
     /// Tag and ciphertext of a direct message; the text itself for multicast.
     pub ciphertext_b64: String,
 }
 
-impl Sealed {
+impl EncodedPayload {
     fn new(nonce: &Nonce, bytes: &[u8]) -> Self {
         Self { nonce_b64: BASE64.encode(nonce), ciphertext_b64: BASE64.encode(bytes) }
     }
@@ -67,9 +67,9 @@ impl SharedBox {
 
     /// Seals `plaintext`.
     #[must_use]
-    pub fn seal(&self, plaintext: &[u8], nonce: Nonce) -> Sealed {
+    pub fn seal(&self, plaintext: &[u8], nonce: Nonce) -> EncodedPayload {
         let boxed = self.0.encrypt(&nonce.into(), plaintext);
-        Sealed::new(&nonce, &boxed.expect("XSalsa20 fails only beyond 2^70 bytes"))
+        EncodedPayload::new(&nonce, &boxed.expect("XSalsa20 fails only beyond 2^70 bytes"))
     }
 
     /// Opens a box; `None` unless it was sealed between these two keys and is untouched.
@@ -83,7 +83,7 @@ impl SharedBox {
     /// Seals the second box of a direct message (§3.6): `ext_nonce` and `ext_ciphertext`.
     /// The nonce must not be the one of the first box.
     #[must_use]
-    pub fn seal_extension(&self, extension: &Extension, nonce: Nonce) -> Sealed {
+    pub fn seal_extension(&self, extension: &Extension, nonce: Nonce) -> EncodedPayload {
         self.seal(extension.to_json().as_bytes(), nonce)
     }
 
@@ -152,7 +152,12 @@ impl SharedBoxes {
 
 /// Seals one message. On a hot path keep a [`SharedBox`].
 #[must_use]
-pub fn seal(plaintext: &[u8], sender: &SecretKey, recipient: &PublicKey, nonce: Nonce) -> Sealed {
+pub fn seal(
+    plaintext: &[u8],
+    sender: &SecretKey,
+    recipient: &PublicKey,
+    nonce: Nonce,
+) -> EncodedPayload {
     SharedBox::between(sender, recipient).seal(plaintext, nonce)
 }
 
@@ -169,8 +174,8 @@ pub fn open(
 
 /// Multicast: *not* encrypted (§3.7). The nonce is ignored by receivers but expected in the frame.
 #[must_use]
-pub fn plain(text: &str, nonce: Nonce) -> Sealed {
-    Sealed::new(&nonce, text.as_bytes())
+pub fn plain(text: &str, nonce: Nonce) -> EncodedPayload {
+    EncodedPayload::new(&nonce, text.as_bytes())
 }
 
 /// Reads multicast text; `None` unless it is strict base64 of valid UTF-8, so that a box which
@@ -190,30 +195,21 @@ pub struct Extension {
 }
 
 /// Why a second box says nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExtensionError {
     /// No box between these keys, or a damaged one.
+    #[error("the second box does not open")]
     Unopened,
     /// Not the JSON of an extension.
+    #[error("the second box is not an extension: {0}")]
     Malformed(MetaError),
     /// A `v` we do not know.
+    #[error("the second box has a version this build predates")]
     UnknownVersion,
     /// This field has the wrong type.
+    #[error("the second box has a malformed `{0}`")]
     BadField(&'static str),
 }
-
-impl fmt::Display for ExtensionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unopened => f.write_str("the second box does not open"),
-            Self::Malformed(error) => write!(f, "the second box is not an extension: {error}"),
-            Self::UnknownVersion => f.write_str("the second box has a version this build predates"),
-            Self::BadField(name) => write!(f, "the second box has a malformed `{name}`"),
-        }
-    }
-}
-
-impl std::error::Error for ExtensionError {}
 
 impl Extension {
     /// Whether there is nothing to send, so that no second box is needed.
@@ -284,7 +280,7 @@ mod tests {
         let (alice, bob) = pair();
         let eve = SecretKey::from_seed([5; 32]);
         let sealed = seal(b"hola", &alice, &bob.public(), [9; NONCE_BYTES]);
-        let Sealed { nonce_b64, ciphertext_b64 } = &sealed;
+        let EncodedPayload { nonce_b64, ciphertext_b64 } = &sealed;
         assert_eq!(ciphertext_b64.len(), sealed_b64_bytes(4));
         assert_eq!(open(nonce_b64, ciphertext_b64, &bob, &alice.public()), Some(b"hola".into()));
         assert_eq!(open(nonce_b64, ciphertext_b64, &eve, &alice.public()), None);

@@ -29,7 +29,7 @@ pub fn session_hello(mesh_id: &str, member: &PublicKey, session: &PublicKey, at:
 
 /// The fields of an invite that its owner signs.
 #[derive(Debug, Clone, Copy)]
-pub struct Invite<'a> {
+pub struct InviteClaims<'a> {
     /// The mesh's id on the wire.
     pub mesh_id: &'a str,
     /// The mesh's name for people.
@@ -48,8 +48,8 @@ pub struct Invite<'a> {
 
 /// What a mesh's owner signs to invite.
 #[must_use]
-pub fn invite(invite: &Invite<'_>) -> String {
-    let Invite { mesh_id, mesh_slug, broker_url, expires_at_s, mesh_root_key, role, owner } =
+pub fn invite(invite: &InviteClaims<'_>) -> String {
+    let InviteClaims { mesh_id, mesh_slug, broker_url, expires_at_s, mesh_root_key, role, owner } =
         invite;
     format!(
         "{INVITE_VERSION}|{mesh_id}|{mesh_slug}|{broker_url}|{expires_at_s}|{mesh_root_key}|{role}|{owner}"

@@ -2,7 +2,7 @@
 
 use super::*;
 
-struct Fast {
+struct FastBackend {
     real: Runtime,
     speed: u32,
 }
@@ -10,10 +10,10 @@ struct Fast {
 /// A clock that runs ahead of the real one, with dice that always show the most.
 #[must_use]
 pub fn fast(real: Runtime, speed: u32) -> Runtime {
-    Runtime::new(Arc::new(Fast { real, speed }))
+    Runtime::new(Arc::new(FastBackend { real, speed }))
 }
 
-impl Source for Fast {
+impl RuntimeBackend for FastBackend {
     fn now(&self) -> Millis {
         Millis(i64::try_from(self.monotonic().as_millis()).expect("fits"))
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// What a daemon needs and what it would like.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct FeatureRequest {
     /// Without these there is no link.
     #[serde(default)]
     pub require: Vec<String>,
@@ -17,7 +17,7 @@ pub struct Request {
 
 /// What a broker offers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Response {
+pub struct FeatureResponse {
     /// Feature name to its parameters.
     #[serde(default)]
     pub supported: BTreeMap<String, Feature>,

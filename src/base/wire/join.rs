@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A v1 invite; its token is base64url of this JSON, without padding. The field order is part of
 /// the format.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Invite {
+pub struct InvitePayload {
     /// Always 1.
     pub v: u32,
     /// The mesh's id on the wire.

@@ -21,7 +21,7 @@ pub struct ReceiptsRequest {
 
 /// Receipts: the answer to a request, or news.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipts {
+pub struct ReceiptsFrame {
     /// One per message that the broker knows; an id it does not know has none.
     pub receipts: Vec<Receipt>,
     /// The request it answers; absent for news.

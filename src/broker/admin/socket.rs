@@ -206,7 +206,7 @@ mod tests {
     use crate::Settings;
     use crate::route::{Admission, Identity, Lines, Outgoing};
     use crate::testing::TestBroker;
-    use claudemesh_fsm::negotiate::Concurrent;
+    use claudemesh_fsm::negotiate::ConnectionPolicy;
     use futures_lite::future::poll_once;
     use std::time::Duration;
 
@@ -217,7 +217,7 @@ mod tests {
         let broker = &test.broker;
         let (lines, ends) = Lines::new();
         let identity = Identity { mesh_id: "m".into(), member: member.seq, ..Identity::default() };
-        let admitted = broker.hub.admit(identity, lines, Concurrent::default());
+        let admitted = broker.hub.admit(identity, lines, ConnectionPolicy::default());
         assert!(matches!(admitted, Admission::Admitted(_)));
         let closed = test.run(async {
             let body = json!({"mesh": "test", "member": "id1", "act": "ban"}).to_string();

@@ -8,7 +8,7 @@ use super::Ledger;
 use super::fanout::{Route, deliver_to_many, deliver_to_one, weight};
 use super::members::is_active;
 use claudemesh_base::db::{Durability, Error, Param, Tx};
-use claudemesh_fsm::dedupe::{Seen, Verdict, verdict};
+use claudemesh_fsm::dedupe::{DedupeDecision, DedupeEntry, decide};
 use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, Millis};
 
 /// Who sends, as its connection was authenticated.
@@ -71,7 +71,7 @@ pub(crate) enum Accepted {
         letter: Box<Letter>,
     },
     /// It was stored before.
-    Duplicate(Seen),
+    Duplicate(DedupeEntry),
     /// The id belongs to another request.
     Mismatch { broker_message_id: String, broker_fingerprint_prefix: String },
 }
@@ -174,13 +174,13 @@ fn accept(
         None => None,
     };
     let known_as = seen.as_ref().map(|seen| seen.broker_message_id.as_str().to_owned());
-    match verdict(seen, fingerprint) {
-        Verdict::Duplicate(seen) => return Ok(Accepted::Duplicate(seen)),
-        Verdict::Mismatch { broker_fingerprint_prefix } => {
+    match decide(seen, fingerprint) {
+        DedupeDecision::Duplicate(seen) => return Ok(Accepted::Duplicate(seen)),
+        DedupeDecision::Mismatch { broker_fingerprint_prefix } => {
             let broker_message_id = known_as.unwrap_or_default();
             return Ok(Accepted::Mismatch { broker_message_id, broker_fingerprint_prefix });
         }
-        Verdict::First | Verdict::Undeduplicated => {}
+        DedupeDecision::First | DedupeDecision::Undeduplicated => {}
     }
     let target = letter.checked.clone()?;
     admit(tx)?;
@@ -188,7 +188,7 @@ fn accept(
     store(tx, sender, letter, &target)
 }
 
-fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
+fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<DedupeEntry>, Error> {
     let sql = "SELECT request_fingerprint, broker_message_id, history_id, history_available, \
                first_seen_at, expires_at, recipients FROM client_message_dedupe \
                WHERE mesh_id = ? AND sender_member_pubkey = ? AND client_message_id = ?";
@@ -196,7 +196,7 @@ fn seen(tx: &Tx<'_>, sender: &Sender, id: &str) -> Result<Option<Seen>, Error> {
     tx.query_row(sql, &key, |row| {
         let fingerprint = Fingerprint::from_slice(&row.blob(0)?)
             .ok_or_else(|| Error::corrupt("a dedupe row's fingerprint is not 32 bytes"))?;
-        Ok(Seen {
+        Ok(DedupeEntry {
             fingerprint,
             broker_message_id: BrokerMessageId::trusted(row.text(1)?),
             history_id: Some(row.int(2)?.to_string()),

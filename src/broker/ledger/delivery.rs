@@ -4,7 +4,7 @@ use super::Ledger;
 use super::receipts::{Told, count_stored};
 use claudemesh_base::db::{Columns, Error, Tx};
 use claudemesh_base::runtime::iso;
-use claudemesh_base::wire::Push;
+use claudemesh_base::wire::PushFrame;
 use claudemesh_fsm::id::{Fingerprint, Millis};
 
 /// Which part of a member's queue one connection may read.
@@ -21,7 +21,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 pub(crate) struct Mail {
     pub(crate) seq: i64,
-    pub(crate) push: Push,
+    pub(crate) push: PushFrame,
 }
 
 impl Ledger {
@@ -114,7 +114,7 @@ fn queued(tx: &Tx<'_>, member: i64) -> Result<i64, Error> {
 }
 
 fn read_mail(row: &Columns<'_, '_>) -> Result<Mail, Error> {
-    let push = Push {
+    let push = PushFrame {
         message_id: row.text(1)?,
         mesh_id: row.text(2)?,
         sender_pubkey: row.text(3)?,
@@ -135,7 +135,7 @@ fn read_mail(row: &Columns<'_, '_>) -> Result<Mail, Error> {
             .blob_or_null(16)?
             .and_then(|bytes| Fingerprint::from_slice(&bytes))
             .map(|fingerprint| fingerprint.to_hex()),
-        ..Push::default()
+        ..PushFrame::default()
     };
     Ok(Mail { seq: row.int(0)?, push })
 }

@@ -4,7 +4,7 @@ use super::Ledger;
 use super::audit::{Entry, record};
 use claudemesh_base::db::{Columns, Error, Tx};
 use claudemesh_fsm::id::Millis;
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_fsm::negotiate::ConnectionPolicy;
 
 /// One mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Ledger {
     pub(crate) async fn set_connection_policy(
         &self,
         mesh: &str,
-        policy: Concurrent,
+        policy: ConnectionPolicy,
         now: Millis,
     ) -> Result<(), Error> {
         let mesh = mesh.to_owned();

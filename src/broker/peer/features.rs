@@ -2,9 +2,9 @@
 
 use crate::Broker;
 use claudemesh_base::wire::FRAME_BYTES_MAX;
-use claudemesh_base::wire::features::{Feature, Request, Response};
+use claudemesh_base::wire::features::{Feature, FeatureRequest, FeatureResponse};
 use claudemesh_fsm::negotiate::{
-    CONCURRENT, Concurrent, DEDUPE, MAX_PAYLOAD, RECEIPTS, VERSION, missing_required,
+    CONCURRENT, ConnectionPolicy, DEDUPE, MAX_PAYLOAD, RECEIPTS, VERSION, missing_required,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -13,7 +13,11 @@ use std::collections::BTreeMap;
 pub(crate) const OFFLINE_ROSTER: &str = "offline_roster";
 
 /// The answer to a negotiation.
-pub(crate) fn response(broker: &Broker, policy: Concurrent, request: &Request) -> Response {
+pub(crate) fn response(
+    broker: &Broker,
+    policy: ConnectionPolicy,
+    request: &FeatureRequest,
+) -> FeatureResponse {
     let dedupe = match broker.settings.dedupe_retention_days {
         Some(days) => json!({
             "version": VERSION,
@@ -42,11 +46,11 @@ pub(crate) fn response(broker: &Broker, policy: Concurrent, request: &Request) -
     .collect();
     let names: Vec<&str> = supported.keys().map(String::as_str).collect();
     let missing_required = missing_required(&request.require, &names);
-    Response { supported, missing_required }
+    FeatureResponse { supported, missing_required }
 }
 
 /// Whether a client asked for a feature by name.
-pub(crate) fn asks_for(request: &Request, name: &str) -> bool {
+pub(crate) fn asks_for(request: &FeatureRequest, name: &str) -> bool {
     request.require.iter().chain(&request.optional).any(|asked| asked == name)
 }
 

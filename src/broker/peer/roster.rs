@@ -7,7 +7,7 @@ use crate::ledger::Member;
 use crate::route::{ConnectionId, Identity};
 use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
-use claudemesh_base::wire::{Peer as PeerRow, to_text};
+use claudemesh_base::wire::{RosterEntry as PeerRow, to_text};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 

@@ -288,13 +288,13 @@ async fn told(broker: &Arc<Broker>, from: &Member, to: &str, id: &str) -> serde_
         name: from.display_name.clone(),
         other_connection: None,
     };
-    let frame = claudemesh_base::wire::Send {
+    let frame = claudemesh_base::wire::SendFrame {
         id: Some(id.to_owned()),
         target_spec: to.to_owned(),
         priority: "next".into(),
         client_message_id: Some(id.to_owned()),
         request_fingerprint: Some("ab".repeat(32)),
-        ..claudemesh_base::wire::Send::default()
+        ..claudemesh_base::wire::SendFrame::default()
     };
     send(broker, author, peer.lines.clone(), frame).await;
     match outgoing.recv().await {

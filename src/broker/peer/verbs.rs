@@ -13,10 +13,10 @@ use claudemesh_base::db;
 use claudemesh_base::runtime::iso;
 use claudemesh_base::wire::hello::Group;
 use claudemesh_base::wire::{
-    Ack, BrokerFrame, ClientFrame, Correlated, PeersList, Receipts, ReceiptsRequest, Topic,
-    TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
+    AckFrame, BrokerFrame, ClientFrame, Correlated, PeersList, ReceiptsFrame, ReceiptsRequest,
+    Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse,
 };
-use claudemesh_fsm::negotiate::{Concurrent, RECEIPTS};
+use claudemesh_fsm::negotiate::{ConnectionPolicy, RECEIPTS};
 use serde_json::{Map, Value, json};
 
 /// The longest profile, as JSON.
@@ -65,14 +65,14 @@ async fn answer(
                 peer.broker.hub.set_wants_receipts(id);
             }
             let mesh = ledger.mesh(&who.mesh_id).await.map_err(Failure::Ledger)?;
-            let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
+            let policy = mesh.and_then(|mesh| ConnectionPolicy::parse(&mesh.connection_policy));
             let response = features::response(&peer.broker, policy.unwrap_or_default(), &request);
             Ok(Some(BrokerFrame::FeatureNegotiationResponse(response)))
         }
         ClientFrame::ReceiptsRequest(ReceiptsRequest { ids, .. }) => {
             let (mesh, sender) = (&who.mesh_id, &who.member_pubkey);
             let receipts = ledger.receipts(mesh, sender, ids).await.map_err(Failure::Ledger)?;
-            Ok(Some(BrokerFrame::Receipts(Receipts { receipts, request_id })))
+            Ok(Some(BrokerFrame::Receipts(ReceiptsFrame { receipts, request_id })))
         }
         ClientFrame::ListPeers(_) => {
             let peers = roster::of(peer, id, who).await.map_err(Failure::Ledger)?;
@@ -265,7 +265,10 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
 
 /// Success of a verb that today's network answers with an ack.
 fn done(request_id: Option<String>) -> BrokerFrame {
-    BrokerFrame::Ack(Box::new(Ack { id: request_id.unwrap_or_default(), ..Ack::default() }))
+    BrokerFrame::Ack(Box::new(AckFrame {
+        id: request_id.unwrap_or_default(),
+        ..AckFrame::default()
+    }))
 }
 
 async fn set(peer: &Peer, who: &Identity, state: MemberState) -> Result<(), Failure> {

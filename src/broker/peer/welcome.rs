@@ -8,7 +8,7 @@ use crate::send::system_event;
 use claudemesh_base::db;
 use claudemesh_base::wire::hello::Group;
 use claudemesh_base::wire::{BrokerFrame, HelloAck, SessionHello};
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_fsm::negotiate::ConnectionPolicy;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 
@@ -18,10 +18,10 @@ impl Peer {
         let Greeted { identity, member, groups } = greeted;
         let broker = &self.broker;
         let mesh = broker.ledger.mesh(&identity.mesh_id).await?;
-        let policy = mesh.and_then(|mesh| Concurrent::parse(&mesh.connection_policy));
+        let policy = mesh.and_then(|mesh| ConnectionPolicy::parse(&mesh.connection_policy));
         // Today's network knows no such policy: whoever comes, stays.
         let policy = match broker.faithful {
-            Some(_) => Concurrent::Allow,
+            Some(_) => ConnectionPolicy::Allow,
             None => policy.unwrap_or_default(),
         };
         let admitted = broker.hub.admit(identity.clone(), self.lines.clone(), policy);
@@ -41,8 +41,10 @@ impl Peer {
         hello::membership(broker, &identity.mesh_id, &identity.member_pubkey).await?;
         if arrival.other_installs > 0 {
             let act = match policy {
-                Concurrent::PreferNewest => "install_replaced",
-                Concurrent::PreferOldest | Concurrent::Allow => "install_admitted_beside",
+                ConnectionPolicy::PreferNewest => "install_replaced",
+                ConnectionPolicy::PreferOldest | ConnectionPolicy::Allow => {
+                    "install_admitted_beside"
+                }
             };
             self.verdict(&member, act, &identity.session_id).await;
         }

@@ -2,7 +2,7 @@
 //! (`specs/wire.md`, §15.6).
 
 use super::{Connection, ConnectionId, Hub, Identity, Lines, Outgoing, State};
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_fsm::negotiate::ConnectionPolicy;
 use std::time::Duration;
 
 /// Close code and reason for a connection whose place another one took.
@@ -77,15 +77,16 @@ impl Hub {
         &self,
         identity: Identity,
         lines: Lines,
-        concurrent: Concurrent,
+        concurrent: ConnectionPolicy,
     ) -> Admission {
         let mut state = self.lock();
         let (same, installs) = state.rivals(&identity);
-        if !installs.is_empty() && concurrent == Concurrent::PreferOldest {
+        if !installs.is_empty() && concurrent == ConnectionPolicy::PreferOldest {
             return Admission::AlreadyConnected;
         }
         let other_installs = installs.len();
-        let closing = if concurrent == Concurrent::PreferNewest { installs } else { Vec::new() };
+        let closing =
+            if concurrent == ConnectionPolicy::PreferNewest { installs } else { Vec::new() };
         let going = same.len() + closing.len();
         let own = state.members.get(&identity.member).map_or(0, |live| live.connections.len());
         let room = state.rooms.get(&identity.mesh_id).map_or(0, |room| room.connections.len());

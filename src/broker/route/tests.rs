@@ -3,8 +3,8 @@
 use super::lines::{Cutoff, OUTGOING_MAX, OUTGOING_PAUSE_BYTES};
 use super::*;
 use crate::ledger::Mail;
-use claudemesh_base::wire::{ClientAck, Push};
-use claudemesh_fsm::negotiate::Concurrent;
+use claudemesh_base::wire::{ClientAck, PushFrame};
+use claudemesh_fsm::negotiate::ConnectionPolicy;
 
 const LEASE: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(1000);
@@ -64,7 +64,7 @@ fn identity(member: i64, session_id: &str) -> Identity {
     }
 }
 
-fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, Admission> {
+fn try_admit(hub: &Hub, identity: Identity, policy: ConnectionPolicy) -> Result<Wire, Admission> {
     let (lines, Ends { outgoing, woken, cutoff }) = Lines::new();
     match hub.admit(identity, lines.clone(), policy) {
         Admission::Admitted(arrival) => Ok(Wire { id: arrival.id, lines, outgoing, cutoff, woken }),
@@ -74,10 +74,10 @@ fn try_admit(hub: &Hub, identity: Identity, policy: Concurrent) -> Result<Wire, 
 
 /// A connection that is open and caught up.
 fn connect(hub: &Hub, identity: Identity) -> Wire {
-    connect_under(hub, identity, Concurrent::PreferNewest)
+    connect_under(hub, identity, ConnectionPolicy::PreferNewest)
 }
 
-fn connect_under(hub: &Hub, identity: Identity, policy: Concurrent) -> Wire {
+fn connect_under(hub: &Hub, identity: Identity, policy: ConnectionPolicy) -> Wire {
     let Ok(wire) = try_admit(hub, identity, policy) else { panic!("is admitted") };
     hub.set_known(wire.id);
     hub.open(wire.id);
@@ -95,7 +95,7 @@ fn read(hub: &Hub, wire: &Wire, stored: &[i64]) {
 }
 
 fn mail(seq: i64) -> Mail {
-    Mail { seq, push: Push { message_id: seq.to_string(), ..Push::default() } }
+    Mail { seq, push: PushFrame { message_id: seq.to_string(), ..PushFrame::default() } }
 }
 
 fn offer(hub: &Hub, member: i64, seq: i64) {
@@ -297,17 +297,20 @@ fn a_member_cannot_take_all_places_of_its_mesh() {
         ..identity(1, &format!("s{n}"))
     };
     let _wires: Vec<Wire> = (0..64).map(|n| connect(&hub, session(n))).collect();
-    let more = try_admit(&hub, session(64), Concurrent::PreferNewest);
+    let more = try_admit(&hub, session(64), ConnectionPolicy::PreferNewest);
     assert!(matches!(more, Err(Admission::Full)));
-    assert!(try_admit(&hub, session(7), Concurrent::PreferNewest).is_ok(), "it replaces itself");
-    assert!(try_admit(&hub, identity(2, "t"), Concurrent::PreferNewest).is_ok());
+    assert!(
+        try_admit(&hub, session(7), ConnectionPolicy::PreferNewest).is_ok(),
+        "it replaces itself"
+    );
+    assert!(try_admit(&hub, identity(2, "t"), ConnectionPolicy::PreferNewest).is_ok());
 }
 
 #[test]
 fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
     let hub = hub();
-    let first = connect_under(&hub, identity(1, "a"), Concurrent::Allow);
-    let second = connect_under(&hub, identity(1, "b"), Concurrent::Allow);
+    let first = connect_under(&hub, identity(1, "a"), ConnectionPolicy::Allow);
+    let second = connect_under(&hub, identity(1, "b"), ConnectionPolicy::Allow);
     hub.depart(first.id, START);
     assert!(hub.present("m").1.is_empty(), "it is connected");
     assert!(hub.exorcise(START + Duration::from_secs(90)).is_empty());
@@ -318,14 +321,14 @@ fn a_peer_leaves_when_the_last_connection_of_its_key_does() {
 #[test]
 fn one_who_goes_before_anybody_was_told_leaves_no_presence() {
     let hub = hub();
-    let Ok(wire) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+    let Ok(wire) = try_admit(&hub, identity(1, "s"), ConnectionPolicy::PreferNewest) else {
         panic!("is admitted")
     };
     assert!(hub.depart(wire.id, START).is_some());
     assert_eq!((hub.connections(), hub.present("m").1.len()), (0, 0));
     let known = connect(&hub, identity(1, "s"));
     hub.depart(known.id, START);
-    let Ok(back) = try_admit(&hub, identity(1, "s"), Concurrent::PreferNewest) else {
+    let Ok(back) = try_admit(&hub, identity(1, "s"), ConnectionPolicy::PreferNewest) else {
         panic!("is admitted")
     };
     hub.depart(back.id, START);
@@ -335,9 +338,9 @@ fn one_who_goes_before_anybody_was_told_leaves_no_presence() {
 #[test]
 fn two_installs_of_one_key_are_told_apart_by_policy() {
     let outcomes = [
-        (Concurrent::PreferNewest, true, Some(4003)),
-        (Concurrent::PreferOldest, false, None),
-        (Concurrent::Allow, true, None),
+        (ConnectionPolicy::PreferNewest, true, Some(4003)),
+        (ConnectionPolicy::PreferOldest, false, None),
+        (ConnectionPolicy::Allow, true, None),
     ];
     for (policy, admitted, closed) in outcomes {
         let hub = hub();

@@ -4,7 +4,7 @@ use super::line;
 use crate::client::{Client, Error};
 use crate::print::Tone;
 use crate::{Context, Failure, exit};
-use claudemesh_daemon::api::bodies::{MessageStatus, Receipt, Sent};
+use claudemesh_daemon::api::bodies::{MessageStatus, ReceiptBody, Sent};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -84,13 +84,15 @@ fn done(context: &Context, to: &str, message: &MessageStatus, sent: &Sent) -> Re
 }
 
 /// How far a message has come that the broker has.
-fn delivery_state(receipt: Option<&Receipt>) -> String {
+fn delivery_state(receipt: Option<&ReceiptBody>) -> String {
     match receipt {
-        Some(Receipt { delivered: true, recipients: 1, .. }) => "delivered and stored".to_owned(),
-        Some(Receipt { delivered: true, recipients, .. }) => {
+        Some(ReceiptBody { delivered: true, recipients: 1, .. }) => {
+            "delivered and stored".to_owned()
+        }
+        Some(ReceiptBody { delivered: true, recipients, .. }) => {
             format!("delivered and stored by all {recipients}")
         }
-        Some(Receipt { recipients, stored, .. }) if *stored > 0 => {
+        Some(ReceiptBody { recipients, stored, .. }) if *stored > 0 => {
             format!("delivered to the broker, stored by {stored} of {recipients},")
         }
         _ => "delivered to the broker".to_owned(),
@@ -98,7 +100,7 @@ fn delivery_state(receipt: Option<&Receipt>) -> String {
 }
 
 /// Whether the receipt will not change any more.
-const fn is_final(receipt: &Receipt) -> bool {
+const fn is_final(receipt: &ReceiptBody) -> bool {
     receipt.stored.saturating_add(receipt.expired) >= receipt.recipients
 }
 
@@ -113,8 +115,8 @@ fn receipt_unavailable(message: &MessageStatus) -> Failure {
 }
 
 /// The failure of a message that the broker has, and that some of its recipients will never store.
-fn undelivered(message: &MessageStatus, receipt: &Receipt) -> Failure {
-    let (id, Receipt { recipients, stored, .. }) = (&message.client_message_id, receipt);
+fn undelivered(message: &MessageStatus, receipt: &ReceiptBody) -> Failure {
+    let (id, ReceiptBody { recipients, stored, .. }) = (&message.client_message_id, receipt);
     let words = match recipients {
         0 => format!("message {id} was for nobody: no member was there to receive it"),
         _ => format!(

@@ -74,12 +74,12 @@ pub struct MessageStatus {
     pub superseded_by: Option<String>,
     pub may_have_been_sent: bool,
     /// `null` until the broker has the message, and for ever where it does not tell.
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<ReceiptBody>,
 }
 
 /// What the broker told of a message after it took it (§4.13).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct ReceiptBody {
     /// Whether everybody the message is for has stored it.
     pub delivered: bool,
     /// How many members it is for.
@@ -112,7 +112,7 @@ pub struct OutboxRow {
     pub superseded_by: Option<String>,
     pub may_have_been_sent: bool,
     pub payload_bytes: i64,
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<ReceiptBody>,
 }
 
 /// A page of anything.
@@ -297,7 +297,7 @@ pub struct OutboxEvent {
     pub broker_message_id: Option<String>,
     pub last_error: Option<String>,
     /// `null` in the event of a changed status.
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<ReceiptBody>,
 }
 
 /// Data of the `system` event that tells how full a store is (§1.2).

@@ -6,11 +6,11 @@
 //! store. It never slows the daemon.
 
 use super::listen::EventStream;
-use super::query::{Query, bad};
+use super::query::{QueryParameters, bad};
 use super::reply::{self, Problem};
 use super::{App, Request};
 use crate::api::bodies::{InboxMessage, LaggedEvent, MessageEvent};
-use crate::events::{Event, Kind, Subscription};
+use crate::events::{Event, EventKind, Subscription};
 use crate::store::quota::Usage;
 use bytes::Bytes;
 use claudemesh_base::runtime::iso;
@@ -67,12 +67,12 @@ pub(super) async fn stream(request: Request) -> tide::Result {
     Ok(response)
 }
 
-fn wanted(request: &Request) -> Result<Vec<Kind>, Problem> {
-    let query = Query::read(request, &["types"])?;
-    let Some(types) = query.text("types") else { return Ok(Kind::ALL.to_vec()) };
+fn wanted(request: &Request) -> Result<Vec<EventKind>, Problem> {
+    let query = QueryParameters::read(request, &["types"])?;
+    let Some(types) = query.text("types") else { return Ok(EventKind::ALL.to_vec()) };
     let kind = |word: &str| {
-        let all = Kind::ALL.map(Kind::as_str).join(", ");
-        Kind::parse(word.trim()).ok_or_else(|| bad("types", &format!("a list of {all}")))
+        let all = EventKind::ALL.map(EventKind::as_str).join(", ");
+        EventKind::parse(word.trim()).ok_or_else(|| bad("types", &format!("a list of {all}")))
     };
     types.split(',').map(kind).collect()
 }
@@ -92,11 +92,11 @@ fn last_event_id(request: &Request) -> Result<Option<(String, i64)>, Problem> {
 }
 
 /// The client closed the stream.
-struct Gone;
+struct StreamClosed;
 
 struct Stream {
     app: Arc<App>,
-    kinds: Vec<Kind>,
+    kinds: Vec<EventKind>,
     sender: Sender<Bytes>,
     subscription: Subscription,
     /// The place of the last message sent, or skipped on purpose.
@@ -104,7 +104,7 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, last: Option<(String, i64)>, newest: i64) -> Result<(), Gone> {
+    async fn run(mut self, last: Option<(String, i64)>, newest: i64) -> Result<(), StreamClosed> {
         self.send(": connected\n\n".to_owned()).await?;
         match last {
             None => self.seen = newest,
@@ -133,7 +133,7 @@ impl Stream {
             match closed.or(event).or(quiet).await {
                 None => self.send(": keepalive\n\n".to_owned()).await?,
                 Some(None) => return Ok(()),
-                Some(Some(event)) => self.pass_on(&event).await?,
+                Some(Some(event)) => self.forward(&event).await?,
             }
             if self.subscription.take_lagged() {
                 self.tell_lagged(SLOW_READER).await?;
@@ -142,7 +142,7 @@ impl Stream {
         }
     }
 
-    async fn pass_on(&mut self, event: &Event) -> Result<(), Gone> {
+    async fn forward(&mut self, event: &Event) -> Result<(), StreamClosed> {
         if let Some(seq) = event.seq {
             if seq <= self.seen {
                 return Ok(());
@@ -156,20 +156,20 @@ impl Stream {
     }
 
     /// Everything after `seen`, from the store, oldest first.
-    async fn replay(&mut self) -> Result<(), Gone> {
+    async fn replay(&mut self) -> Result<(), StreamClosed> {
         loop {
             let missed = self.app.inbox.after(self.seen, REPLAY_PAGE).await;
             // The stream ends, and its client comes back with where it was.
             let missed = missed.map_err(|error| {
                 let _ = self.app.store_problem(&error);
-                Gone
+                StreamClosed
             })?;
             let more = missed.len() == REPLAY_PAGE;
             for message in missed {
                 let seq = message.seq;
                 let message = InboxMessage::from(message);
                 let data = to_text(&MessageEvent { ts: iso(self.app.runtime.now()), message });
-                self.pass_on(&Event { kind: Kind::Message, seq: Some(seq), data }).await?;
+                self.forward(&Event { kind: EventKind::Message, seq: Some(seq), data }).await?;
             }
             if !more {
                 return Ok(());
@@ -177,7 +177,7 @@ impl Stream {
         }
     }
 
-    async fn tell_lagged(&self, reason: &str) -> Result<(), Gone> {
+    async fn tell_lagged(&self, reason: &str) -> Result<(), StreamClosed> {
         let data = to_text(&LaggedEvent {
             ts: iso(self.app.runtime.now()),
             reason: reason.to_owned(),
@@ -186,8 +186,8 @@ impl Stream {
         self.send(format!("event: lagged\ndata: {data}\n\n")).await
     }
 
-    async fn send(&self, text: String) -> Result<(), Gone> {
-        self.sender.send(Bytes::from(text)).await.map_err(|_| Gone)
+    async fn send(&self, text: String) -> Result<(), StreamClosed> {
+        self.sender.send(Bytes::from(text)).await.map_err(|_| StreamClosed)
     }
 }
 

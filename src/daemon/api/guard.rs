@@ -27,7 +27,7 @@ const HEALTH_PATH: &str = "/v1/health";
 
 /// A request as far as the guard looks at it.
 #[derive(Debug, Clone, Copy)]
-pub struct Head<'a> {
+pub struct RequestHead<'a> {
     /// The way it came in.
     pub transport: Transport,
     /// Its method.
@@ -40,9 +40,9 @@ pub struct Head<'a> {
 
 /// What the guard holds a request against.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy<'a> {
+pub struct GuardPolicy<'a> {
     /// The tokens that are good.
-    pub token: &'a LocalToken,
+    pub token: &'a AcceptedTokens,
     /// `GET /v1/health` needs no token (`--public-health`).
     pub public_health: bool,
     /// Monotonic time.
@@ -60,7 +60,7 @@ pub struct Admitted {
 ///
 /// # Errors
 /// The first check that fails, as the problem to answer with.
-pub fn admit(head: Head<'_>, policy: Policy<'_>) -> Result<Admitted, Problem> {
+pub fn admit(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<Admitted, Problem> {
     check_query(head.target)?;
     check_host(head)?;
     check_origin(head.headers)?;
@@ -86,7 +86,7 @@ fn check_query(target: &Uri) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_host(head: Head<'_>) -> Result<(), Problem> {
+fn check_host(head: RequestHead<'_>) -> Result<(), Problem> {
     let invalid = |detail: &str| Err(Problem::bad_request("invalid_host", detail));
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -131,7 +131,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_bearer(head: Head<'_>, policy: Policy<'_>) -> Result<(), Problem> {
+fn check_bearer(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<(), Problem> {
     let is_health = head.method == Method::GET && head.target.path() == HEALTH_PATH;
     if matches!(head.transport, Transport::Unix { .. }) || (policy.public_health && is_health) {
         return Ok(());
@@ -194,12 +194,12 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 /// The local token, and for a while the one before it. Never shown, wiped when dropped.
-pub struct LocalToken {
+pub struct AcceptedTokens {
     current: Zeroizing<String>,
     previous: Option<(Zeroizing<String>, Duration)>,
 }
 
-impl LocalToken {
+impl AcceptedTokens {
     /// `token` without the newline of its file. An empty one opens nothing.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
@@ -227,7 +227,7 @@ impl LocalToken {
     }
 }
 
-impl fmt::Debug for LocalToken {
+impl fmt::Debug for AcceptedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LocalToken(..)")
     }

@@ -1,7 +1,7 @@
 //! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and what does:
 //! `POST /v1/inbox/seen`, `DELETE /v1/inbox`, `DELETE /v1/inbox/{id}`.
 
-use super::query::{Query, encode_cursor};
+use super::query::{QueryParameters, encode_cursor};
 use super::reply::{self, Problem};
 use super::send::bad_body;
 use super::{App, Request};
@@ -16,7 +16,7 @@ const PARAMETERS: [&str; 8] =
     ["mesh", "topic", "from", "since", "unread_only", "limit", "cursor", "mark_seen"];
 
 pub(super) async fn list(request: Request) -> tide::Result {
-    let read = Query::read(&request, &PARAMETERS);
+    let read = QueryParameters::read(&request, &PARAMETERS);
     let (query, mark_seen) =
         match read.and_then(|query| Ok((query_of(&query)?, query.flag("mark_seen")?))) {
             Ok(read) => read,
@@ -38,8 +38,8 @@ pub(super) async fn list(request: Request) -> tide::Result {
     })
 }
 
-fn query_of(query: &Query) -> Result<inbox::Query, Problem> {
-    Ok(inbox::Query {
+fn query_of(query: &QueryParameters) -> Result<inbox::InboxFilter, Problem> {
+    Ok(inbox::InboxFilter {
         mesh: query.text("mesh"),
         topic: query.text("topic"),
         from: query.text("from").map(|key| key.to_ascii_lowercase()),
@@ -53,7 +53,7 @@ fn query_of(query: &Query) -> Result<inbox::Query, Problem> {
 
 async fn page(
     app: &App,
-    query: inbox::Query,
+    query: inbox::InboxFilter,
     mark_seen: bool,
 ) -> Result<Page<InboxMessage>, Error> {
     let page = app.inbox.list(query).await?;
@@ -83,10 +83,10 @@ pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
 }
 
 pub(super) async fn clear(request: Request) -> tide::Result {
-    let read = Query::read(&request, &["mesh", "before"]);
+    let read = QueryParameters::read(&request, &["mesh", "before"]);
     let clear = match read.and_then(|query| {
         query.narrowing("before")?;
-        Ok(inbox::Clear { mesh: query.narrowing("mesh")?, before: query.instant("before")? })
+        Ok(inbox::ClearFilter { mesh: query.narrowing("mesh")?, before: query.instant("before")? })
     }) {
         Ok(clear) => clear,
         Err(problem) => return Ok(problem.into()),

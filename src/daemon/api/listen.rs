@@ -3,7 +3,7 @@
 //! tide routes and answers; it never sees a socket, a refused request or an unread body. Knows no
 //! route itself: the table is handed in.
 
-use super::guard::{self, Head, LocalToken, Policy, TOKEN_IN_QUERY, TokenLog};
+use super::guard::{self, AcceptedTokens, GuardPolicy, RequestHead, TOKEN_IN_QUERY, TokenLog};
 use super::reply::{self, Problem};
 use bytes::Bytes;
 use claudemesh_base::http::{self, Body, BodyError, Handler, Peer};
@@ -23,13 +23,13 @@ pub type RouteTable = fn(path: &str) -> Option<&'static [Method]>;
 pub struct EventStream(pub Receiver<Bytes>);
 
 /// What the adapter is made of.
-pub struct Ipc<S> {
+pub struct ApiService<S> {
     /// The routes.
     pub app: tide::Server<S>,
     /// Which of them exist, for 404 and 405.
     pub routes: RouteTable,
     /// The token TCP callers must show; rotated from outside.
-    pub token: Arc<RwLock<LocalToken>>,
+    pub token: Arc<RwLock<AcceptedTokens>>,
     /// `GET /v1/health` needs no token.
     pub public_health: bool,
     /// Requests in flight; share one among all listeners.
@@ -70,14 +70,14 @@ impl BodyLimits {
 
 /// The handler to give to [`http::serve`]; one serves all listeners.
 #[must_use]
-pub fn handler<S: Clone + Send + Sync + 'static>(ipc: Ipc<S>) -> Arc<dyn Handler> {
+pub fn handler<S: Clone + Send + Sync + 'static>(ipc: ApiService<S>) -> Arc<dyn Handler> {
     Arc::new(Adapter(Arc::new(Shared { ipc, token_log: Mutex::default() })))
 }
 
 struct Adapter<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
-    ipc: Ipc<S>,
+    ipc: ApiService<S>,
     token_log: Mutex<TokenLog>,
 }
 
@@ -128,9 +128,9 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let now = self.ipc.runtime.monotonic();
         let transport = peer.transport;
         let token = self.ipc.token.read().unwrap_or_else(PoisonError::into_inner);
-        let policy = Policy { token: &token, public_health: self.ipc.public_health, now };
+        let policy = GuardPolicy { token: &token, public_health: self.ipc.public_health, now };
         let (method, target, headers) = (&head.method, &head.uri, &head.headers);
-        let verdict = guard::admit(Head { transport, method, target, headers }, policy);
+        let verdict = guard::admit(RequestHead { transport, method, target, headers }, policy);
         verdict.map(drop).inspect_err(|problem| {
             if problem.error == TOKEN_IN_QUERY {
                 self.log_token(now, transport);

@@ -1,7 +1,7 @@
 //! `GET /v1/outbox`, `GET /v1/outbox/{id}` and `POST /v1/outbox/prune` (§3.2, §4.5.2).
 
 use super::Request;
-use super::query::{Query, bad, decode_cursor, encode_cursor};
+use super::query::{QueryParameters, bad, decode_cursor, encode_cursor};
 use super::reply::{self, Problem};
 use super::send::bad_body;
 use crate::api::bodies::{Inspected, OutboxRow, Page, PruneBody, Pruned};
@@ -29,7 +29,7 @@ pub(super) async fn list(request: Request) -> tide::Result {
 }
 
 fn list_query(request: &Request) -> Result<ListQuery, Problem> {
-    let query = Query::read(request, &["status", "mesh", "limit", "cursor"])?;
+    let query = QueryParameters::read(request, &["status", "mesh", "limit", "cursor"])?;
     let status = match query.text("status") {
         None => None,
         Some(word) => Some(

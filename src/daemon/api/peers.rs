@@ -1,7 +1,7 @@
 //! `GET /v1/peers`: who is there, and whether that can be known (§3.2).
 
 use super::Request;
-use super::query::Query;
+use super::query::QueryParameters;
 use super::reply::{self, Problem};
 use crate::api::bodies::{MeshRoster, Peers};
 use crate::mesh::Mesh;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 pub(super) async fn list(request: Request) -> tide::Result {
     let meshes = &request.state().meshes;
-    let wanted = match Query::read(&request, &["mesh"]) {
+    let wanted = match QueryParameters::read(&request, &["mesh"]) {
         Ok(query) => query.text("mesh"),
         Err(problem) => return Ok(problem.into()),
     };
@@ -37,7 +37,7 @@ pub(super) async fn list(request: Request) -> tide::Result {
     Ok(reply::ok(&answer))
 }
 
-fn with_mesh(peer: &claudemesh_base::wire::Peer, mesh: &Mesh) -> Option<Map<String, Value>> {
+fn with_mesh(peer: &claudemesh_base::wire::RosterEntry, mesh: &Mesh) -> Option<Map<String, Value>> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(peer) else { return None };
     fields.insert("mesh".to_owned(), Value::from(mesh.slug()));
     Some(fields)

@@ -8,9 +8,9 @@ use data_encoding::BASE64URL_NOPAD;
 use std::collections::BTreeMap;
 
 /// The parameters of one request, each at most once.
-pub(super) struct Query(BTreeMap<String, String>);
+pub(super) struct QueryParameters(BTreeMap<String, String>);
 
-impl Query {
+impl QueryParameters {
     /// Reads the query string; `known` are the parameters of the route.
     pub(super) fn read(request: &Request, known: &[&str]) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();

@@ -3,9 +3,9 @@
 use super::reply::{self, Problem};
 use super::{App, Request};
 use crate::api::bodies::{BodyError, Encryption, SendBody, Sent};
-use crate::flow::accept::{Answer, Rejection};
-use crate::store::outbox::Accepted;
-use claudemesh_fsm::accept::{Conflict, Decision};
+use crate::flow::accept::{AcceptAnswer, Rejection};
+use crate::store::outbox::AcceptOutcome;
+use claudemesh_fsm::accept::{AcceptDecision, Conflict};
 use claudemesh_fsm::id::RowId;
 use serde_json::{Value, json};
 
@@ -89,9 +89,9 @@ fn code_of(field: &str) -> &'static str {
     }
 }
 
-fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
-    let Answer { client_message_id, accepted, is_direct } = answer;
-    let Accepted { row_id, decision, mesh, is_unaddressed, fingerprint } = accepted;
+fn respond(answer: AcceptAnswer, explicit_mesh: Option<&str>) -> tide::Response {
+    let AcceptAnswer { client_message_id, accepted, is_direct } = answer;
+    let AcceptOutcome { row_id, decision, mesh, has_no_destination, fingerprint } = accepted;
     let location = format!("/v1/messages/{}", reply::encode_segment(client_message_id.as_str()));
     let sent = |status: &str| Sent {
         client_message_id: client_message_id.as_str().to_owned(),
@@ -104,21 +104,23 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
         history_id: None,
     };
     match decision {
-        Decision::Insert | Decision::Queued => reply::accepted(&sent("queued"), &location),
-        Decision::Inflight => reply::accepted(&sent("inflight"), &location),
-        Decision::Done { broker_message_id, history_id } => reply::ok(&Sent {
+        AcceptDecision::Insert | AcceptDecision::Queued => {
+            reply::accepted(&sent("queued"), &location)
+        }
+        AcceptDecision::Inflight => reply::accepted(&sent("inflight"), &location),
+        AcceptDecision::Done { broker_message_id, history_id } => reply::ok(&Sent {
             duplicate: Some(true),
             broker_message_id: Some(broker_message_id),
             history_id,
             ..sent("done")
         }),
-        Decision::Conflict(conflict) => {
+        AcceptDecision::Conflict(conflict) => {
             let is_other = |named: &&str| !mesh.is_empty() && *named != mesh;
             let detail = match explicit_mesh.filter(is_other) {
                 Some(named) => {
                     format!("this id was accepted for mesh `{mesh}`, not `{named}`: use a new id")
                 }
-                None => remedy(&conflict, &row_id, is_unaddressed),
+                None => remedy(&conflict, &row_id, has_no_destination),
             };
             conflicted(conflict, detail)
                 .with("daemon_fingerprint_prefix", fingerprint.prefix())
@@ -128,10 +130,10 @@ fn respond(answer: Answer, explicit_mesh: Option<&str>) -> tide::Response {
     }
 }
 
-fn remedy(conflict: &Conflict, row_id: &RowId, is_unaddressed: bool) -> String {
+fn remedy(conflict: &Conflict, row_id: &RowId, has_no_destination: bool) -> String {
     match conflict {
         // An earlier daemon did not record where it goes, or damage took that: the reason says so.
-        Conflict::DeadMatch { .. } if is_unaddressed => {
+        Conflict::DeadMatch { .. } if has_no_destination => {
             "this message failed for good and cannot be requeued: use a new id to send it again"
                 .to_owned()
         }

@@ -84,7 +84,7 @@ async fn health_of(app: &App) -> Result<Health, Error> {
         uptime_seconds: app.runtime.monotonic().saturating_sub(app.started_at).as_secs(),
         brokers: attached
             .iter()
-            .map(|mesh| (mesh.slug().to_owned(), older_word(mesh.link().state).to_owned()))
+            .map(|mesh| (mesh.slug().to_owned(), legacy_state(mesh.link().state).to_owned()))
             .collect(),
         meshes,
         outbox: OutboxHealth {
@@ -129,7 +129,7 @@ fn reasons(attached: &[Mesh], usage: Option<&Usage>, stores: &[(&str, Integrity)
 }
 
 /// A link's state in the words of older clients.
-const fn older_word(state: LinkState) -> &'static str {
+const fn legacy_state(state: LinkState) -> &'static str {
     match state {
         LinkState::Open => "open",
         LinkState::Dialing | LinkState::Greeting | LinkState::Negotiating => "connecting",

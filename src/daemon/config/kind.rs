@@ -1,6 +1,6 @@
 //! Which values a setting takes, and the Rust types they are read into.
 
-use claudemesh_fsm::retry::Retention;
+use claudemesh_fsm::retry::DedupeWindow;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -133,7 +133,7 @@ impl Setting for Duration {
 }
 
 /// Days, or [`PERMANENT`].
-impl Setting for Retention {
+impl Setting for DedupeWindow {
     fn from_value(value: &Value) -> Option<Self> {
         match value.as_str() {
             Some(_) => Some(Self::Permanent),

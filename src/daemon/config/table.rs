@@ -7,8 +7,8 @@ use super::said::Said;
 use Kind::{Address, Bool, Choice, Integer, IntegerOr, NamesOf, NamesOrBool, Text};
 use claudemesh_base::http;
 use claudemesh_fsm::link as timers;
-use claudemesh_fsm::negotiate::{FEATURES, Policy};
-use claudemesh_fsm::retry::{self, Retention};
+use claudemesh_fsm::negotiate::{FEATURES, FeaturePolicy};
+use claudemesh_fsm::retry::{self, DedupeWindow};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -142,8 +142,8 @@ settings! {
         stable_ms: Duration = timers::STABLE_AFTER, TIMER, Applies, "time a link stays open before its backoff starts over";
     }
     features: Features {
-        require: Vec<String> = Policy::default().require, NamesOf(&FEATURES), Applies, "features a broker must have";
-        optional: Vec<String> = Policy::default().optional, NamesOf(&FEATURES), Applies, "features used where a broker has them";
+        require: Vec<String> = FeaturePolicy::default().require, NamesOf(&FEATURES), Applies, "features a broker must have";
+        optional: Vec<String> = FeaturePolicy::default().optional, NamesOf(&FEATURES), Applies, "features used where a broker has them";
         allow_legacy_broker: LegacyBrokers = LegacyBrokers::Only(Vec::new()), NamesOrBool, Applies, "meshes whose broker may lack them: slugs, or true for all";
     }
     broker: Broker {
@@ -152,7 +152,7 @@ settings! {
         presence_lease_ms: u64 = broker().presence_lease_ms, Integer(0, 3_600_000), NeedsRestart, "time a lost peer stays in the roster";
         rate_burst: u32 = 0, Integer(0, 1_000_000), NeedsRestart, "sends a member may make at once; 0 is no limit";
         rate_per_s: u32 = 1, Integer(1, 1_000_000), NeedsRestart, "sends a member regains per second";
-        retention_days: Retention = broker().dedupe_retention_days.map_or(Retention::Permanent, Retention::Days), IntegerOr(3, 36_500, super::kind::PERMANENT), NeedsRestart, "how long ids are remembered";
+        retention_days: DedupeWindow = broker().dedupe_retention_days.map_or(DedupeWindow::Permanent, DedupeWindow::Days), IntegerOr(3, 36_500, super::kind::PERMANENT), NeedsRestart, "how long ids are remembered";
         connections_max: usize = broker().connections_per_mesh_max, COUNT, NeedsRestart, "connections per mesh";
         mail_days: u32 = broker().undelivered_days, DAYS, NeedsRestart, "how long undelivered mail is kept";
     }

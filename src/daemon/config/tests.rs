@@ -1,7 +1,7 @@
 //! What `config.toml` promises (§13).
 
 use super::*;
-use claudemesh_fsm::retry::Retention;
+use claudemesh_fsm::retry::DedupeWindow;
 use std::time::Duration;
 
 fn refused(text: &str) -> String {
@@ -14,7 +14,7 @@ fn no_file_is_all_defaults() {
     let settings = Settings::load(&dir.path().join("config.toml")).expect("no file");
     assert_eq!(settings.link.ack_ms, Duration::from_secs(15));
     assert_eq!(settings.outbox.max_age_hours, None);
-    assert_eq!(settings.broker.retention_days, Retention::Days(365));
+    assert_eq!(settings.broker.retention_days, DedupeWindow::Days(365));
     assert_eq!(settings.broker.listen.port(), 7900);
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
     assert!(settings.ipc.tcp_enabled && !settings.ipc.public_health_check);
@@ -44,7 +44,7 @@ fn the_file_is_read_into_plain_values() {
     let settings = Settings::parse(text).expect("good");
     assert_eq!(settings.daemon.display_name.as_deref(), Some("alice"));
     assert_eq!(settings.outbox.max_age_hours, Some(720));
-    assert_eq!(settings.broker.retention_days, Retention::Permanent);
+    assert_eq!(settings.broker.retention_days, DedupeWindow::Permanent);
     assert_eq!(settings.broker.listen.to_string(), "[::1]:0");
     assert!(settings.features.allow_legacy_broker.allows("old-mesh"));
     assert!(!settings.features.allow_legacy_broker.allows("demo"));

@@ -8,17 +8,17 @@ use crate::api::bodies::{Candidate, SendBody};
 use crate::mesh::roster::{self, Resolution};
 use crate::mesh::{Mesh, Meshes};
 use crate::store::Error as StoreError;
-use crate::store::outbox::{Accepted, NewRow, Outbox};
+use crate::store::outbox::{AcceptOutcome, NewRow, Outbox};
 use claudemesh_base::message::{MetaError, canonical_meta, fingerprint};
 use claudemesh_base::runtime::Runtime;
-use claudemesh_base::wire::parcel::overweight;
+use claudemesh_base::wire::send_frame::oversized_frame_bytes;
 use claudemesh_base::wire::{FRAME_BYTES_MAX, MENTIONS_MAX};
 use claudemesh_fsm::envelope::{Destination, DestinationError, Envelope, Priority};
 use claudemesh_fsm::id::{ClientMessageId, IdError, RowId};
 
 /// The flow and what it works on. Cheap to clone.
 #[derive(Clone)]
-pub struct Accept {
+pub struct AcceptFlow {
     /// Where rows go.
     pub outbox: Outbox,
     /// The meshes that are attached.
@@ -29,11 +29,11 @@ pub struct Accept {
 
 /// An answer of §4.5.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct AcceptAnswer {
     /// The id, as given or minted.
     pub client_message_id: ClientMessageId,
     /// What was decided.
-    pub accepted: Accepted,
+    pub accepted: AcceptOutcome,
     /// Whether one member receives it, sealed end to end.
     pub is_direct: bool,
 }
@@ -111,7 +111,7 @@ impl From<StoreError> for Rejection {
 }
 
 /// The checked parts of a request that do not depend on a mesh.
-struct Request {
+struct CheckedRequest {
     client_message_id: ClientMessageId,
     explicit_mesh: Option<String>,
     /// See [`NewRow::key_as_written`].
@@ -119,7 +119,7 @@ struct Request {
     envelope: Envelope,
 }
 
-impl Accept {
+impl AcceptFlow {
     /// Accepts one request. `header_id` is the `Idempotency-Key` header, unquoted.
     ///
     /// # Errors
@@ -128,11 +128,11 @@ impl Accept {
         &self,
         body: SendBody,
         header_id: Option<String>,
-    ) -> Result<Answer, Rejection> {
+    ) -> Result<AcceptAnswer, Rejection> {
         let client_message_id = self.choose_id(body.client_message_id.as_deref(), header_id)?;
         let mut request = check(client_message_id.clone(), body)?;
         let is_direct = request.envelope.destination.is_direct();
-        let answer = |accepted| Answer { client_message_id, accepted, is_direct };
+        let answer = |accepted| AcceptAnswer { client_message_id, accepted, is_direct };
         match self.place(&mut request) {
             Ok(()) => {
                 let new = NewRow {
@@ -146,8 +146,12 @@ impl Accept {
                 Ok(answer(self.outbox.accept(new).await?))
             }
             Err(rejection) => {
-                let Request { client_message_id: id, explicit_mesh, key_as_written, envelope } =
-                    request;
+                let CheckedRequest {
+                    client_message_id: id,
+                    explicit_mesh,
+                    key_as_written,
+                    envelope,
+                } = request;
                 let known = self.outbox.existing(&id, envelope, key_as_written, explicit_mesh);
                 known.await?.map(answer).ok_or(rejection)
             }
@@ -173,7 +177,7 @@ impl Accept {
     }
 
     /// Everything that depends on a mesh: which one, whom it means by the name, and its limit.
-    fn place(&self, request: &mut Request) -> Result<(), Rejection> {
+    fn place(&self, request: &mut CheckedRequest) -> Result<(), Rejection> {
         let mesh = self.choose_mesh(request)?;
         let frame_bytes_max = mesh.frame_bytes_max().map_err(|link| Rejection::MeshRefused {
             mesh: mesh.slug().to_owned(),
@@ -188,7 +192,7 @@ impl Accept {
         }
         let frame_bytes_max = frame_bytes_max
             .map_or(FRAME_BYTES_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        match overweight(envelope, &request.client_message_id, frame_bytes_max) {
+        match oversized_frame_bytes(envelope, &request.client_message_id, frame_bytes_max) {
             None => Ok(()),
             Some(frame_bytes) => {
                 let mesh = mesh.slug().to_owned();
@@ -197,7 +201,7 @@ impl Accept {
         }
     }
 
-    fn choose_mesh(&self, request: &Request) -> Result<Mesh, Rejection> {
+    fn choose_mesh(&self, request: &CheckedRequest) -> Result<Mesh, Rejection> {
         if let Some(slug) = &request.explicit_mesh {
             let known = self.meshes.get(slug);
             return known.ok_or_else(|| Rejection::MeshNotAttached(slug.clone()));
@@ -243,7 +247,7 @@ fn pin(
     }
 }
 
-fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, Rejection> {
+fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<CheckedRequest, Rejection> {
     let bad = |field, expected: &str| Rejection::BadField { field, expected: expected.to_owned() };
     if body.message.is_empty() {
         return Err(bad("message", "a non-empty string"));
@@ -291,7 +295,7 @@ fn check(client_message_id: ClientMessageId, body: SendBody) -> Result<Request, 
         payload,
         fingerprint,
     };
-    Ok(Request { client_message_id, explicit_mesh: body.mesh, key_as_written, envelope })
+    Ok(CheckedRequest { client_message_id, explicit_mesh: body.mesh, key_as_written, envelope })
 }
 
 fn check_mentions(mentions: &[String], destination: &Destination) -> Result<(), Rejection> {

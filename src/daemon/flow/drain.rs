@@ -6,27 +6,27 @@
 //! The loop sleeps until a wake-up, a deadline or an answer; it never touches a row that cannot
 //! progress.
 
-mod ages;
-mod awaited;
-mod pace;
+mod expiry;
+mod offline_recipients;
+mod rate_backoff;
 
 use crate::mesh::{Mesh, roster};
-use crate::port::{Courier, Delivery};
+use crate::port::{LinkTransport, SendOutcome};
 use crate::store::outbox::Outbox;
 use crate::store::{Error as StoreError, Kind};
-use ages::Ages;
-use awaited::Awaited;
 use claudemesh_base::log::{Repeated, Throttled};
 use claudemesh_base::message::SharedBoxes;
 use claudemesh_base::runtime::{Runtime, Shutdown};
-use claudemesh_base::wire::{self, parcel};
+use claudemesh_base::wire::{self, send_frame};
 use claudemesh_fsm::id::{ClientMessageId, Millis};
 use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
-use claudemesh_fsm::refusal::{Passing, Refusal};
+use claudemesh_fsm::refusal::{SendRefusal, TransientRefusal};
 use claudemesh_fsm::retry;
+use expiry::ExpiryGuard;
 use futures_lite::{FutureExt, StreamExt, future};
 use futures_util::stream::FuturesUnordered;
-use pace::Pace;
+use offline_recipients::OfflineRecipients;
+use rate_backoff::RateBackoff;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 
 /// Bounds from the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct DrainLimits {
     /// How many sends may await their answer at once.
     pub inflight_max: usize,
     /// The longest back-off of a row, in milliseconds.
@@ -47,15 +47,15 @@ pub struct Limits {
 }
 
 /// The drain of one mesh.
-pub struct Drain {
+pub struct DrainFlow {
     mesh: Mesh,
     outbox: Outbox,
     runtime: Runtime,
-    limits: Limits,
+    limits: DrainLimits,
     boxes: SharedBoxes,
-    pace: Pace,
-    ages: Ages,
-    awaited: Awaited,
+    rate_backoff: RateBackoff,
+    expiry: ExpiryGuard,
+    offline_recipients: OfflineRecipients,
     /// The broker refuses messages for good.
     refusals: Throttled,
     /// The store cannot be written.
@@ -64,7 +64,7 @@ pub struct Drain {
 
 /// When the next claim makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextClaim {
     Now,
     At(Duration),
     WhenWoken,
@@ -72,26 +72,26 @@ enum Next {
 
 /// Why the loop looks again.
 enum Woken {
-    Claimed((Vec<Row<Inflight>>, Next)),
+    Claimed((Vec<Row<Inflight>>, NextClaim)),
     Settled,
     MayClaim,
     Closed,
     Stopping,
 }
 
-impl Drain {
+impl DrainFlow {
     /// A drain of `mesh`, which does nothing until it runs.
     #[must_use]
-    pub fn new(mesh: Mesh, outbox: Outbox, runtime: Runtime, limits: Limits) -> Self {
+    pub fn new(mesh: Mesh, outbox: Outbox, runtime: Runtime, limits: DrainLimits) -> Self {
         Self {
             mesh,
             outbox,
-            ages: Ages::new(&runtime),
+            expiry: ExpiryGuard::new(&runtime),
             runtime,
             limits,
             boxes: SharedBoxes::default(),
-            pace: Pace::default(),
-            awaited: Awaited::default(),
+            rate_backoff: RateBackoff::default(),
+            offline_recipients: OfflineRecipients::default(),
             refusals: Throttled::default(),
             store_failing: Repeated::default(),
         }
@@ -100,34 +100,34 @@ impl Drain {
     /// Drains until `stop`; then lets the sends under way finish, for a while.
     pub async fn run(self, stop: Shutdown) {
         let work = async {
-            let mut spent = None;
+            let mut previous = None;
             while !stop.has_fired() {
-                let open = async { Some(self.mesh.courier(spent.as_ref()).await) };
+                let open = async { Some(self.mesh.transport(previous.as_ref()).await) };
                 let stopped = async {
                     stop.wait().await;
                     None
                 };
-                let Some(courier) = open.or(stopped).await else { return };
-                self.serve(&courier, &stop).await;
-                spent = Some(courier);
+                let Some(transport) = open.or(stopped).await else { return };
+                self.serve(&transport, &stop).await;
+                previous = Some(transport);
             }
         };
-        work.or(self.store_late_acks()).or(self.hasten_who_comes()).await;
+        work.or(self.store_late_acks()).or(self.expedite_reachable()).await;
     }
 
     /// Sends through one courier until it closes.
-    async fn serve(&self, courier: &Arc<dyn Courier>, stop: &Shutdown) {
+    async fn serve(&self, transport: &Arc<dyn LinkTransport>, stop: &Shutdown) {
         let mut under_way = FuturesUnordered::new();
-        let begin = |rows: Vec<_>| rows.into_iter().map(move |row| self.attempt(row, courier));
+        let begin = |rows: Vec<_>| rows.into_iter().map(move |row| self.attempt(row, transport));
         // A claim waits for its commit, and the attempts under way do not wait for the claim.
         let mut claiming = None;
-        let mut next = Next::Now;
+        let mut next = NextClaim::Now;
         loop {
             let room = self.limits.inflight_max.saturating_sub(under_way.len());
             // With many under way, waiting for a batch of answers costs nothing and saves claims.
             let has_room = room >= self.limits.inflight_max.div_ceil(4);
-            if has_room && next == Next::Now && claiming.is_none() {
-                let claim = self.claim(room.min(CLAIM_MAX), courier.max_age_ms());
+            if has_room && next == NextClaim::Now && claiming.is_none() {
+                let claim = self.claim(room.min(CLAIM_MAX), transport.max_age_ms());
                 claiming = Some(Box::pin(claim));
             }
             let may_wait = has_room && claiming.is_none();
@@ -151,7 +151,7 @@ impl Drain {
                 Woken::MayClaim
             };
             let closed = async {
-                courier.closed().await;
+                transport.closed().await;
                 Woken::Closed
             };
             let stopping = async {
@@ -164,7 +164,7 @@ impl Drain {
                     under_way.extend(begin(rows));
                 }
                 Woken::Settled => {}
-                Woken::MayClaim => next = Next::Now,
+                Woken::MayClaim => next = NextClaim::Now,
                 // A courier that closed has an answer for every attempt, so that only a store that
                 // fails keeps this; what is then unanswered is recovered at the next start (§4.11).
                 Woken::Closed | Woken::Stopping => {
@@ -174,38 +174,38 @@ impl Drain {
                         }
                         under_way.collect::<()>().await;
                     };
-                    let patience = async {
+                    let grace = async {
                         stop.wait().await;
                         self.runtime.sleep(FINISH_MAX).await;
                     };
-                    return rest.or(patience).await;
+                    return rest.or(grace).await;
                 }
             }
         }
     }
 
-    async fn wait_for(&self, next: Next) {
+    async fn wait_for(&self, next: NextClaim) {
         match next {
-            Next::Now => {}
-            Next::At(deadline) => {
+            NextClaim::Now => {}
+            NextClaim::At(deadline) => {
                 self.runtime.sleep_until(deadline).or(self.mesh.drain_woken()).await;
             }
-            Next::WhenWoken => self.mesh.drain_woken().await,
+            NextClaim::WhenWoken => self.mesh.drain_woken().await,
         }
     }
 
     /// Claims what is due and expires what is too old.
-    async fn claim(&self, limit: usize, max_age_ms: u64) -> (Vec<Row<Inflight>>, Next) {
-        let paused_until = self.pace.paused_until();
+    async fn claim(&self, limit: usize, max_age_ms: u64) -> (Vec<Row<Inflight>>, NextClaim) {
+        let paused_until = self.rate_backoff.paused_until();
         if self.runtime.monotonic() < paused_until {
-            return (Vec::new(), Next::At(paused_until));
+            return (Vec::new(), NextClaim::At(paused_until));
         }
         let now = self.runtime.now();
-        let (expired_before, jumped) = self.ages.look(&self.runtime, max_age_ms);
+        let (expired_before, jumped) = self.expiry.expiry_cutoff(&self.runtime, max_age_ms);
         let claimed = async {
             if jumped {
-                self.outbox.hasten(self.mesh.slug(), now).await?;
-                self.ages.dealt_with(&self.runtime);
+                self.outbox.expedite(self.mesh.slug(), now).await?;
+                self.expiry.acknowledge_jump(&self.runtime);
             }
             self.outbox.claim_due(self.mesh.slug(), now, expired_before, limit).await
         };
@@ -219,7 +219,7 @@ impl Drain {
             }
             Err(error) => {
                 self.note_store_failed(&error);
-                return (Vec::new(), Next::At(self.runtime.monotonic() + STORE_RETRY));
+                return (Vec::new(), NextClaim::At(self.runtime.monotonic() + STORE_RETRY));
             }
         };
         let had_expired = !claimed.expired.is_empty();
@@ -227,57 +227,59 @@ impl Drain {
             // An expiry that cannot be stored now is found again by a later claim.
             if let Err((_, error)) = self.outbox.store(row.expire()).await {
                 self.note_store_failed(&error);
-                return (claimed.rows, Next::At(self.runtime.monotonic() + STORE_RETRY));
+                return (claimed.rows, NextClaim::At(self.runtime.monotonic() + STORE_RETRY));
             }
         }
         let next = match claimed.next_due_at {
             // What expired was still due when the next one was looked for.
-            _ if claimed.more || had_expired => Next::Now,
-            None => Next::WhenWoken,
+            _ if claimed.more || had_expired => NextClaim::Now,
+            None => NextClaim::WhenWoken,
             // What was due is claimed. Whatever says otherwise is not asked again at once.
-            Some(due_at) if due_at <= now => Next::At(self.runtime.monotonic() + STORE_RETRY),
+            Some(due_at) if due_at <= now => NextClaim::At(self.runtime.monotonic() + STORE_RETRY),
             Some(due_at) => {
                 let wait = Duration::from_millis(due_at.since(now));
-                Next::At(self.runtime.monotonic() + wait)
+                NextClaim::At(self.runtime.monotonic() + wait)
             }
         };
         (claimed.rows, next)
     }
 
     /// One attempt, from its frame to its answer on disk.
-    async fn attempt(&self, row: Row<Inflight>, courier: &Arc<dyn Courier>) {
-        let tried_under = self.mesh.with_roster(|roster| roster.version);
-        let delivery = match self.pack(&row, courier.as_ref()) {
-            Ok(message) => courier.deliver(message).await,
-            Err(words) => Delivery::Refused { code: None, permanent: Some(true), words },
+    async fn attempt(&self, row: Row<Inflight>, transport: &Arc<dyn LinkTransport>) {
+        let tried_at_version = self.mesh.with_roster(|roster| roster.version);
+        let delivery = match self.encode(&row, transport.as_ref()) {
+            Ok(message) => transport.deliver(message).await,
+            Err(reason) => SendOutcome::Refused { code: None, permanent: Some(true), reason },
         };
         let attempts = row.identity().attempts;
         match delivery {
-            Delivery::Acked(ack) => {
-                self.pace.accepted();
+            SendOutcome::Acked(ack) => {
+                self.rate_backoff.on_accepted();
                 self.settle(row, |row| row.acked(ack.clone())).await;
             }
             // The due time is reckoned anew for each try to store it: the clock may jump between.
-            Delivery::Lost { words } => {
-                self.settle(row, |row| row.lost(words.clone(), self.back_off(attempts))).await;
+            SendOutcome::Lost { reason } => {
+                self.settle(row, |row| row.lost(reason.clone(), self.back_off(attempts))).await;
             }
-            Delivery::Unsent { words } => {
-                self.settle(row, |row| row.unsent(words.clone(), self.back_off(attempts))).await;
+            SendOutcome::Unsent { reason } => {
+                self.settle(row, |row| row.unsent(reason.clone(), self.back_off(attempts))).await;
             }
-            Delivery::Refused { code, permanent, words } => {
-                match Refusal::classify(code, permanent, &words) {
-                    Refusal::Final => {
-                        self.note_refused(&row.identity().client_message_id, &words);
-                        self.settle(row, |row| row.refused(words.clone())).await;
+            SendOutcome::Refused { code, permanent, reason } => {
+                match SendRefusal::classify(code, permanent, &reason) {
+                    SendRefusal::Permanent => {
+                        self.note_refused(&row.identity().client_message_id, &reason);
+                        self.settle(row, |row| row.refused(reason.clone())).await;
                     }
-                    Refusal::Passing(why) => {
+                    SendRefusal::Transient(why) => {
                         let due = self.due_after(why, attempts);
-                        let absent =
-                            awaited::addressee(&row).filter(|_| why == Passing::RecipientOffline);
-                        self.settle(row, |row| row.deferred(why, words.clone(), due)).await;
+                        let absent = offline_recipients::pinned_recipient(&row)
+                            .filter(|_| why == TransientRefusal::RecipientOffline);
+                        self.settle(row, |row| row.deferred(why, reason.clone(), due)).await;
                         // Only now: a row that is inflight cannot be made due.
                         if let Some(absent) = absent {
-                            self.mesh.with_roster(|now| self.awaited.add(absent, tried_under, now));
+                            self.mesh.with_roster(|now| {
+                                self.offline_recipients.add(absent, tried_at_version, now)
+                            });
                         }
                     }
                 }
@@ -321,10 +323,10 @@ impl Drain {
 
     /// One line a minute: a hundred thousand rows may go to a topic that is gone, and each of them
     /// says so in its `last_error`.
-    fn note_refused(&self, id: &ClientMessageId, words: &str) {
+    fn note_refused(&self, id: &ClientMessageId, reason: &str) {
         let mesh = self.mesh.slug();
-        if let Some(unsaid) = self.refusals.admit(self.runtime.monotonic()) {
-            tracing::warn!(mesh, %id, words, unsaid, "the broker refused a message for good");
+        if let Some(suppressed) = self.refusals.admit(self.runtime.monotonic()) {
+            tracing::warn!(mesh, %id, reason, suppressed, "the broker refused a message for good");
         }
     }
 
@@ -333,18 +335,24 @@ impl Drain {
         self.runtime.now().plus(retry::backoff_ms(attempts, cap_ms, self.runtime.jitter()))
     }
 
-    fn due_after(&self, why: Passing, attempts: u32) -> Millis {
+    fn due_after(&self, why: TransientRefusal, attempts: u32) -> Millis {
         match why {
-            Passing::Busy => self.back_off(attempts),
-            Passing::RecipientOffline => self.runtime.now().plus(self.limits.backoff_cap_ms),
-            Passing::RateLimited => {
-                let pause = self.pace.limited(self.runtime.monotonic());
+            TransientRefusal::Busy => self.back_off(attempts),
+            TransientRefusal::RecipientOffline => {
+                self.runtime.now().plus(self.limits.backoff_cap_ms)
+            }
+            TransientRefusal::RateLimited => {
+                let pause = self.rate_backoff.on_rate_limited(self.runtime.monotonic());
                 self.runtime.now().plus(pause.as_millis() as u64)
             }
         }
     }
 
-    fn pack(&self, row: &Row<Inflight>, courier: &dyn Courier) -> Result<wire::Send, String> {
+    fn encode(
+        &self,
+        row: &Row<Inflight>,
+        transport: &dyn LinkTransport,
+    ) -> Result<wire::SendFrame, String> {
         let envelope = row.envelope();
         let nonces = [self.runtime.random(), self.runtime.random()];
         let id = &row.identity().client_message_id;
@@ -352,17 +360,17 @@ impl Drain {
             if envelope.destination.is_direct() {
                 return Err("nobody is recorded to seal this direct message to".to_owned());
             }
-            let target = parcel::target_spec(envelope);
-            return Ok(parcel::pack(envelope, id, target, None, nonces));
+            let target = send_frame::target_spec(envelope);
+            return Ok(send_frame::encode(envelope, id, target, None, nonces));
         };
         let routing_key = self
             .mesh
             .with_roster(|roster| roster::routing_key(roster, recipient, &envelope.destination));
         let shared = self
             .boxes
-            .between_text(courier.secret(), &routing_key)
+            .between_text(transport.secret(), &routing_key)
             .map_err(|error| format!("the recipient's key cannot be used: {error}"))?;
-        Ok(parcel::pack(envelope, id, routing_key, Some(&shared), nonces))
+        Ok(send_frame::encode(envelope, id, routing_key, Some(&shared), nonces))
     }
 
     /// A success that arrives for an attempt already given up still makes its row done (§4.5.2).

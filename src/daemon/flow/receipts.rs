@@ -6,11 +6,11 @@
 //! here changes a row: a message that is done stays done, whoever stores it or does not.
 
 use crate::api::bodies::OutboxEvent;
-use crate::events::{Bus, Event, Kind};
+use crate::events::{Event, EventBus, EventKind};
 use crate::mesh::Mesh;
-use crate::port::Courier;
+use crate::port::LinkTransport;
 use crate::store::Error;
-use crate::store::outbox::{Learned, Outbox};
+use crate::store::outbox::{Outbox, ReceiptUpdate};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, Shutdown, iso};
 use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt, to_text};
@@ -27,18 +27,18 @@ const ASK_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const ASK_PAUSE: Duration = Duration::from_secs(60);
 
 /// The receipts flow of one mesh.
-pub struct Receipts {
+pub struct ReceiptFlow {
     mesh: Mesh,
     outbox: Outbox,
-    bus: Bus,
+    bus: EventBus,
     runtime: Runtime,
     store_failing: Repeated,
 }
 
-impl Receipts {
+impl ReceiptFlow {
     /// A flow that does nothing until it runs.
     #[must_use]
-    pub fn new(mesh: Mesh, outbox: Outbox, bus: Bus, runtime: Runtime) -> Self {
+    pub fn new(mesh: Mesh, outbox: Outbox, bus: EventBus, runtime: Runtime) -> Self {
         Self { mesh, outbox, bus, runtime, store_failing: Repeated::default() }
     }
 
@@ -49,24 +49,24 @@ impl Receipts {
 
     async fn listen(&self) {
         loop {
-            let told = self.mesh.next_receipts().await;
-            if self.store(told).await.is_err() {
+            let reported = self.mesh.next_receipts().await;
+            if self.store(reported).await.is_err() {
                 self.mesh.drop_receipts();
             }
         }
     }
 
     async fn ask(&self) {
-        let mut spent = None;
+        let mut previous = None;
         loop {
-            let courier = self.mesh.courier(spent.as_ref()).await;
+            let transport = self.mesh.transport(previous.as_ref()).await;
             let (mut is_open, mut failed) = (true, 0);
             while is_open {
                 let dropped = self.mesh.receipts_dropped();
-                let is_whole = self.ask_for_all(&courier).await.is_ok();
+                let is_whole = self.ask_for_all(&transport).await.is_ok();
                 failed = if is_whole { 0 } else { failed + 1 };
                 let closed = async {
-                    courier.closed().await;
+                    transport.closed().await;
                     false
                 };
                 let again = async {
@@ -78,12 +78,12 @@ impl Receipts {
                 };
                 is_open = closed.or(again).await;
             }
-            spent = Some(courier);
+            previous = Some(transport);
         }
     }
 
     /// Asks about every message of which more may be learned, page by page.
-    async fn ask_for_all(&self, courier: &Arc<dyn Courier>) -> Result<(), Incomplete> {
+    async fn ask_for_all(&self, transport: &Arc<dyn LinkTransport>) -> Result<(), Incomplete> {
         let mut page_from = Some(0);
         while let Some(after_seq) = page_from {
             let open = self.outbox.open_receipts(self.mesh.slug(), after_seq, RECEIPT_IDS_MAX);
@@ -91,7 +91,7 @@ impl Receipts {
             if open.ids.is_empty() {
                 break;
             }
-            let answer = self.runtime.timeout(ANSWER_MAX, courier.receipts(open.ids)).await;
+            let answer = self.runtime.timeout(ANSWER_MAX, transport.receipts(open.ids)).await;
             // A broker that does not answer this will not answer the rest at once either.
             let answer = answer.ok_or(Incomplete)?;
             // It does not tell, or it is gone.
@@ -102,30 +102,30 @@ impl Receipts {
         Ok(())
     }
 
-    async fn store(&self, told: Vec<Receipt>) -> Result<(), Incomplete> {
+    async fn store(&self, reported: Vec<Receipt>) -> Result<(), Incomplete> {
         let (slug, now) = (self.mesh.slug(), self.runtime.now());
-        let stored = self.outbox.store_receipts(slug, told, now).await;
-        let learned = stored.map_err(|error| self.note_store_failed(&error))?;
+        let stored = self.outbox.store_receipts(slug, reported, now).await;
+        let update = stored.map_err(|error| self.note_store_failed(&error))?;
         if let Some(failures) = self.store_failing.ended() {
             tracing::info!(mesh = slug, failures, "receipts can be stored again");
         }
-        learned.into_iter().for_each(|learned| self.announce(learned));
+        update.into_iter().for_each(|update| self.announce(update));
         Ok(())
     }
 
-    fn announce(&self, learned: Learned) {
+    fn announce(&self, update: ReceiptUpdate) {
         let data = || {
             to_text(&OutboxEvent {
                 ts: iso(self.runtime.now()),
                 mesh: self.mesh.slug().to_owned(),
-                client_message_id: learned.client_message_id.clone(),
-                status: learned.status.as_str().to_owned(),
-                broker_message_id: learned.broker_message_id.clone(),
+                client_message_id: update.client_message_id.clone(),
+                status: update.status.as_str().to_owned(),
+                broker_message_id: update.broker_message_id.clone(),
                 last_error: None,
-                receipt: Some(learned.receipt.into()),
+                receipt: Some(update.receipt.into()),
             })
         };
-        self.bus.publish_with(|| Event { kind: Kind::Outbox, seq: None, data: data() });
+        self.bus.publish_with(|| Event { kind: EventKind::Outbox, seq: None, data: data() });
     }
 
     /// What is not stored now is asked for later.

@@ -6,15 +6,15 @@
 mod open;
 
 use crate::api::bodies::{InboxMessage, MessageEvent, SystemEvent};
-use crate::events::{Bus, Event, Kind};
+use crate::events::{Event, EventBus, EventKind};
 use crate::mesh::Mesh;
-use crate::port::Inbound;
-use crate::store::inbox::{Inbox, Message, NewMessage, Stored};
+use crate::port::InboundPush;
+use crate::store::inbox::{Inbox, NewMessage, Stored, StoredMessage};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, iso};
-use claudemesh_base::wire::{ClientAck, Push, to_text};
-use claudemesh_fsm::receive::{Encryption, Verdict};
-use open::{Openers, Read};
+use claudemesh_base::wire::{ClientAck, PushFrame, to_text};
+use claudemesh_fsm::receive::{Encryption, ReceiveDecision};
+use open::{OpenedPush, PushOpener};
 use serde_json::{Map, Value};
 use smol::channel::{Receiver, Sender};
 use std::time::Duration;
@@ -26,64 +26,64 @@ const BATCH_MAX: usize = 64;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// The receive flow of one mesh.
-pub struct Receive {
+pub struct ReceiveFlow {
     mesh: Mesh,
     inbox: Inbox,
-    bus: Bus,
+    bus: EventBus,
     runtime: Runtime,
-    openers: Openers,
+    opener: PushOpener,
     malformed: Repeated,
     store_failing: Repeated,
 }
 
 /// A push that will be stored, and how to acknowledge it.
-struct Arrival {
+struct AcceptedPush {
     message: NewMessage,
     acks: Sender<ClientAck>,
 }
 
-impl Receive {
+impl ReceiveFlow {
     /// A receive flow for `mesh`, which does nothing until it runs.
     #[must_use]
-    pub fn new(mesh: Mesh, inbox: Inbox, bus: Bus, runtime: Runtime) -> Self {
-        let openers = Openers::default();
+    pub fn new(mesh: Mesh, inbox: Inbox, bus: EventBus, runtime: Runtime) -> Self {
+        let opener = PushOpener::default();
         let (malformed, store_failing) = (Repeated::default(), Repeated::default());
-        Self { mesh, inbox, bus, runtime, openers, malformed, store_failing }
+        Self { mesh, inbox, bus, runtime, opener, malformed, store_failing }
     }
 
     /// Takes pushes until the links are gone.
-    pub async fn run(self, inbound: Receiver<Inbound>) {
+    pub async fn run(self, inbound: Receiver<InboundPush>) {
         while let Ok(first) = inbound.recv().await {
-            let mut arrivals = Vec::new();
-            arrivals.extend(self.judge(first));
-            while arrivals.len() < BATCH_MAX
+            let mut accepted_pushes = Vec::new();
+            accepted_pushes.extend(self.classify(first));
+            while accepted_pushes.len() < BATCH_MAX
                 && let Ok(next) = inbound.try_recv()
             {
-                arrivals.extend(self.judge(next));
+                accepted_pushes.extend(self.classify(next));
             }
-            if !arrivals.is_empty() {
-                self.store(arrivals).await;
+            if !accepted_pushes.is_empty() {
+                self.store(accepted_pushes).await;
             }
         }
     }
 
     /// Deals at once with a push that is not to be stored.
-    fn judge(&self, inbound: Inbound) -> Option<Arrival> {
-        let Read { verdict, body, extension } = self.openers.read(&inbound);
-        let Inbound { push, acks, .. } = inbound;
-        match verdict {
-            Verdict::Store { undecryptable, encryption } => {
+    fn classify(&self, inbound: InboundPush) -> Option<AcceptedPush> {
+        let OpenedPush { decision, body, extension } = self.opener.read(&inbound);
+        let InboundPush { push, acks, .. } = inbound;
+        match decision {
+            ReceiveDecision::Store { undecryptable, encryption } => {
                 let mut message = self.message(push, encryption, extension);
                 message.body = body.filter(|_| !undecryptable);
-                return Some(Arrival { message, acks });
+                return Some(AcceptedPush { message, acks });
             }
-            Verdict::System => self.announce_system(push),
-            Verdict::Own { ack } => {
+            ReceiveDecision::System => self.announce_system(push),
+            ReceiveDecision::Own { ack } => {
                 if ack {
                     acknowledge(&acks, push.client_message_id, push.message_id);
                 }
             }
-            Verdict::Malformed(why) => {
+            ReceiveDecision::Malformed(why) => {
                 // Logged once, then counted: a peer can send as many as it likes.
                 if self.malformed.happened() {
                     let mesh = self.mesh.slug();
@@ -101,13 +101,13 @@ impl Receive {
 
     fn message(
         &self,
-        push: Push,
+        push: PushFrame,
         encryption: Encryption,
         extension: claudemesh_base::message::Extension,
     ) -> NewMessage {
         let name_of = |key: &str| {
             self.mesh.with_roster(|roster| {
-                let known = |peer: &&claudemesh_base::wire::Peer| {
+                let known = |peer: &&claudemesh_base::wire::RosterEntry| {
                     peer.pubkey == key || peer.member_pubkey == key
                 };
                 roster.peers.iter().find(known).map(|peer| peer.display_name.clone())
@@ -137,9 +137,9 @@ impl Receive {
         }
     }
 
-    async fn store(&self, arrivals: Vec<Arrival>) {
+    async fn store(&self, accepted_pushes: Vec<AcceptedPush>) {
         let (messages, acks): (Vec<_>, Vec<_>) =
-            arrivals.into_iter().map(|arrival| (arrival.message, arrival.acks)).unzip();
+            accepted_pushes.into_iter().map(|accepted| (accepted.message, accepted.acks)).unzip();
         let stored = match self.inbox.store(messages).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -173,17 +173,17 @@ impl Receive {
     }
 
     fn announce(&self, content: NewMessage, seq: i64) {
-        let message = InboxMessage::from(Message { seq, content, seen_at: None });
+        let message = InboxMessage::from(StoredMessage { seq, content, seen_at: None });
         let data = to_text(&MessageEvent { ts: iso(self.runtime.now()), message });
-        self.bus.publish(Event { kind: Kind::Message, seq: Some(seq), data });
+        self.bus.publish(Event { kind: EventKind::Message, seq: Some(seq), data });
     }
 
-    fn announce_system(&self, push: Push) {
+    fn announce_system(&self, push: PushFrame) {
         let event = push.event.or(push.subtype).unwrap_or_else(|| "system".to_owned());
         let kind = match event.as_str() {
-            "peer_joined" => Kind::PeerJoin,
-            "peer_left" => Kind::PeerLeave,
-            _ => Kind::System,
+            "peer_joined" => EventKind::PeerJoin,
+            "peer_left" => EventKind::PeerLeave,
+            _ => EventKind::System,
         };
         let data = match push.event_data {
             Some(Value::Object(data)) => data,

@@ -6,8 +6,8 @@
 //! a row that may still be sent.
 
 use crate::store::Error;
-use crate::store::inbox::{Bounds, Inbox};
-use crate::store::outbox::{Outbox, Walk};
+use crate::store::inbox::{Inbox, InboxLimits};
+use crate::store::outbox::{Outbox, ShrinkPhase};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, Shutdown};
 use claudemesh_fsm::id::Millis;
@@ -20,17 +20,17 @@ pub const EVERY: Duration = Duration::from_secs(60 * 60);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The flow and what it works on.
-pub struct Upkeep {
+pub struct RetentionFlow {
     outbox: Outbox,
     inbox: Inbox,
-    bounds: Bounds,
+    bounds: InboxLimits,
     runtime: Runtime,
     failing: Repeated,
 }
 
 /// What one pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct RetentionReport {
     /// Outbox rows that are smaller now.
     pub shrunk: usize,
     /// Messages that left the inbox.
@@ -39,10 +39,10 @@ pub struct Done {
     pub forgotten: usize,
 }
 
-impl Upkeep {
+impl RetentionFlow {
     /// Upkeep of both stores, which does nothing until it runs.
     #[must_use]
-    pub fn new(outbox: Outbox, inbox: Inbox, bounds: Bounds, runtime: Runtime) -> Self {
+    pub fn new(outbox: Outbox, inbox: Inbox, bounds: InboxLimits, runtime: Runtime) -> Self {
         Self { outbox, inbox, bounds, runtime, failing: Repeated::default() }
     }
 
@@ -61,23 +61,23 @@ impl Upkeep {
     ///
     /// # Errors
     /// When a store cannot be read or written: the next pass goes on where this one ended.
-    pub async fn pass(&self) -> Result<Done, Error> {
+    pub async fn pass(&self) -> Result<RetentionReport, Error> {
         let now = self.runtime.now();
         // A store that fails is no reason to let the other grow.
         let shrunk = self.shrink(now).await;
-        self.inbox.witness(now, self.bounds).await?;
+        self.inbox.observe_clock(now, self.bounds).await?;
         let pruned = self.repeat(|| self.inbox.prune(self.bounds)).await?;
         let forgotten = self.repeat(|| self.inbox.forget(self.bounds)).await?;
-        Ok(Done { shrunk: shrunk?, pruned, forgotten })
+        Ok(RetentionReport { shrunk: shrunk?, pruned, forgotten })
     }
 
     async fn shrink(&self, now: Millis) -> Result<usize, Error> {
-        self.outbox.witness(now).await?;
-        let (mut walk, mut rows) = (Some(Walk::default()), 0);
-        while let Some(here) = walk {
+        self.outbox.observe_clock(now).await?;
+        let (mut phase, mut rows) = (Some(ShrinkPhase::default()), 0);
+        while let Some(here) = phase {
             let step = self.outbox.shrink(here, now).await?;
             rows += step.rows;
-            walk = step.next;
+            phase = step.next;
             self.runtime.sleep(PAUSE).await;
         }
         Ok(rows)
@@ -98,14 +98,14 @@ impl Upkeep {
         }
     }
 
-    fn report(&self, pass: Result<Done, Error>) {
+    fn report(&self, pass: Result<RetentionReport, Error>) {
         match pass {
             Ok(done) => {
                 if let Some(failures) = self.failing.ended() {
                     tracing::info!(failures, "the stores can be kept small again");
                 }
-                let Done { shrunk, pruned, forgotten } = done;
-                if done != Done::default() {
+                let RetentionReport { shrunk, pruned, forgotten } = done;
+                if done != RetentionReport::default() {
                     tracing::info!(shrunk, pruned, forgotten, "the stores were made smaller");
                 }
             }

@@ -16,9 +16,9 @@ pub const TOKEN_BYTES: usize = 32;
 
 /// The local bearer token. Never printed; wiped on drop.
 #[derive(Clone)]
-pub struct Token(Zeroizing<String>);
+pub struct LocalToken(Zeroizing<String>);
 
-impl Token {
+impl LocalToken {
     /// The token in `local-token`; `None` if there is no such file.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for LocalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
@@ -97,16 +97,16 @@ mod tests {
         let paths = Paths::under(dir.path()).expect("absolute");
         claudemesh_base::paths::ensure_private_dir(&paths.daemon_dir).expect("created");
         let runtime = Runtime::real(Arc::new(smol::Executor::new()));
-        assert!(Token::read(&paths).expect("no file").is_none());
-        let first = Token::read_or_create(&paths, &runtime).expect("made");
-        let again = Token::read_or_create(&paths, &runtime).expect("kept");
+        assert!(LocalToken::read(&paths).expect("no file").is_none());
+        let first = LocalToken::read_or_create(&paths, &runtime).expect("made");
+        let again = LocalToken::read_or_create(&paths, &runtime).expect("kept");
         assert!(first.matches(again.as_str()));
         let text = fs::read_to_string(paths.local_token()).expect("read");
         assert_eq!(text, format!("{}\n", first.as_str()));
         assert_eq!(text.len(), 44);
         assert_eq!(claudemesh_base::paths::readable_by_others(&paths.local_token()), None);
 
-        let second = Token::rotate(&paths, &runtime).expect("made");
+        let second = LocalToken::rotate(&paths, &runtime).expect("made");
         assert!(!first.matches(second.as_str()));
         assert!(!first.matches("") && !first.matches(&text));
         assert!(!format!("{second:?}").contains(second.as_str()));
@@ -119,7 +119,7 @@ mod tests {
         fs::create_dir(&paths.daemon_dir).expect("created");
         for bytes in [&b""[..], b"\n", b"short", b"\xFF\xFE"] {
             fs::write(paths.local_token(), bytes).expect("written");
-            let refused = Token::read(&paths).expect_err("no token").to_string();
+            let refused = LocalToken::read(&paths).expect_err("no token").to_string();
             assert!(refused.contains("delete the file"), "{refused}");
         }
     }

@@ -17,7 +17,7 @@ const WS_PORT: u16 = 80;
 
 /// An invite whose signature and expiry have been checked.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Invite {
+pub struct VerifiedInvite {
     /// Exactly as it stands in the link: brokers look it up by this text.
     pub token: String,
     /// The JSON in it, whole.
@@ -49,7 +49,7 @@ pub struct JoinAddress {
     pub path: String,
 }
 
-impl Invite {
+impl VerifiedInvite {
     /// Reads a link, or a bare token, and verifies the invite in it.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Invite {
             .map_err(|error| JoinError::bad_field("owner_pubkey", error.to_string()))?;
         let signature = text("signature")
             .ok_or_else(|| JoinError::bad_field("signature", "must be 128 hex digits"))?;
-        let canonical = signed::invite(&signed::Invite {
+        let canonical = signed::invite(&signed::InviteClaims {
             mesh_id: &self.mesh_id,
             mesh_slug: &self.mesh_slug,
             broker_url: &self.broker_url,

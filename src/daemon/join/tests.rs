@@ -14,7 +14,7 @@ const LATER_S: i64 = 4_000_000_000;
 fn payload(broker_url: &str, slug: &str) -> Value {
     let owner = SecretKey::from_seed([9; 32]);
     let canonical =
-        claudemesh_base::message::signed::invite(&claudemesh_base::message::signed::Invite {
+        claudemesh_base::message::signed::invite(&claudemesh_base::message::signed::InviteClaims {
             mesh_id: "m1",
             mesh_slug: slug,
             broker_url,
@@ -34,8 +34,8 @@ fn token(payload: &Value) -> String {
     BASE64URL_NOPAD.encode(payload.to_string().as_bytes())
 }
 
-fn read(link: &str) -> Result<Invite, String> {
-    Invite::read(link, NOW).map_err(|error| error.to_string())
+fn read(link: &str) -> Result<VerifiedInvite, String> {
+    VerifiedInvite::read(link, NOW).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn every_signed_field_is_checked_and_covered_by_the_signature() {
 fn an_expired_invite_says_since_when() {
     let token = token(&payload("ws://127.0.0.1:7900/ws", "demo"));
     let at_the_end = Millis(LATER_S * 1000);
-    let refused = Invite::read(&token, at_the_end).expect_err("over").to_string();
+    let refused = VerifiedInvite::read(&token, at_the_end).expect_err("over").to_string();
     assert!(refused.contains("expired at 2096-10-02T07:06:40.000Z"), "{refused}");
-    Invite::read(&token, Millis(at_the_end.0 - 1)).expect("not over yet");
+    VerifiedInvite::read(&token, Millis(at_the_end.0 - 1)).expect("not over yet");
 }
 
 /// Joins a broker that answers its n-th request with the n-th of `answers` (an empty one hangs
@@ -113,7 +113,7 @@ fn join_with(
     answers: &[&str],
     paths: &Paths,
     slug: &str,
-    options: &Options,
+    options: &JoinOptions,
 ) -> (Result<Joined, JoinError>, Vec<Value>) {
     let executor = Arc::new(Executor::new());
     let runtime = Runtime::real(Arc::clone(&executor));
@@ -139,7 +139,7 @@ fn join_with(
             }
         });
         let link = token(&payload(&format!("ws://127.0.0.1:{port}/ws"), slug));
-        let invite = Invite::read(&link, NOW).expect("a good invite");
+        let invite = VerifiedInvite::read(&link, NOW).expect("a good invite");
         let result = join(paths, &runtime, &invite, options).await;
         drop(serving);
         result
@@ -157,8 +157,8 @@ fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn options(name: &str) -> Options {
-    Options { display_name: name.into(), slug: None }
+fn options(name: &str) -> JoinOptions {
+    JoinOptions { display_name: name.into(), slug: None }
 }
 
 fn home() -> (tempfile::TempDir, Paths) {
@@ -180,7 +180,7 @@ fn a_join_is_stored_once_and_keeps_its_key() {
     assert_eq!(bodies[0], bodies[1]);
     assert_eq!(bodies[0]["peer_pubkey"], first.pubkey);
     assert_eq!(bodies[0]["display_name"], "bob");
-    let config = Config::load(&paths).expect("readable");
+    let config = IdentityConfig::load(&paths).expect("readable");
     let mesh = config.mesh("demo").expect("stored");
     assert_eq!(mesh.pubkey().to_hex(), first.pubkey);
     assert_eq!((mesh.root_key.as_deref(), mesh.invite_version), (Some("cm9vdA"), Some(1)));
@@ -234,7 +234,7 @@ fn a_slug_of_another_mesh_is_not_taken_over() {
     assert!(refused.contains("mesh m0") && refused.contains("--as"), "{refused}");
     assert!(bodies.is_empty());
     let ok = answer("200 OK", r#"{"ok":true,"memberId":"mem1"}"#);
-    let renamed = Options { slug: Some("demo2".into()), ..options("bob") };
+    let renamed = JoinOptions { slug: Some("demo2".into()), ..options("bob") };
     let (joined, _) = join_with(&[&ok], &paths, "demo", &renamed);
     let joined = joined.expect("joined");
     assert_eq!((joined.slug.as_str(), joined.display_name.as_deref()), ("demo2", Some("alice")));
@@ -273,7 +273,7 @@ fn names_that_cannot_be_shown_are_refused_before_anything_is_sent() {
         assert!(matches!(refused, Err(JoinError::BadName)) && bodies.is_empty());
     }
     for slug in ["", "-x", "a b", "../x"] {
-        let named = Options { slug: Some(slug.into()), ..options("bob") };
+        let named = JoinOptions { slug: Some(slug.into()), ..options("bob") };
         assert!(matches!(join_with(&[], &paths, "demo", &named).0, Err(JoinError::BadSlug(_))));
     }
 }

@@ -3,14 +3,14 @@
 //! It handles what means the same in every state (pushes, acks, pings) and hands the rest to the
 //! state that the link is in. It never decides what becomes of the link.
 
-use super::acks::{Desk, Settled};
-use super::signals::{Signal, Signals};
-use super::socket::{Heard, Socket};
+use super::commands::{LinkCommand, LinkCommands};
+use super::pending_sends::{AckOutcome, PendingSends};
+use super::socket::{Incoming, WebSocket};
 use super::{CLIENT_ACKS_MAX, LinkConfig};
-use crate::port::{Inbound, LinkObserver};
+use crate::port::{InboundPush, LinkObserver};
 use claudemesh_base::message::{PublicKey, SecretKey};
 use claudemesh_base::runtime::{BoxFuture, Runtime};
-use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, Push, to_text};
+use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, PushFrame, to_text};
 use claudemesh_fsm::link::Closed;
 use futures_lite::Stream;
 use smol::channel::{self, Receiver, Sender, TrySendError};
@@ -28,7 +28,7 @@ const READ_BATCH: usize = 64;
 
 /// What a link's state has to deal with.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum ConnectionEvent {
     /// A frame that only some states expect.
     Frame(BrokerFrame),
     /// A push says that this member is revoked; the text is its event's name (§15.6).
@@ -42,17 +42,17 @@ pub(super) enum Event {
     /// The deadline has come.
     Due,
     /// We are asked to stop or to dial again.
-    Signal(Signal),
+    Command(LinkCommand),
 }
 
 /// A connection.
 pub(super) struct Connection {
-    socket: Socket,
+    socket: WebSocket,
     runtime: Runtime,
     /// The sends under way.
-    pub(super) desk: Desk,
+    pub(super) pending_sends: PendingSends,
     observer: Arc<dyn LinkObserver>,
-    inbound: Sender<Inbound>,
+    inbound: Sender<InboundPush>,
     /// A push that the receive flow has no room for yet: until it has, nothing is read.
     held: Option<BoxFuture<()>>,
     client_acks: (Sender<ClientAck>, Pin<Box<Receiver<ClientAck>>>),
@@ -72,23 +72,23 @@ pub(super) struct Connection {
     batch: usize,
     dropped: u64,
     /// By every connection of this link.
-    dropped_ever: Arc<AtomicU64>,
+    dropped_total: Arc<AtomicU64>,
 }
 
 impl Connection {
     pub(super) fn new(
-        socket: Socket,
+        socket: WebSocket,
         config: &LinkConfig,
         secrets: Arc<[SecretKey]>,
         runtime: Runtime,
         observer: Arc<dyn LinkObserver>,
-        inbound: Sender<Inbound>,
-        dropped_ever: Arc<AtomicU64>,
+        inbound: Sender<InboundPush>,
+        dropped_total: Arc<AtomicU64>,
     ) -> Self {
         let (acks, acks_in) = channel::bounded(CLIENT_ACKS_MAX);
         Self {
             socket,
-            desk: Desk::new(config.inflight_max, config.ack_max),
+            pending_sends: PendingSends::new(config.inflight_max, config.ack_max),
             observer,
             inbound,
             held: None,
@@ -106,13 +106,13 @@ impl Connection {
             delivered: false,
             batch: 0,
             dropped: 0,
-            dropped_ever,
+            dropped_total,
             runtime,
         }
     }
 
     /// Writes a frame of our own before anything else.
-    pub(super) fn say(&mut self, frame: &ClientFrame) {
+    pub(super) fn enqueue(&mut self, frame: &ClientFrame) {
         self.queue.push_back(to_text(frame));
     }
 
@@ -143,61 +143,67 @@ impl Connection {
     }
 
     /// Works until something happens that the link's state must deal with, or `deadline` comes.
-    pub(super) async fn next(&mut self, signals: &mut Signals, deadline: Duration) -> Event {
-        poll_fn(|cx| self.poll_event(cx, signals, deadline)).await
+    pub(super) async fn next(
+        &mut self,
+        commands: &mut LinkCommands,
+        deadline: Duration,
+    ) -> ConnectionEvent {
+        poll_fn(|cx| self.poll_event(cx, commands, deadline)).await
     }
 
     /// Ends it with a close frame of ours. Sends that were written count as lost.
-    pub(super) async fn goodbye(&mut self, code: u16, reason: &str) {
-        self.desk.close(reason);
+    pub(super) async fn send_close(&mut self, code: u16, reason: &str) {
+        self.pending_sends.close(reason);
         self.flush_client_acks();
-        self.socket.goodbye(&self.runtime, code, reason).await;
+        self.socket.send_close(&self.runtime, code, reason).await;
     }
 
     /// Ends it after the broker did, or after it fell silent.
-    pub(super) async fn farewell(&mut self, closed: &Closed) {
+    pub(super) async fn finish_close(&mut self, closed: &Closed) {
         let why =
             if closed.reason.is_empty() { "the connection went away" } else { &closed.reason };
-        self.desk.close(why);
+        self.pending_sends.close(why);
         if closed.code.is_some() {
-            self.socket.farewell().await;
+            self.socket.finish_close().await;
         }
     }
 
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-        signals: &mut Signals,
+        commands: &mut LinkCommands,
         deadline: Duration,
-    ) -> Poll<Event> {
+    ) -> Poll<ConnectionEvent> {
         loop {
-            if let Poll::Ready(signal) = signals.poll(cx) {
-                return Poll::Ready(Event::Signal(signal));
+            if let Poll::Ready(command) = commands.poll(cx) {
+                return Poll::Ready(ConnectionEvent::Command(command));
             }
             let more = match self.poll_read(cx) {
-                Read::Event(event) => return Poll::Ready(event),
-                Read::More => true,
-                Read::Nothing => false,
+                ReadProgress::Event(event) => return Poll::Ready(event),
+                ReadProgress::More => true,
+                ReadProgress::Nothing => false,
             };
             self.batch = 0;
             let now = self.runtime.monotonic();
             if let Err(closed) = self.poll_write(cx, now) {
-                return Poll::Ready(Event::Closed(closed));
+                return Poll::Ready(ConnectionEvent::Closed(closed));
             }
-            self.desk.expire(now);
+            self.pending_sends.expire(now);
             let stalled_at = self.stalled_since.map(|since| since.saturating_add(self.dead_after));
             if stalled_at.is_some_and(|at| now >= at) {
-                return Poll::Ready(Event::Stalled);
+                return Poll::Ready(ConnectionEvent::Stalled);
             }
             if now >= deadline {
-                return Poll::Ready(Event::Due);
+                return Poll::Ready(ConnectionEvent::Due);
             }
             if more {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let due =
-                [self.desk.deadline(), stalled_at].into_iter().flatten().fold(deadline, Ord::min);
+            let due = [self.pending_sends.deadline(), stalled_at]
+                .into_iter()
+                .flatten()
+                .fold(deadline, Ord::min);
             if self.poll_alarm(cx, due).is_pending() {
                 return Poll::Pending;
             }
@@ -221,59 +227,63 @@ impl Connection {
         rung
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Read {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> ReadProgress {
         while self.batch < READ_BATCH {
             self.batch += 1;
             if let Some(held) = &mut self.held {
                 // The silence is ours as long as we do not listen.
                 self.last_heard = self.runtime.monotonic();
                 if held.as_mut().poll(cx).is_pending() {
-                    return Read::Nothing;
+                    return ReadProgress::Nothing;
                 }
                 self.held = None;
             }
-            let Poll::Ready(heard) = self.socket.poll_heard(cx) else { return Read::Nothing };
-            let event = match heard {
-                Heard::Closed(closed) => return Read::Event(Event::Closed(closed)),
-                Heard::Alive => None,
-                Heard::Malformed => {
+            let Poll::Ready(incoming) = self.socket.poll_incoming(cx) else {
+                return ReadProgress::Nothing;
+            };
+            let event = match incoming {
+                Incoming::Closed(closed) => {
+                    return ReadProgress::Event(ConnectionEvent::Closed(closed));
+                }
+                Incoming::Alive => None,
+                Incoming::Malformed => {
                     self.drop_frame("a message that is no frame");
                     None
                 }
-                Heard::Frame(frame) => self.take(frame),
+                Incoming::Frame(frame) => self.take(frame),
             };
             self.last_heard = self.runtime.monotonic();
             if let Some(event) = event {
-                return Read::Event(event);
+                return ReadProgress::Event(event);
             }
         }
-        Read::More
+        ReadProgress::More
     }
 
-    fn take(&mut self, frame: BrokerFrame) -> Option<Event> {
+    fn take(&mut self, frame: BrokerFrame) -> Option<ConnectionEvent> {
         match frame {
             BrokerFrame::Push(push) => return self.take_push(*push),
-            BrokerFrame::Ack(ack) => match self.desk.settle(*ack, self.runtime.now()) {
-                Settled::Acked => self.delivered = true,
-                Settled::Refused | Settled::Stale => {}
-                Settled::Late(late) => self.observer.late_ack(late),
-                Settled::Unusable => self.drop_frame("an ack that answers nothing"),
+            BrokerFrame::Ack(ack) => match self.pending_sends.settle(*ack, self.runtime.now()) {
+                AckOutcome::Acked => self.delivered = true,
+                AckOutcome::Refused | AckOutcome::Stale => {}
+                AckOutcome::Late(late) => self.observer.late_ack(late),
+                AckOutcome::Unusable => self.drop_frame("an ack that answers nothing"),
             },
             BrokerFrame::Receipts(receipts) => {
-                if let Some(news) = self.desk.asks.answer(receipts) {
+                if let Some(news) = self.pending_sends.receipt_queries.answer(receipts) {
                     self.observer.receipts(news);
                 }
             }
             // Today's network says more than we listen to.
             BrokerFrame::Unknown => {}
-            other => return Some(Event::Frame(other)),
+            other => return Some(ConnectionEvent::Frame(other)),
         }
         None
     }
 
-    fn take_push(&mut self, push: Push) -> Option<Event> {
+    fn take_push(&mut self, push: PushFrame) -> Option<ConnectionEvent> {
         let event = system_event(&push, &self.key);
-        let inbound = Inbound {
+        let inbound = InboundPush {
             push,
             acks: self.client_acks.0.clone(),
             secrets: self.secrets.clone(),
@@ -292,7 +302,7 @@ impl Connection {
     /// Counts what cannot be used; said once per link, because a broker that is rubbish is so on
     /// every connection.
     pub(super) fn drop_frame(&mut self, what: &str) {
-        if self.dropped_ever.fetch_add(1, Ordering::Relaxed) == 0 {
+        if self.dropped_total.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(what, "dropped from the broker; more of the kind is only counted");
         }
         self.dropped += 1;
@@ -334,8 +344,8 @@ impl Connection {
         if !self.may_send {
             return Poll::Pending;
         }
-        match self.desk.poll_frame(cx, now) {
-            Poll::Pending => self.desk.asks.poll_frame(cx),
+        match self.pending_sends.poll_frame(cx, now) {
+            Poll::Pending => self.pending_sends.receipt_queries.poll_frame(cx),
             frame => frame,
         }
     }
@@ -360,27 +370,27 @@ impl Drop for Connection {
     }
 }
 
-enum Read {
-    Event(Event),
+enum ReadProgress {
+    Event(ConnectionEvent),
     More,
     Nothing,
 }
 
 /// What a system push means for the link itself.
-fn system_event(push: &Push, own: &PublicKey) -> Option<Event> {
+fn system_event(push: &PushFrame, own: &PublicKey) -> Option<ConnectionEvent> {
     if push.subtype.as_deref() != Some("system") {
         return None;
     }
     match push.event.as_deref()? {
         "peer_joined" | "peer_left" | "peer_returned" | "peer_visible" | "peer_hidden" => {
-            Some(Event::RosterChanged)
+            Some(ConnectionEvent::RosterChanged)
         }
         event @ ("member_revoked" | "keypair_revoked") => {
             let data = push.event_data.as_ref()?;
             let own = own.to_hex();
             let names = |key: &str| data.get(key).and_then(|it| it.as_str()) == Some(own.as_str());
             let about_us = ["pubkey", "memberPubkey", "member_pubkey"].into_iter().any(names);
-            about_us.then(|| Event::Revoked(event.to_owned()))
+            about_us.then(|| ConnectionEvent::Revoked(event.to_owned()))
         }
         _ => None,
     }

@@ -3,8 +3,8 @@
 //! The only file of the link that names WebSocket types. It decides nothing: what a frame or a
 //! close code means is for others, and so is the time.
 
-use super::fair::Fair;
 use super::tls::{Tls, TlsError};
+use super::yielding::YieldingReader;
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::error::CapacityError;
 use async_tungstenite::tungstenite::handshake::client::Request;
@@ -75,7 +75,7 @@ impl std::error::Error for DialError {}
 
 /// What came from the broker.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Incoming {
     /// A frame.
     Frame(BrokerFrame),
     /// A message that is no frame.
@@ -90,11 +90,11 @@ trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
 /// One WebSocket.
-pub(super) struct Socket {
-    stream: WebSocketStream<Fair<Box<dyn Io>>>,
+pub(super) struct WebSocket {
+    stream: WebSocketStream<YieldingReader<Box<dyn Io>>>,
 }
 
-impl Socket {
+impl WebSocket {
     /// Connects to `url` within `limit`.
     pub(super) async fn dial(
         url: &str,
@@ -107,15 +107,15 @@ impl Socket {
     }
 
     /// The next thing heard.
-    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    pub(super) fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             Some(Ok(Message::Text(text))) => parsed(text.as_bytes()),
             // Binary messages with JSON in them are legal on today's network (`specs/wire.md`).
             Some(Ok(Message::Binary(bytes))) => parsed(&bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Alive,
-            Some(Ok(Message::Close(frame))) => Heard::Closed(closed(frame)),
-            Some(Err(error)) => Heard::Closed(failed(&error)),
-            None => Heard::Closed(Closed::default()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Alive,
+            Some(Ok(Message::Close(frame))) => Incoming::Closed(closed(frame)),
+            Some(Err(error)) => Incoming::Closed(failed(&error)),
+            None => Incoming::Closed(Closed::default()),
         })
     }
 
@@ -142,7 +142,7 @@ impl Socket {
 
     /// Says goodbye and waits until the broker did, for [`CLOSE_MAX`] at most. `reason` must not
     /// exceed the 123 bytes that a close frame has room for.
-    pub(super) async fn goodbye(&mut self, runtime: &Runtime, code: u16, reason: &str) {
+    pub(super) async fn send_close(&mut self, runtime: &Runtime, code: u16, reason: &str) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() };
         let said = async {
             poll_fn(|cx| self.poll_room(cx)).await?;
@@ -150,7 +150,7 @@ impl Socket {
             poll_fn(|cx| self.poll_flush(cx)).await?;
             // What else arrives is nobody's any more, and may never end: others have their turn
             // after each, and so has the time.
-            while !matches!(poll_fn(|cx| self.poll_heard(cx)).await, Heard::Closed(_)) {
+            while !matches!(poll_fn(|cx| self.poll_incoming(cx)).await, Incoming::Closed(_)) {
                 yield_now().await;
             }
             Ok::<(), Closed>(())
@@ -162,7 +162,7 @@ impl Socket {
 
     /// Answers the broker's own close frame, if that costs no waiting: the connection is over
     /// whether the answer arrives or not.
-    pub(super) async fn farewell(&mut self) {
+    pub(super) async fn finish_close(&mut self) {
         let _ = poll_fn(|cx| Poll::Ready(self.poll_flush(cx))).await;
     }
 
@@ -171,7 +171,7 @@ impl Socket {
     }
 }
 
-async fn connect(url: &str, tls: &mut Tls, runtime: &Runtime) -> Result<Socket, DialError> {
+async fn connect(url: &str, tls: &mut Tls, runtime: &Runtime) -> Result<WebSocket, DialError> {
     let request =
         url.into_client_request().map_err(|_| DialError::BadUrl("is not a WebSocket address"))?;
     let (secure, host, port) = address(&request)?;
@@ -186,9 +186,9 @@ async fn connect(url: &str, tls: &mut Tls, runtime: &Runtime) -> Result<Socket, 
     } else {
         Box::new(tcp)
     };
-    let shaken = client_async_with_config(request, Fair::new(io), Some(limits())).await;
+    let shaken = client_async_with_config(request, YieldingReader::new(io), Some(limits())).await;
     let (stream, _) = shaken.map_err(|error| DialError::Handshake(Box::new(error)))?;
-    Ok(Socket { stream })
+    Ok(WebSocket { stream })
 }
 
 /// Where `host` is. The system's resolver blocks, so a name is looked up beside the executor.
@@ -224,8 +224,8 @@ fn limits() -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_BYTES_MAX))
 }
 
-fn parsed(json: &[u8]) -> Heard {
-    serde_json::from_slice(json).map_or(Heard::Malformed, Heard::Frame)
+fn parsed(json: &[u8]) -> Incoming {
+    serde_json::from_slice(json).map_or(Incoming::Malformed, Incoming::Frame)
 }
 
 fn closed(frame: Option<CloseFrame>) -> Closed {

@@ -10,7 +10,7 @@ mod oversize;
 mod receipts;
 mod refusals;
 mod rig;
-mod slept;
+mod suspend;
 mod tls;
 mod topics;
 
@@ -52,10 +52,10 @@ fn a_link_greets_negotiates_opens_and_asks_who_is_there() {
         assert!(optional.contains(&json!("offline_roster")));
         peer.send(&negotiated()).await;
 
-        let (view, courier) = rig.opened().await;
+        let (view, transport) = rig.opened().await;
         assert!(!view.legacy_broker);
         assert_eq!(view.features.len(), 2);
-        assert_eq!(courier.max_age_ms(), 168 * 3_600_000);
+        assert_eq!(transport.max_age_ms(), 168 * 3_600_000);
         let ask = peer.recv().await;
         assert_eq!(ask["type"], "list_peers");
         peer.send(
@@ -74,12 +74,12 @@ fn a_link_greets_negotiates_opens_and_asks_who_is_there() {
 fn stopping_closes_with_1000_and_ends() {
     rig(|mut rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         rig.stop();
         let (code, _) = peer.close_frame().await;
         assert_eq!(code, 1000);
         rig.ended().await;
-        courier.closed().await;
+        transport.closed().await;
         assert_eq!(rig.states().await.last().map(String::as_str), Some("offline"));
     });
 }
@@ -96,10 +96,10 @@ fn a_redial_cuts_the_wait_short_and_replaces_what_is_open() {
         assert_eq!(view.close_code, Some(4999));
         rig.redial();
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         rig.redial();
         assert_eq!(peer.close_frame().await.0, 1000);
-        courier.closed().await;
+        transport.closed().await;
         rig.open().await;
         rig.opened().await;
     });
@@ -113,11 +113,11 @@ fn a_quiet_broker_is_pinged_and_one_that_does_not_answer_is_dead() {
     });
     rig::with(quick, |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         // Reading is answering: pongs go out by themselves.
         peer.pings(3).await;
         // From here on the peer exists, and reads nothing.
-        courier.closed().await;
+        transport.closed().await;
         let view = rig.waiting().await;
         assert!(view.reason.expect("reason").contains("nothing heard"));
     });

@@ -1,7 +1,7 @@
 //! What a link says about itself: its view for `status`, and its log lines.
 
 use crate::port::LinkView;
-use claudemesh_base::wire::features::{Feature as WireFeature, Response};
+use claudemesh_base::wire::features::{Feature as WireFeature, FeatureResponse};
 use claudemesh_fsm::link::{Cause, LinkState, Refused, Waiting};
 use claudemesh_fsm::negotiate::{Feature, Negotiated, Offer, Param};
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub(super) fn open(negotiated: &Negotiated) -> LinkView {
 }
 
 /// A broker's answer, as the decision takes it.
-pub(super) fn offer(response: Response) -> Offer {
+pub(super) fn offer(response: FeatureResponse) -> Offer {
     let feature = |(name, feature): (String, WireFeature)| Feature {
         name,
         params: feature.params.into_iter().map(|(name, value)| (name, param(value))).collect(),
@@ -64,17 +64,17 @@ fn param(value: Value) -> Param {
 /// Says a condition once, and counts it from then on, until the link has been open for a while: one
 /// that opens and falls at once is one condition, not two lines every time.
 #[derive(Default)]
-pub(super) struct Trouble {
+pub(super) struct OutageLog {
     /// As many as there are causes, at the most.
-    said: Vec<Cause>,
+    logged: Vec<Cause>,
     times: u32,
     /// Since when it is open, on the monotonic clock.
     open_since: Option<Duration>,
     /// Whether a line said that it is open after the last line that said it is not.
-    said_open: bool,
+    logged_open: bool,
 }
 
-impl Trouble {
+impl OutageLog {
     /// The link is down again, at `now`; having been open for `stable_after` ends what was before.
     pub(super) fn down(
         &mut self,
@@ -89,13 +89,13 @@ impl Trouble {
         }
         self.times = self.times.saturating_add(1);
         let (reason, retry_ms) = (waiting.reason(), waiting.delay_ms());
-        if self.said.contains(&waiting.cause()) {
+        if self.logged.contains(&waiting.cause()) {
             tracing::debug!(mesh, reason, retry_ms, times = self.times, "link still down");
         } else {
             let remedy = waiting.remedy();
             tracing::warn!(mesh, reason, remedy, retry_ms, "link down");
-            self.said.push(waiting.cause());
-            self.said_open = false;
+            self.logged.push(waiting.cause());
+            self.logged_open = false;
         }
     }
 
@@ -104,11 +104,11 @@ impl Trouble {
         self.open_since = Some(now);
         let Negotiated { features, retention, concurrent, notes, legacy, .. } = negotiated;
         let down_times = self.times;
-        if self.said_open {
+        if self.logged_open {
             tracing::debug!(mesh, down_times, "link open again");
             return;
         }
-        self.said_open = true;
+        self.logged_open = true;
         tracing::info!(
             mesh,
             down_times,

@@ -5,7 +5,7 @@
 
 pub mod cache;
 
-use claudemesh_base::wire::Peer;
+use claudemesh_base::wire::RosterEntry;
 use claudemesh_fsm::envelope::{Destination, Recipient, is_public_key};
 use claudemesh_fsm::id::Millis;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub const KEY_PREFIX_MIN: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Roster {
     /// One entry per connection, and per offline member where the broker lists them.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<RosterEntry>,
     /// When it was fetched; `None` if no roster was ever fetched.
     pub as_of: Option<Millis>,
     /// Whether it was fetched over the link that is open now.
@@ -28,7 +28,7 @@ pub struct Roster {
 
 /// One member who answers to a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Match {
+pub struct MemberMatch {
     /// Whom to pin.
     pub recipient: Recipient,
     /// The name shown in the roster.
@@ -43,7 +43,7 @@ pub enum Resolution {
     /// One member.
     Found(Recipient),
     /// Several members: the caller must choose.
-    Ambiguous(Vec<Match>),
+    Ambiguous(Vec<MemberMatch>),
     /// Nobody has ever had that name.
     Unknown,
     /// No roster was ever fetched, so nobody can say.
@@ -60,14 +60,14 @@ pub fn resolve(roster: &Roster, to: &str) -> Resolution {
     if roster.as_of.is_none() {
         return Resolution::NeverFetched;
     }
-    let exact = |peer: &Peer| peer.display_name == to;
-    let any_case = |peer: &Peer| is_named(peer, to);
+    let exact = |peer: &RosterEntry| peer.display_name == to;
+    let any_case = |peer: &RosterEntry| is_named(peer, to);
     let is_prefix = to.len() >= KEY_PREFIX_MIN && to.bytes().all(|byte| byte.is_ascii_hexdigit());
     let prefix = to.to_ascii_lowercase();
-    let by_prefix = |peer: &Peer| {
+    let by_prefix = |peer: &RosterEntry| {
         is_prefix && (peer.pubkey.starts_with(&prefix) || peer.member_pubkey.starts_with(&prefix))
     };
-    let rules: [&dyn Fn(&Peer) -> bool; 3] = [&exact, &any_case, &by_prefix];
+    let rules: [&dyn Fn(&RosterEntry) -> bool; 3] = [&exact, &any_case, &by_prefix];
     for rule in rules {
         let mut members = by_member(roster.peers.iter().filter(|peer| rule(peer)));
         match members.len() {
@@ -86,28 +86,28 @@ fn pin_key(roster: &Roster, key: String) -> Recipient {
     Recipient { routing_key: key, member_key }
 }
 
-fn member_key(peer: &Peer) -> &str {
+fn member_key(peer: &RosterEntry) -> &str {
     if peer.member_pubkey.is_empty() { &peer.pubkey } else { &peer.member_pubkey }
 }
 
 /// Whether a roster entry is a live connection.
 #[must_use]
-pub fn is_online(peer: &Peer) -> bool {
+pub fn is_online(peer: &RosterEntry) -> bool {
     peer.online != Some(false)
 }
 
 /// Whether an entry is one that today's network hides from name resolution.
-fn is_control_plane(peer: &Peer) -> bool {
+fn is_control_plane(peer: &RosterEntry) -> bool {
     peer.peer_role.as_deref() == Some("control-plane")
 }
 
 /// Whether an entry has that name, in whatever case.
-fn is_named(peer: &Peer, name: &str) -> bool {
+fn is_named(peer: &RosterEntry, name: &str) -> bool {
     peer.display_name == name || peer.display_name.to_lowercase() == name.to_lowercase()
 }
 
-fn by_member<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<Match> {
-    let mut members: BTreeMap<&str, Vec<&Peer>> = BTreeMap::new();
+fn by_member<'a>(peers: impl Iterator<Item = &'a RosterEntry>) -> Vec<MemberMatch> {
+    let mut members: BTreeMap<&str, Vec<&RosterEntry>> = BTreeMap::new();
     for peer in peers {
         members.entry(member_key(peer)).or_default().push(peer);
     }
@@ -115,10 +115,10 @@ fn by_member<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<Match> {
 }
 
 /// The connection to route to: a live session before a live control plane before one that is gone.
-fn pick(connections: &[&Peer]) -> Option<Match> {
+fn pick(connections: &[&RosterEntry]) -> Option<MemberMatch> {
     let best = connections.iter().max_by_key(|peer| (is_online(peer), !is_control_plane(peer)))?;
     let member_key = member_key(best).to_owned();
-    Some(Match {
+    Some(MemberMatch {
         recipient: Recipient { routing_key: best.pubkey.clone(), member_key },
         name: best.display_name.clone(),
         online: connections.iter().any(|peer| is_online(peer)),
@@ -162,17 +162,17 @@ pub fn knows(roster: &Roster, to: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn peer(name: &str, key: char, member: char, online: bool) -> Peer {
-        Peer {
+    fn peer(name: &str, key: char, member: char, online: bool) -> RosterEntry {
+        RosterEntry {
             pubkey: key.to_string().repeat(64),
             member_pubkey: member.to_string().repeat(64),
             display_name: name.to_owned(),
             online: (!online).then_some(false),
-            ..Peer::default()
+            ..RosterEntry::default()
         }
     }
 
-    fn roster(peers: Vec<Peer>) -> Roster {
+    fn roster(peers: Vec<RosterEntry>) -> Roster {
         Roster { peers, as_of: Some(Millis(1)), is_live: true, version: 1 }
     }
 
@@ -239,7 +239,7 @@ mod tests {
             peer("web", '3', 'b', true),
             peer("api", '4', 'c', true),
             peer("api", '5', 'b', false),
-            Peer { peer_role: Some("control-plane".into()), ..peer("api", '6', 'b', true) },
+            RosterEntry { peer_role: Some("control-plane".into()), ..peer("api", '6', 'b', true) },
         ];
         let whole = roster(others.clone());
         assert_eq!((routed(&whole, "api"), routed(&whole, "API")), ('2', '2'));

@@ -6,7 +6,7 @@
 
 use super::salvage::{Judgement, Rules, Saved, SavedRow, salvage};
 use crate::store::schema;
-use claudemesh_base::db::open::check_thoroughly;
+use claudemesh_base::db::check::check_thoroughly;
 use claudemesh_base::db::{Check, Error, Kind};
 use claudemesh_base::message::{fingerprint_of, legacy};
 use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
@@ -48,7 +48,7 @@ impl Store {
     /// Copies what can be read of `from` into the new file `to`.
     ///
     /// # Errors
-    /// See [`salvage`].
+    /// When a file cannot be read or written.
     pub fn salvage(self, from: &Path, to: &Path) -> Result<Vec<Saved>, Error> {
         match self {
             Self::Outbox => salvage(from, to, &schema::OUTBOX, &OUTBOX_RULES),
@@ -106,9 +106,9 @@ fn judge_outbox(table: &str, row: &mut SavedRow) -> Judgement {
     if !is_bound {
         return Judgement::Refused(format!("its ids cannot be read: {why}"));
     }
-    mend(row, &why);
+    repair(row, &why);
     match record(row) {
-        Ok(_) => Judgement::Mended(why),
+        Ok(_) => Judgement::Repaired(why),
         Err(still) => Judgement::Refused(still),
     }
 }
@@ -190,7 +190,7 @@ fn has_lost_recipient(envelope: &Envelope) -> bool {
 /// Puts something where nothing can be read any more, so that the id stays bound. What was to be
 /// sent is dead then. One that has lost its mesh, its destination or whom it is sealed to is
 /// unaddressed: it cannot be requeued either.
-fn mend(row: &mut SavedRow, why: &str) {
+fn repair(row: &mut SavedRow, why: &str) {
     for column in OPTIONAL_TEXT {
         if !row.is_null(column) && row.text(column).is_none() {
             row.set(column, ());
@@ -266,7 +266,7 @@ fn judge_message(row: &mut SavedRow) -> Judgement {
     let body = row.blob("body").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     if let Some(body) = body.filter(|body| Some(body.as_bytes()) != row.blob("body")) {
         row.set("body", body.as_bytes());
-        return Judgement::Mended("its body is no text any more in places".to_owned());
+        return Judgement::Repaired("its body is no text any more in places".to_owned());
     }
     Judgement::Sound
 }

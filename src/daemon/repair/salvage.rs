@@ -79,7 +79,7 @@ pub(super) enum Judgement {
     /// It is kept as it was read.
     Sound,
     /// It is kept as it was changed; why.
-    Mended(String),
+    Repaired(String),
     /// It makes no sense and is left out; why.
     Refused(String),
 }
@@ -306,7 +306,7 @@ impl Copy<'_> {
         let note = |why| Note { first: number, last: number, why };
         match (self.rules.judge)(&self.saved.table, &mut row) {
             Judgement::Sound => {}
-            Judgement::Mended(why) => self.saved.mended.push(note(why)),
+            Judgement::Repaired(why) => self.saved.mended.push(note(why)),
             Judgement::Refused(why) => {
                 self.saved.refused.push(note(why));
                 return Ok(());

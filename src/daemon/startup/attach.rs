@@ -1,21 +1,21 @@
 //! Attaching meshes: for each, a link, a drain and a receive flow of its own (§1).
 
-use super::witness::Witness;
+use super::revocation_logger::RevocationLogger;
 use super::{DaemonError, save_rosters};
 use crate::config::Settings;
-use crate::events::Bus;
-use crate::flow::drain::{Drain, Limits};
-use crate::flow::receipts::Receipts;
-use crate::flow::receive::Receive;
-use crate::identity::{Config, JoinedMesh, SessionKeys};
-use crate::link::{self, LinkConfig, Remote, TlsRoots};
+use crate::events::EventBus;
+use crate::flow::drain::{DrainFlow, DrainLimits};
+use crate::flow::receipts::ReceiptFlow;
+use crate::flow::receive::ReceiveFlow;
+use crate::identity::{IdentityConfig, JoinedMesh, SessionKeys};
+use crate::link::{self, LinkConfig, LinkHandle, TlsRoots};
 use crate::mesh::roster::Roster;
 use crate::mesh::{Mesh, Meshes};
 use crate::startup::stores::Stores;
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown};
 use claudemesh_fsm::link::{LinkState, Timers};
-use claudemesh_fsm::negotiate::Policy;
+use claudemesh_fsm::negotiate::FeaturePolicy;
 use futures_lite::FutureExt;
 use smol::Task;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const INBOUND_MAX: usize = 256;
 const ROSTER_SAVE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Every attached mesh and what runs for it.
-pub(super) struct Fleet {
+pub(super) struct AttachedMeshes {
     pub(super) session_keys: SessionKeys,
     pub(super) rosters: BTreeMap<String, Roster>,
     pub(super) paths: Paths,
@@ -37,30 +37,30 @@ pub(super) struct Fleet {
     pub(super) only_meshes: Vec<String>,
     pub(super) stores: Stores,
     pub(super) meshes: Meshes,
-    pub(super) bus: Bus,
+    pub(super) bus: EventBus,
     pub(super) runtime: Runtime,
     pub(super) stopped: Shutdown,
     pub(super) tasks: Vec<Task<()>>,
     /// How each mesh's link is told what to do, by slug.
-    pub(super) links: BTreeMap<String, Remote>,
+    pub(super) links: BTreeMap<String, LinkHandle>,
 }
 
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reloaded {
+pub(super) struct ReloadReport {
     /// Meshes attached.
     pub(super) added: usize,
     /// Links that were down and dial again.
     pub(super) redialled: usize,
 }
 
-impl Fleet {
+impl AttachedMeshes {
     /// Reads both configurations again (§14): meshes that were joined are attached, links go by
     /// what changed from their next dial on, and those that are down dial at once, refused ones
     /// too. A `config.toml` that cannot be read leaves the settings as they were, and is no reason
     /// not to attach a mesh.
-    pub(super) fn reload(&mut self) -> Result<Reloaded, DaemonError> {
-        let config = Config::load(&self.paths)?;
+    pub(super) fn reload(&mut self) -> Result<ReloadReport, DaemonError> {
+        let config = IdentityConfig::load(&self.paths)?;
         self.reload_settings();
         let mut redialled = 0;
         for joined in config.meshes {
@@ -77,7 +77,7 @@ impl Fleet {
                 redialled += 1;
             }
         }
-        Ok(Reloaded { added: self.attach_joined()?, redialled })
+        Ok(ReloadReport { added: self.attach_joined()?, redialled })
     }
 
     fn reload_settings(&mut self) {
@@ -94,7 +94,7 @@ impl Fleet {
 
     /// Attaches every joined mesh that is not attached yet; says how many were.
     pub(super) fn attach_joined(&mut self) -> Result<usize, DaemonError> {
-        let config = Config::load(&self.paths)?;
+        let config = IdentityConfig::load(&self.paths)?;
         self.check_only_meshes(&config)?;
         let mut added = 0;
         for joined in config.meshes {
@@ -107,7 +107,7 @@ impl Fleet {
         Ok(added)
     }
 
-    fn check_only_meshes(&self, config: &Config) -> Result<(), DaemonError> {
+    fn check_only_meshes(&self, config: &IdentityConfig) -> Result<(), DaemonError> {
         match self.only_meshes.iter().find(|slug| config.mesh(slug).is_none()) {
             None => Ok(()),
             Some(slug) => {
@@ -130,24 +130,24 @@ impl Fleet {
         let config = self.link_config(joined, name)?;
         let mesh = self.meshes.attach(slug, member_key, roster, runtime, bus);
         let (to_receive, pushes) = smol::channel::bounded(INBOUND_MAX);
-        let receive = Receive::new(
+        let receive = ReceiveFlow::new(
             mesh.clone(),
             self.stores.inbox.clone(),
             self.bus.clone(),
             self.runtime.clone(),
         );
-        let receipts = Receipts::new(
+        let receipts = ReceiptFlow::new(
             mesh.clone(),
             self.stores.outbox.clone(),
             self.bus.clone(),
             self.runtime.clone(),
         );
-        let limits = Limits {
+        let limits = DrainLimits {
             inflight_max: self.settings.link.inflight_max,
             backoff_cap_ms: self.settings.outbox.backoff_cap_ms,
         };
         let drain =
-            Drain::new(mesh.clone(), self.stores.outbox.clone(), self.runtime.clone(), limits);
+            DrainFlow::new(mesh.clone(), self.stores.outbox.clone(), self.runtime.clone(), limits);
         // The link outlives the drain: what is under way at shutdown is still answered.
         let (drained, link_may_end) = Shutdown::new();
         let stopped = self.stopped.clone();
@@ -156,9 +156,10 @@ impl Fleet {
             drop(drained);
         };
         let end = Box::pin(async move { link_may_end.wait().await });
-        let (remote, orders) = Remote::new();
+        let (remote, orders) = LinkHandle::new();
         self.links.insert(mesh.slug().to_owned(), remote);
-        let observer = Arc::new(Witness { mesh: mesh.clone(), outbox: self.stores.outbox.clone() });
+        let observer =
+            Arc::new(RevocationLogger { mesh: mesh.clone(), outbox: self.stores.outbox.clone() });
         let link = link::run(config, self.runtime.clone(), observer, to_receive, end, orders);
         let tasks = [
             self.runtime.spawn(link),
@@ -187,7 +188,7 @@ impl Fleet {
         let link = &settings.link;
         let display_name = settings.daemon.display_name.clone().or(display_name);
         Ok(LinkConfig {
-            policy: Policy {
+            policy: FeaturePolicy {
                 require: settings.features.require.clone(),
                 optional: settings.features.optional.clone(),
                 allow_legacy: settings.features.allow_legacy_broker.allows(&joined.slug),

@@ -1,8 +1,8 @@
 //! `--local`: the embedded broker inside the daemon, and a mesh `local` on it (§17.3).
 
 use super::{DaemonError, LocalBroker, failed};
-use crate::identity::Config;
-use crate::join::{self, Invite, JoinError, Prepared};
+use crate::identity::IdentityConfig;
+use crate::join::{self, JoinError, Prepared, VerifiedInvite};
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
 use claudemesh_broker::{Admin, BrokerError, INVITE_EXPIRES_S, InviteWish};
@@ -15,14 +15,14 @@ use std::net::SocketAddr;
 const LOCAL_MESH: &str = "local";
 
 /// The embedded broker, running.
-pub(super) struct Running {
+pub(super) struct RunningBroker {
     task: Task<()>,
     /// Closed when the broker has ended; holds why, if it ended badly.
     ended: Receiver<BrokerError>,
     stop: Trigger,
 }
 
-impl Running {
+impl RunningBroker {
     /// Completes when the broker ended without being asked to.
     pub(super) async fn ended(&self) -> DaemonError {
         match self.ended.recv().await {
@@ -43,7 +43,7 @@ pub(super) async fn start(
     local: LocalBroker,
     paths: &Paths,
     runtime: &Runtime,
-) -> Result<Running, DaemonError> {
+) -> Result<RunningBroker, DaemonError> {
     let dir = paths.broker_dir();
     let (ready, bound) = smol::channel::bounded(1);
     let (ends, ended) = smol::channel::bounded(1);
@@ -57,15 +57,15 @@ pub(super) async fn start(
             let _ = ready.try_send(address);
         })),
     };
-    let broker_clock = runtime.clone();
+    let broker_runtime = runtime.clone();
     let task = runtime.spawn(async move {
-        let running = Box::pin(claudemesh_broker::run(options, broker_clock, stopped));
+        let running = Box::pin(claudemesh_broker::run(options, broker_runtime, stopped));
         if let Err(error) = running.await {
             tracing::error!(%error, "the embedded broker ended");
             let _ = ends.try_send(error);
         }
     });
-    let running = Running { task, ended, stop };
+    let running = RunningBroker { task, ended, stop };
     let ready = async {
         match bound.recv().await {
             Ok(address) => Ok(address),
@@ -76,7 +76,7 @@ pub(super) async fn start(
     let down = async { Err(running.ended().await) };
     let address: SocketAddr = ready.or(down).await?;
     tracing::info!(%address, "the embedded broker is up");
-    enter_local_mesh(paths, runtime, local.member_name).await?;
+    join_local_mesh(paths, runtime, local.member_name).await?;
     Ok(running)
 }
 
@@ -86,12 +86,12 @@ fn last_address(paths: &Paths, default: SocketAddr) -> SocketAddr {
     port.map_or(default, |port| SocketAddr::new(default.ip(), port))
 }
 
-async fn enter_local_mesh(
+async fn join_local_mesh(
     paths: &Paths,
     runtime: &Runtime,
     name: String,
 ) -> Result<(), DaemonError> {
-    if Config::load(paths)?.mesh(LOCAL_MESH).is_some() {
+    if IdentityConfig::load(paths)?.mesh(LOCAL_MESH).is_some() {
         return Ok(());
     }
     let admin = Admin::open(&paths.broker_dir(), runtime).await?;
@@ -107,11 +107,11 @@ async fn enter_local_mesh(
         role: "admin".to_owned(),
     };
     let invite = admin.create_invite(&wish).await?;
-    let invite = Invite::read(&invite.token, runtime.now())?;
-    let options = join::Options { display_name: name.clone(), slug: None };
+    let invite = VerifiedInvite::read(&invite.token, runtime.now())?;
+    let options = join::JoinOptions { display_name: name.clone(), slug: None };
     if let Prepared::New(candidate) = join::prepare(paths, runtime, &invite, &options)? {
         let member_id = admin.add_member(LOCAL_MESH, &candidate.pubkey(), &name).await?;
-        candidate.admitted(paths, runtime, &invite, member_id)?;
+        candidate.complete(paths, runtime, &invite, member_id)?;
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ mod tests {
         let (_, ended) = smol::channel::bounded(1);
         let runtime = Runtime::real(Arc::new(Executor::new()));
         let (stop, _) = Shutdown::new();
-        let running = Running { task: runtime.spawn(async {}), ended, stop };
+        let running = RunningBroker { task: runtime.spawn(async {}), ended, stop };
         assert_eq!(smol::block_on(running.ended()).exit_code(), 1);
     }
 }

@@ -42,7 +42,7 @@ impl Lock {
 
     /// Lets go because something else is in our place: an earlier daemon, which knows no lock, is
     /// stopped by the pid it wrote, so that is put back.
-    pub fn give_way(self) {
+    pub fn release_and_restore_pid(self) {
         let put_back = match &self.pid_found {
             Some(found) => write_private(&self.pid_file, found).map_err(|error| error.to_string()),
             None => std::fs::remove_file(&self.pid_file).map_err(|error| error.to_string()),

@@ -6,7 +6,7 @@ use std::io;
 
 /// A request by signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalRequest {
     /// SIGTERM or SIGINT: end in order.
     Stop(&'static str),
     /// SIGHUP: read the configuration again.
@@ -14,21 +14,21 @@ pub(super) enum Asked {
 }
 
 /// The signals, from the moment this is made.
-pub(super) struct Signals(async_signal::Signals);
+pub(super) struct OsSignals(async_signal::Signals);
 
-impl Signals {
+impl OsSignals {
     pub(super) fn new() -> io::Result<Self> {
         async_signal::Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map(Self)
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalRequest {
         match self.0.next().await {
-            Some(Ok(Signal::Hup)) => Asked::Reload,
-            Some(Ok(Signal::Int)) => Asked::Stop("SIGINT"),
-            Some(Ok(_)) | None => Asked::Stop("SIGTERM"),
+            Some(Ok(Signal::Hup)) => SignalRequest::Reload,
+            Some(Ok(Signal::Int)) => SignalRequest::Stop("SIGINT"),
+            Some(Ok(_)) | None => SignalRequest::Stop("SIGTERM"),
             Some(Err(error)) => {
                 tracing::error!(%error, "signals cannot be read; stopping");
-                Asked::Stop("none")
+                SignalRequest::Stop("none")
             }
         }
     }

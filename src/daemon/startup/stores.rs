@@ -5,12 +5,12 @@
 //! crashes us must not crash us in a tight loop.
 
 use crate::api::bodies::{OutboxEvent, StorageEvent};
-use crate::events::{Bus, Event, Kind as EventKind};
+use crate::events::{Event, EventBus, EventKind};
 use crate::mesh::Meshes;
 use crate::repair::files::{adopt_salvaged, set_aside};
 use crate::store::inbox::Inbox;
 use crate::store::outbox::{Moved, Outbox};
-use crate::store::quota::{Change, Limits, Quota};
+use crate::store::quota::{LevelChange, Quota, StorageLimits};
 use crate::store::{Error, Integrity, Kind};
 use claudemesh_base::db::Driver;
 use claudemesh_base::paths::Paths;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// How many waiting rows of a mesh become due before the daemon answers; the others follow while it
 /// serves.
-const HASTENED_AT_START_MAX: usize = 4096;
+const EXPEDITED_AT_START_MAX: usize = 4096;
 
 /// When a check that could not be made is tried again: as often as upkeep comes by.
 const CHECKED_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -53,19 +53,19 @@ pub struct Stores {
 pub async fn open(
     paths: &Paths,
     driver: Driver,
-    surroundings: (&Runtime, &Bus, &Meshes),
-    limits: Limits,
+    context: (&Runtime, &EventBus, &Meshes),
+    limits: StorageLimits,
     boot_id: Option<String>,
 ) -> Result<Stores, Error> {
-    let (runtime, bus, meshes) = surroundings;
+    let (runtime, bus, meshes) = context;
     for path in [paths.outbox_db(), paths.inbox_db()] {
         adopt_salvaged(&path, runtime)?;
     }
     let quota = Quota::new(&paths.daemon_dir, limits, runtime.clone(), on_change(runtime, bus));
     let on_moved = on_moved(runtime, bus, meshes);
     let outbox = Outbox::open_within(&paths.outbox_db(), driver.clone(), on_moved, quota.clone())?;
-    let made_true = make_true(&outbox, runtime, meshes, boot_id).await;
-    match made_true.and_then(|()| open_inbox(&paths.inbox_db(), driver, runtime)) {
+    let recovered = recover_outbox(&outbox, runtime, meshes, boot_id).await;
+    match recovered.and_then(|()| open_inbox(&paths.inbox_db(), driver, runtime)) {
         Ok(inbox) => Ok(Stores { outbox, inbox: inbox.within(quota) }),
         Err(error) => {
             // Before anybody hears of it: who does may look at the file, or copy it. The database
@@ -77,7 +77,7 @@ pub async fn open(
 }
 
 /// What a stop left unanswered waits again, and what waits is due.
-async fn make_true(
+async fn recover_outbox(
     outbox: &Outbox,
     runtime: &Runtime,
     meshes: &Meshes,
@@ -89,13 +89,13 @@ async fn make_true(
         let rows = found.inflight;
         tracing::info!(rows, "sends that a stop left unanswered will be tried again");
     }
-    if found.is_doubted {
+    if found.are_possibly_sent {
         tracing::warn!(
             "the host lost power or may have, and with it what was known of attempts: every \
              waiting message counts as one that may have been sent"
         );
     }
-    make_due(outbox, due_at, runtime, meshes).await
+    expedite_waiting(outbox, due_at, runtime, meshes).await
 }
 
 /// Checks the files that were too large to be checked at start, each in a thread of its own (§4.11).
@@ -121,28 +121,28 @@ pub fn check_in_background(stores: &Stores, runtime: &Runtime) {
 
 /// Every waiting row is due no later than one whose attempt a stop cut short: a due time is wall
 /// time, and the clock may have been set while nobody watched it (§4.6).
-async fn make_due(
+async fn expedite_waiting(
     outbox: &Outbox,
     due_at: Millis,
     runtime: &Runtime,
     meshes: &Meshes,
 ) -> Result<(), Error> {
     for (mesh, depth) in outbox.depths() {
-        let hastened = outbox.hasten_some(&mesh, due_at, HASTENED_AT_START_MAX).await?;
-        if hastened < HASTENED_AT_START_MAX {
+        let expedited = outbox.expedite_some(&mesh, due_at, EXPEDITED_AT_START_MAX).await?;
+        if expedited < EXPEDITED_AT_START_MAX {
             continue;
         }
         let (outbox, meshes) = (outbox.clone(), meshes.clone());
         // Rows that are backed off meanwhile are due again too soon at the most once.
-        let rounds = depth.of(Status::Pending) / HASTENED_AT_START_MAX as u64;
+        let rounds = depth.of(Status::Pending) / EXPEDITED_AT_START_MAX as u64;
         let rest = async move {
             for _ in 0..rounds {
-                let hastened = outbox.hasten_some(&mesh, due_at, HASTENED_AT_START_MAX).await;
+                let expedited = outbox.expedite_some(&mesh, due_at, EXPEDITED_AT_START_MAX).await;
                 if let Some(mesh) = meshes.get(&mesh) {
                     mesh.wake_drain();
                 }
-                match hastened {
-                    Ok(hastened) if hastened >= HASTENED_AT_START_MAX => {}
+                match expedited {
+                    Ok(expedited) if expedited >= EXPEDITED_AT_START_MAX => {}
                     Ok(_) => return,
                     // They keep their own due times.
                     Err(error) => {
@@ -157,10 +157,10 @@ async fn make_due(
 }
 
 /// A store that fills up, or has room again, is told once each time (§1.2).
-fn on_change(runtime: &Runtime, bus: &Bus) -> Box<dyn Fn(&Change) + Send + Sync> {
+fn on_change(runtime: &Runtime, bus: &EventBus) -> Box<dyn Fn(&LevelChange) + Send + Sync> {
     let (runtime, bus) = (runtime.clone(), bus.clone());
     Box::new(move |change| {
-        let Change { subject, level, detail } = change;
+        let LevelChange { subject, level, detail } = change;
         let level = match level {
             Level::Ample => "ok",
             Level::Warning => "warning",
@@ -181,7 +181,11 @@ fn on_change(runtime: &Runtime, bus: &Bus) -> Box<dyn Fn(&Change) + Send + Sync>
     })
 }
 
-fn on_moved(runtime: &Runtime, bus: &Bus, meshes: &Meshes) -> Arc<dyn Fn(&Moved) + Send + Sync> {
+fn on_moved(
+    runtime: &Runtime,
+    bus: &EventBus,
+    meshes: &Meshes,
+) -> Arc<dyn Fn(&Moved) + Send + Sync> {
     let (runtime, bus, meshes) = (runtime.clone(), bus.clone(), meshes.clone());
     Arc::new(move |moved| {
         if moved.status == Status::Pending

@@ -3,7 +3,7 @@
 mod prune;
 mod view;
 
-pub use prune::{Bounds, Clear, SEEN_OUTLIVES_MS};
+pub use prune::{ClearFilter, InboxLimits, SEEN_OUTLIVES_MS};
 
 use super::quota::Quota;
 use super::schema;
@@ -40,7 +40,7 @@ pub struct NewMessage {
 
 /// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct StoredMessage {
     /// Its place in the inbox: never reused, the sequence half of an event id.
     pub seq: i64,
     /// What was stored.
@@ -63,7 +63,7 @@ pub enum Stored {
 
 /// Which messages to show, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
+pub struct InboxFilter {
     /// Only this mesh.
     pub mesh: Option<String>,
     /// Only this topic.
@@ -84,9 +84,9 @@ pub struct Query {
 
 /// A page of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct InboxPage {
     /// The messages.
-    pub messages: Vec<Message>,
+    pub messages: Vec<StoredMessage>,
     /// Where the next page begins, if there is more.
     pub next_before_seq: Option<i64>,
 }
@@ -170,7 +170,7 @@ impl Inbox {
         };
         self.quota.admit_inbound()?;
         let stored = self.db.write(Durability::Synced, job, |_| ()).await;
-        self.quota.heard(&stored, |stored: &Vec<_>| {
+        self.quota.record_outcome(&stored, |stored: &Vec<_>| {
             stored.iter().any(|(_, stored)| matches!(stored, Ok(Stored::New { .. })))
         });
         stored
@@ -180,7 +180,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn list(&self, query: Query) -> Result<Page, Error> {
+    pub async fn list(&self, query: InboxFilter) -> Result<InboxPage, Error> {
         self.db.read(move |tx| list_in(tx, &query)).await
     }
 
@@ -196,7 +196,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<Message>, Error> {
+    pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<StoredMessage>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = columns!("WHERE seq > ? ORDER BY seq LIMIT ?");
         self.db.read(move |tx| tx.query(sql, &[seq.into(), limit.into()], read)).await
@@ -314,7 +314,7 @@ macro_rules! page {
 const PAGE: &str = page!("");
 const UNREAD_PAGE: &str = page!("AND seen_at IS NULL");
 
-fn list_in(tx: &Tx<'_>, query: &Query) -> Result<Page, Error> {
+fn list_in(tx: &Tx<'_>, query: &InboxFilter) -> Result<InboxPage, Error> {
     let sql = if query.unread_only { UNREAD_PAGE } else { PAGE };
     // One more than asked for tells whether there is a next page.
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
@@ -331,12 +331,12 @@ fn list_in(tx: &Tx<'_>, query: &Query) -> Result<Page, Error> {
     let more = messages.len() > fits;
     messages.truncate(fits);
     let next_before_seq = if more { messages.last().map(|message| message.seq) } else { None };
-    Ok(Page { messages, next_before_seq })
+    Ok(InboxPage { messages, next_before_seq })
 }
 
 /// How many messages a page holds: the limit, or fewer once their bodies weigh `bytes_max`. One is
 /// always shown, or paging would stop at a large one.
-fn fitting(messages: &[Message], query: &Query) -> usize {
+fn fitting(messages: &[StoredMessage], query: &InboxFilter) -> usize {
     let mut bytes = 0;
     let heavy = messages.iter().position(|message| {
         bytes += message.content.body.as_ref().map_or(0, String::len);
@@ -345,7 +345,7 @@ fn fitting(messages: &[Message], query: &Query) -> usize {
     heavy.unwrap_or(messages.len()).max(1).min(query.limit).min(messages.len())
 }
 
-fn read(row: &Columns<'_, '_>) -> Result<Message, Error> {
+fn read(row: &Columns<'_, '_>) -> Result<StoredMessage, Error> {
     let body = row.blob_or_null(11)?.map(String::from_utf8).transpose();
     let content = NewMessage {
         id: row.text(1)?,
@@ -367,7 +367,7 @@ fn read(row: &Columns<'_, '_>) -> Result<Message, Error> {
         received_at: Millis(row.int(17)?),
         reply_to_id: row.text_or_null(19)?,
     };
-    Ok(Message { seq: row.int(0)?, content, seen_at: row.int_or_null(18)?.map(Millis) })
+    Ok(StoredMessage { seq: row.int(0)?, content, seen_at: row.int_or_null(18)?.map(Millis) })
 }
 
 #[cfg(test)]

@@ -11,26 +11,26 @@ mod outbox;
 use claudemesh_base::db::{Adoption, Error, Kind, Tx};
 
 /// Whose databases these are, in messages.
-const THEM: &str = "the TypeScript daemon";
+const LEGACY_DAEMON: &str = "the TypeScript daemon";
 
 pub(super) static OUTBOX: Adoption = Adoption {
-    from: THEM,
-    recognises: |tx| outbox::SHAPE.is_whole(tx),
-    set_aside: |tx| outbox::SHAPE.set_aside(tx),
+    from: LEGACY_DAEMON,
+    recognises: |tx| outbox::LEGACY_TABLE.is_whole(tx),
+    set_aside: |tx| outbox::LEGACY_TABLE.set_aside(tx),
     version: 1,
     carry_over: outbox::carry_over,
 };
 
 pub(super) static INBOX: Adoption = Adoption {
-    from: THEM,
-    recognises: |tx| inbox::SHAPE.is_whole(tx),
-    set_aside: |tx| inbox::SHAPE.set_aside(tx),
+    from: LEGACY_DAEMON,
+    recognises: |tx| inbox::LEGACY_TABLE.is_whole(tx),
+    set_aside: |tx| inbox::LEGACY_TABLE.set_aside(tx),
     version: 1,
     carry_over: inbox::carry_over,
 };
 
 /// The one table of a file of theirs, in every version of it.
-struct Shape {
+struct LegacyTable {
     name: &'static str,
     /// What the first version had.
     columns: &'static [&'static str],
@@ -40,7 +40,7 @@ struct Shape {
     set_aside: &'static [&'static str],
 }
 
-impl Shape {
+impl LegacyTable {
     /// Whether the file has this table, in one of its versions, and nothing else.
     fn is_whole(&self, tx: &Tx<'_>) -> Result<bool, Error> {
         let sql = "SELECT name FROM sqlite_schema WHERE type <> 'index' \

@@ -10,7 +10,7 @@ macro_rules! may_have_been_sent {
 }
 
 /// SQL: what a row weighs beside [`depth::ROW_OVERHEAD_BYTES`], in bytes (§1.2).
-macro_rules! weight_of_row {
+macro_rules! row_bytes_sql {
     () => {
         "octet_length(payload) + coalesce(octet_length(meta), 0)"
     };
@@ -29,8 +29,8 @@ mod abort;
 mod accept;
 mod chain;
 mod depth;
-mod hasten;
-mod life;
+mod expedite;
+mod lifecycle;
 mod moves;
 mod prune;
 mod query;
@@ -40,26 +40,26 @@ mod shrink;
 mod view;
 
 pub use abort::{AbortOutcome, AbortRequest};
-pub use accept::Accepted;
-pub use chain::{CHAIN_ROWS_MAX, Inspected, Successor};
+pub use accept::AcceptOutcome;
+pub use chain::{CHAIN_ROWS_MAX, RowChain, Successor};
 pub use depth::Depth;
-pub use life::Recovered;
+pub use lifecycle::Recovered;
 pub use moves::Claimed;
-pub use prune::{PruneQuery, Pruned};
+pub use prune::{PruneProgress, PruneQuery};
 pub use query::{ListPage, ListQuery, RowView};
-pub use receipt::{Learned, Receipt};
+pub use receipt::{ReceiptUpdate, StoredReceipt};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest, TooLarge};
-pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, Step as ShrinkStep, Walk};
+pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, ShrinkPhase, ShrinkStep};
 
 use super::quota::Quota;
 use super::schema;
-use accept::{Asked, accept_in, known_in, look_up};
+use accept::{RetryRequest, accept_in, known_in, look_up};
 use claudemesh_base::db::{Db, Driver, Durability, Error, Integrity, Kind, Tx};
-use claudemesh_fsm::accept::Decision;
+use claudemesh_fsm::accept::AcceptDecision;
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
-use depth::{Depths, ROW_OVERHEAD_BYTES, weight};
+use depth::{DepthCounters, ROW_OVERHEAD_BYTES, row_bytes};
 use moves::{Applied, UnsettledClaim, apply, claim_due_in};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,7 +108,7 @@ type OnMoved = Arc<dyn Fn(&Moved) + Send + Sync>;
 #[derive(Clone)]
 pub struct Outbox {
     db: Db,
-    depths: Arc<Depths>,
+    depths: Arc<DepthCounters>,
     on_moved: OnMoved,
 }
 
@@ -133,8 +133,8 @@ impl Outbox {
         quota: Quota,
     ) -> Result<Self, Error> {
         let db = Db::open(path, &schema::OUTBOX, driver)?;
-        let counted = smol::block_on(db.read(life::depths)).inspect_err(|_| db.close())?;
-        let depths = Depths::new(quota);
+        let counted = smol::block_on(db.read(lifecycle::depths)).inspect_err(|_| db.close())?;
+        let depths = DepthCounters::new(quota);
         depths.replace(counted);
         Ok(Self { db, depths, on_moved })
     }
@@ -172,10 +172,10 @@ impl Outbox {
     pub fn accept(
         &self,
         new: NewRow,
-    ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
         let outbox = self.clone();
         let new = Arc::new(new);
-        let room = self.depths.reserve(weight(&new.envelope));
+        let room = self.depths.reserve(row_bytes(&new.envelope));
         let queued = room.map(|room| self.insert(new.clone(), room));
         async move {
             let answer = match queued {
@@ -195,7 +195,7 @@ impl Outbox {
         &self,
         new: Arc<NewRow>,
         room: depth::Reservation,
-    ) -> impl Future<Output = Result<Accepted, Error>> + Send + use<> {
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
         let outbox = self.clone();
         let inserted = Moved {
             from: None,
@@ -204,14 +204,14 @@ impl Outbox {
             status: Status::Pending,
             broker_message_id: None,
             last_error: None,
-            bytes: weight(&new.envelope),
+            bytes: row_bytes(&new.envelope),
         };
-        let after = move |result: &Result<Accepted, Error>| {
-            let is_new = |accepted: &Accepted| accepted.decision == Decision::Insert;
+        let after = move |result: &Result<AcceptOutcome, Error>| {
+            let is_new = |accepted: &AcceptOutcome| accepted.decision == AcceptDecision::Insert;
             if result.as_ref().is_ok_and(is_new) {
                 outbox.announce(&inserted);
             }
-            outbox.quota().heard(result, is_new);
+            outbox.quota().record_outcome(result, is_new);
             drop(room);
         };
         self.db.try_write_one(move |tx| accept_in(tx, &new), after)
@@ -228,13 +228,13 @@ impl Outbox {
         envelope: Envelope,
         key_as_written: Option<String>,
         explicit_mesh: Option<String>,
-    ) -> Result<Option<Accepted>, Error> {
+    ) -> Result<Option<AcceptOutcome>, Error> {
         let id = client_message_id.clone();
         self.db
             .read(move |tx| {
                 let (key_as_written, explicit_mesh) =
                     (key_as_written.as_deref(), explicit_mesh.as_deref());
-                let asked = Asked { envelope: &envelope, key_as_written, explicit_mesh };
+                let asked = RetryRequest { envelope: &envelope, key_as_written, explicit_mesh };
                 Ok(look_up(tx, &id)?.map(|row| row.judge(&asked)))
             })
             .await
@@ -271,7 +271,7 @@ impl Outbox {
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| claim_due_in(tx, &mesh, now, expired_before, limit);
         let after = move |result: &Result<UnsettledClaim, Error>| {
-            result.iter().for_each(UnsettledClaim::log_buried);
+            result.iter().for_each(UnsettledClaim::log_dead_lettered);
             result.iter().flat_map(UnsettledClaim::moves).for_each(|moved| outbox.announce(moved));
         };
         Ok(self.db.write(Durability::Relaxed, job, after).await?.settle())
@@ -342,13 +342,13 @@ impl Outbox {
         let room = self.depths.reserve(ROW_OVERHEAD_BYTES + payload_bytes as u64)?;
         let outbox = self.clone();
         let job = move |tx: &Tx<'_>| requeue::requeue_in(tx, request);
-        let after = move |result: &Result<requeue::Done, Error>| {
+        let after = move |result: &Result<requeue::RequeueEffect, Error>| {
             if let Ok(done) = result {
                 done.moves.iter().for_each(|moved| outbox.announce(moved));
             }
-            outbox
-                .quota()
-                .heard(result, |done| matches!(done.outcome, RequeueOutcome::Requeued { .. }));
+            outbox.quota().record_outcome(result, |done| {
+                matches!(done.outcome, RequeueOutcome::Requeued { .. })
+            });
             drop(room);
         };
         Ok(self.db.write(Durability::Synced, job, after).await?.outcome)

@@ -20,14 +20,14 @@ const FULL_MARGIN_BYTES: u64 = 1 << 20;
 
 /// The bounds of §1.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct StorageLimits {
     /// What pending, inflight and dead rows may weigh (`outbox.max_bytes`).
     pub outbox_bytes_max: u64,
     /// What must stay free on the disk (`disk.reserved_bytes`); 0 leaves it to the disk to say no.
     pub disk_reserved_bytes: u64,
 }
 
-impl Limits {
+impl StorageLimits {
     /// No bounds.
     pub const NONE: Self = Self { outbox_bytes_max: u64::MAX, disk_reserved_bytes: 0 };
 }
@@ -36,7 +36,7 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// The bounds.
-    pub limits: Limits,
+    pub limits: StorageLimits,
     /// What pending, inflight and dead rows weigh.
     pub outbox_bytes: u64,
     /// How full the outbox is.
@@ -51,7 +51,7 @@ pub struct Usage {
 
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct LevelChange {
     /// `outbox` or `disk`.
     pub subject: &'static str,
     /// How full it is now.
@@ -61,14 +61,14 @@ pub struct Change {
 }
 
 type AskSpace = Box<dyn Fn() -> Option<Space> + Send + Sync>;
-type OnChange = Box<dyn Fn(&Change) + Send + Sync>;
+type OnChange = Box<dyn Fn(&LevelChange) + Send + Sync>;
 
 /// The bounds and how things stand. Cheap to clone.
 #[derive(Clone)]
 pub struct Quota(Option<Arc<Inner>>);
 
 struct Inner {
-    limits: Limits,
+    limits: StorageLimits,
     runtime: Runtime,
     ask_space: AskSpace,
     on_change: OnChange,
@@ -90,12 +90,17 @@ impl Quota {
     /// Bounds for the files in `dir`. `on_change` hears of every change of a level; it runs wherever
     /// the change was noticed, so it must not block.
     #[must_use]
-    pub fn new(dir: &Path, limits: Limits, runtime: Runtime, on_change: OnChange) -> Self {
+    pub fn new(dir: &Path, limits: StorageLimits, runtime: Runtime, on_change: OnChange) -> Self {
         let dir = dir.to_path_buf();
         Self::asking(Box::new(move || Space::of(&dir)), limits, runtime, on_change)
     }
 
-    fn asking(ask_space: AskSpace, limits: Limits, runtime: Runtime, on_change: OnChange) -> Self {
+    fn asking(
+        ask_space: AskSpace,
+        limits: StorageLimits,
+        runtime: Runtime,
+        on_change: OnChange,
+    ) -> Self {
         let state = Mutex::default();
         Self(Some(Arc::new(Inner { limits, runtime, ask_space, on_change, state })))
     }
@@ -130,7 +135,7 @@ impl Quota {
     }
 
     /// The outbox weighs this much now.
-    pub fn weigh(&self, outbox_bytes: u64) {
+    pub fn set_outbox_bytes(&self, outbox_bytes: u64) {
         let Some(inner) = &self.0 else { return };
         inner.change(|state| {
             let max = inner.limits.outbox_bytes_max;
@@ -141,7 +146,7 @@ impl Quota {
 
     /// How a write ended: a disk may be full although the file system sees room. One that wrote
     /// nothing, or failed for another reason, says nothing about the disk.
-    pub fn heard<T>(&self, outcome: &Result<T, Error>, wrote: impl FnOnce(&T) -> bool) {
+    pub fn record_outcome<T>(&self, outcome: &Result<T, Error>, wrote: impl FnOnce(&T) -> bool) {
         let Some(inner) = &self.0 else { return };
         let is_full = match outcome {
             Ok(done) if wrote(done) => false,
@@ -220,7 +225,7 @@ impl Inner {
                 Level::Ample => outbox_fact(bytes, max),
                 Level::Warning | Level::Refusing => outbox_words(bytes, max),
             };
-            changes.push(Change { subject: "outbox", level: state.outbox, detail });
+            changes.push(LevelChange { subject: "outbox", level: state.outbox, detail });
         }
         let disk = disk_level(&state);
         if disk != before.1 {
@@ -231,7 +236,7 @@ impl Inner {
                 }
                 _ => "the disk has room again".to_owned(),
             };
-            changes.push(Change { subject: "disk", level: disk, detail });
+            changes.push(LevelChange { subject: "disk", level: disk, detail });
         }
         drop(state);
         changes.iter().for_each(|change| (self.on_change)(change));

@@ -6,9 +6,9 @@ fn canonical(raw: &str) -> String {
     canonical_meta(raw).expect("good meta").expect("an object")
 }
 
-fn refused(raw: &str) -> (MetaFault, String) {
+fn refused(raw: &str) -> (MetaErrorKind, String) {
     let error = canonical_meta(raw).expect_err(raw);
-    (error.fault, error.path)
+    (error.kind, error.path)
 }
 
 #[test]
@@ -46,22 +46,25 @@ fn doubles_keep_their_last_bit() {
 
 #[test]
 fn a_key_given_twice_is_refused_at_any_depth() {
-    assert_eq!(refused(r#"{"a":1,"a":1}"#), (MetaFault::DuplicateKey, "meta.a".into()));
+    assert_eq!(refused(r#"{"a":1,"a":1}"#), (MetaErrorKind::DuplicateKey, "meta.a".into()));
     assert_eq!(
         refused(r#"{"a":[0,{"b":{"x y":1,"x\u0020y":2}}]}"#),
-        (MetaFault::DuplicateKey, r#"meta.a[1].b["x y"]"#.into())
+        (MetaErrorKind::DuplicateKey, r#"meta.a[1].b["x y"]"#.into())
     );
 }
 
 #[test]
 fn half_a_surrogate_pair_is_refused_wherever_it_stands() {
     let lone = |raw| refused(raw).0;
-    assert_eq!(refused(r#"{"a":{"b":"\ud800"}}"#), (MetaFault::LoneSurrogate, "meta.a.b".into()));
-    assert_eq!(lone(r#"{"a":"\udc00"}"#), MetaFault::LoneSurrogate);
-    assert_eq!(lone(r#"{"a":"\ud800x"}"#), MetaFault::LoneSurrogate);
-    assert_eq!(lone(r#"{"a":"\ud800\n"}"#), MetaFault::LoneSurrogate);
-    assert_eq!(lone(r#"{"a":"\ud800\ud800"}"#), MetaFault::LoneSurrogate);
-    assert_eq!(lone(r#"{"\ud800":1}"#), MetaFault::LoneSurrogate);
+    assert_eq!(
+        refused(r#"{"a":{"b":"\ud800"}}"#),
+        (MetaErrorKind::LoneSurrogate, "meta.a.b".into())
+    );
+    assert_eq!(lone(r#"{"a":"\udc00"}"#), MetaErrorKind::LoneSurrogate);
+    assert_eq!(lone(r#"{"a":"\ud800x"}"#), MetaErrorKind::LoneSurrogate);
+    assert_eq!(lone(r#"{"a":"\ud800\n"}"#), MetaErrorKind::LoneSurrogate);
+    assert_eq!(lone(r#"{"a":"\ud800\ud800"}"#), MetaErrorKind::LoneSurrogate);
+    assert_eq!(lone(r#"{"\ud800":1}"#), MetaErrorKind::LoneSurrogate);
 }
 
 #[test]
@@ -76,22 +79,22 @@ fn an_integer_that_readers_would_round_is_refused() {
         r#"{"a":18446744073709551615}"#,
         r#"{"a":100000000000000000000000000000}"#,
     ] {
-        assert_eq!(refused(raw), (MetaFault::UnsafeInteger, "meta.a".into()), "{raw}");
+        assert_eq!(refused(raw), (MetaErrorKind::UnsafeInteger, "meta.a".into()), "{raw}");
     }
     assert_eq!(
         refused(r#"{"7 \" 8":["-9", 1e30, {"b":[1, 9007199254740993]}]}"#),
-        (MetaFault::UnsafeInteger, r#"meta["7 \" 8"][2].b[1]"#.into())
+        (MetaErrorKind::UnsafeInteger, r#"meta["7 \" 8"][2].b[1]"#.into())
     );
-    assert_eq!(refused(r#"{"a":1e999}"#).0, MetaFault::NumberOutOfRange);
+    assert_eq!(refused(r#"{"a":1e999}"#).0, MetaErrorKind::NumberOutOfRange);
 }
 
 #[test]
 fn only_one_object_or_null_is_meta() {
     for raw in ["[]", "1", "\"x\"", "true"] {
-        assert_eq!(refused(raw), (MetaFault::NotAnObject, "meta".into()), "{raw}");
+        assert_eq!(refused(raw), (MetaErrorKind::NotAnObject, "meta".into()), "{raw}");
     }
     for raw in ["", "{", "{} {}", "{\"a\":}", "{'a':1}", "{\"a\":01}", "{\"a\":NaN}"] {
-        assert_eq!(refused(raw).0, MetaFault::NotJson, "{raw}");
+        assert_eq!(refused(raw).0, MetaErrorKind::NotJson, "{raw}");
     }
 }
 
@@ -100,6 +103,6 @@ fn nesting_has_a_bound() {
     let nested =
         |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
     assert!(canonical_meta(&nested(DEPTH_MAX)).is_ok());
-    assert_eq!(refused(&nested(DEPTH_MAX + 1)).0, MetaFault::TooDeep);
-    assert_eq!(refused(&nested(100_000)).0, MetaFault::TooDeep);
+    assert_eq!(refused(&nested(DEPTH_MAX + 1)).0, MetaErrorKind::TooDeep);
+    assert_eq!(refused(&nested(100_000)).0, MetaErrorKind::TooDeep);
 }

@@ -74,10 +74,10 @@ async fn daemon(runtime: &Runtime, in_flight_max: usize, limits: Limits) -> Daem
     let (gate, gate_open) = channel::unbounded();
     let (begun, has_begun) = channel::unbounded();
     let signal = Shutdown::new();
-    let handler = handler(Ipc {
+    let handler = handler(ApiService {
         app: app(State { events: event_queue, gate: gate_open, begun }),
         routes,
-        token: Arc::new(RwLock::new(LocalToken::new(TOKEN))),
+        token: Arc::new(RwLock::new(AcceptedTokens::new(TOKEN))),
         public_health: false,
         in_flight: Slots::new(in_flight_max),
         body_limits: BODY_LIMITS,

@@ -3,11 +3,11 @@
 use super::*;
 use crate::mesh::Meshes;
 use crate::mesh::roster::Roster;
-use crate::port::{Delivery, LinkObserver, LinkView};
+use crate::port::{LinkObserver, LinkView, SendOutcome};
 use crate::store::outbox::NewRow;
 use claudemesh_base::db::{Driver, Durability, Faults, Kind};
 use claudemesh_base::message::SecretKey;
-use claudemesh_base::runtime::{BoxFuture, Source};
+use claudemesh_base::runtime::{BoxFuture, RuntimeBackend};
 use claudemesh_base::wire;
 use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
@@ -29,7 +29,7 @@ const TURNS: usize = 32;
 #[derive(Default)]
 struct Idle(Arc<Mutex<Duration>>);
 
-impl Source for Idle {
+impl RuntimeBackend for Idle {
     fn now(&self) -> Millis {
         Millis(0)
     }
@@ -104,8 +104,8 @@ struct Broker {
     asked: Sender<Duration>,
 }
 
-impl Courier for Broker {
-    fn deliver(&self, _: wire::Send) -> BoxFuture<Delivery> {
+impl LinkTransport for Broker {
+    fn deliver(&self, _: wire::SendFrame) -> BoxFuture<SendOutcome> {
         unreachable!("nothing is sent")
     }
 
@@ -150,7 +150,7 @@ fn asked(fates: &[Fate], count: usize) -> Vec<u64> {
     let path = dir.path().join("outbox.db");
     let outbox = Outbox::open(&path, Driver::Inline(disk.clone()), Arc::new(|_| ()));
     let outbox = outbox.expect("opens");
-    let (runtime, bus) = (Runtime::new(Arc::new(Idle::default())), Bus::default());
+    let (runtime, bus) = (Runtime::new(Arc::new(Idle::default())), EventBus::default());
     let (slug, key) = (MESH.to_owned(), String::new());
     let mesh = Meshes::default().attach(slug, key, Roster::default(), runtime.clone(), bus.clone());
     let (to_asked, asked) = smol::channel::unbounded();
@@ -173,7 +173,7 @@ fn asked(fates: &[Fate], count: usize) -> Vec<u64> {
     block_on(async {
         have_done(&outbox).await;
         mesh.open(LinkView::plain(LinkState::Open), broker);
-        let flow = Receipts::new(mesh, outbox.clone(), bus, runtime).run(stop);
+        let flow = ReceiptFlow::new(mesh, outbox.clone(), bus, runtime).run(stop);
         let flow = async {
             flow.await;
             unreachable!("nothing stops it")

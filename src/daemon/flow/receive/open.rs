@@ -1,16 +1,16 @@
 //! Opening a push: which key, which box, and what that makes of it.
 
-use crate::port::Inbound;
+use crate::port::InboundPush;
 use claudemesh_base::message::seal::open_plain;
 use claudemesh_base::message::{Extension, PublicKey, SharedBox, SharedBoxes};
-use claudemesh_base::wire::Push;
+use claudemesh_base::wire::PushFrame;
 use claudemesh_fsm::envelope::Destination;
-use claudemesh_fsm::receive::{self, Encryption, Opened, TargetKind, Verdict};
+use claudemesh_fsm::receive::{self, Encryption, Opened, ReceiveDecision, TargetKind};
 use std::sync::Arc;
 
 /// What a push turned out to be.
-pub(super) struct Read {
-    pub(super) verdict: Verdict,
+pub(super) struct OpenedPush {
+    pub(super) decision: ReceiveDecision,
     /// The text, if there is any.
     pub(super) body: Option<String>,
     /// What travelled beside it; empty if nothing did, or if it does not open.
@@ -19,12 +19,12 @@ pub(super) struct Read {
 
 /// What opening needs from one push to the next.
 #[derive(Default)]
-pub(super) struct Openers {
+pub(super) struct PushOpener {
     boxes: SharedBoxes,
 }
 
-impl Openers {
-    pub(super) fn read(&self, inbound: &Inbound) -> Read {
+impl PushOpener {
+    pub(super) fn read(&self, inbound: &InboundPush) -> OpenedPush {
         let push = &inbound.push;
         let opened = self.open(inbound);
         let plain = open_plain(&push.ciphertext);
@@ -32,7 +32,7 @@ impl Openers {
             inbound.secrets.iter().map(|secret| secret.public().to_hex()).collect();
         let own_keys: Vec<&str> = own_keys.iter().map(String::as_str).collect();
         let connection_key = inbound.connection_key.to_hex();
-        let verdict = receive::verdict(&receive::Push {
+        let decision = receive::decide(&receive::PushFacts {
             subtype: push.subtype.as_deref(),
             target: target_kind(push),
             has_topic: push.topic.is_some(),
@@ -47,21 +47,21 @@ impl Openers {
             },
             plain_is_text: plain.is_some(),
         });
-        match verdict {
-            Verdict::Store { encryption: Encryption::None, .. } => {
-                Read { verdict, body: plain, extension: plain_extension(push) }
+        match decision {
+            ReceiveDecision::Store { encryption: Encryption::None, .. } => {
+                OpenedPush { decision, body: plain, extension: plain_extension(push) }
             }
             _ => {
                 let (shared, body) =
                     opened.map_or((None, None), |(shared, body)| (Some(shared), body));
                 let extension = shared.map(|shared| sealed_extension(push, &shared));
-                Read { verdict, body, extension: extension.unwrap_or_default() }
+                OpenedPush { decision, body, extension: extension.unwrap_or_default() }
             }
         }
     }
 
     /// The box that opens it, and its text if it is text.
-    fn open(&self, inbound: &Inbound) -> Option<(Arc<SharedBox>, Option<String>)> {
+    fn open(&self, inbound: &InboundPush) -> Option<(Arc<SharedBox>, Option<String>)> {
         let push = &inbound.push;
         let sender = PublicKey::parse(&push.sender_pubkey).ok()?;
         inbound.secrets.iter().find_map(|secret| {
@@ -73,7 +73,7 @@ impl Openers {
 }
 
 /// What the broker says it was sent to; brokers of today's network do not say.
-fn target_kind(push: &Push) -> Option<TargetKind> {
+fn target_kind(push: &PushFrame) -> Option<TargetKind> {
     match Destination::parse(push.target_spec.as_deref()?).ok()? {
         Destination::Member(_) => Some(TargetKind::Direct),
         Destination::Group(_) => Some(TargetKind::Group),
@@ -83,14 +83,14 @@ fn target_kind(push: &Push) -> Option<TargetKind> {
     }
 }
 
-fn sealed_extension(push: &Push, shared: &SharedBox) -> Extension {
+fn sealed_extension(push: &PushFrame, shared: &SharedBox) -> Extension {
     let (Some(nonce), Some(ciphertext)) = (&push.ext_nonce, &push.ext_ciphertext) else {
         return Extension::default();
     };
     shared.open_extension(nonce, ciphertext).unwrap_or_else(|error| unreadable(&error))
 }
 
-fn plain_extension(push: &Push) -> Extension {
+fn plain_extension(push: &PushFrame) -> Extension {
     let Some(json) = push.ext_ciphertext.as_deref().and_then(open_plain) else {
         return Extension::default();
     };
@@ -111,18 +111,18 @@ mod tests {
     use data_encoding::BASE64;
     use smol::channel;
 
-    fn read(target: &str, ciphertext: String) -> Read {
+    fn read(target: &str, ciphertext: String) -> OpenedPush {
         let (us, peer) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
-        let push = Push {
+        let push = PushFrame {
             message_id: "b".into(),
             sender_pubkey: peer.public().to_hex(),
             target_spec: Some(target.into()),
             ciphertext,
-            ..Push::default()
+            ..PushFrame::default()
         };
         let (connection_key, acks) = (us.public(), channel::bounded(1).0);
         let secrets = Arc::from([us]);
-        Openers::default().read(&Inbound { push, acks, secrets, connection_key })
+        PushOpener::default().read(&InboundPush { push, acks, secrets, connection_key })
     }
 
     #[test]
@@ -130,12 +130,14 @@ mod tests {
         for target in ["#ops", "@eng", "*"] {
             let read = |ciphertext: String| read(target, ciphertext);
             let text = read(BASE64.encode("hola".as_bytes()));
-            let stored =
-                |undecryptable| Verdict::Store { undecryptable, encryption: Encryption::None };
-            assert_eq!((text.verdict, text.body.as_deref()), (stored(false), Some("hola")));
+            let stored = |undecryptable| ReceiveDecision::Store {
+                undecryptable,
+                encryption: Encryption::None,
+            };
+            assert_eq!((text.decision, text.body.as_deref()), (stored(false), Some("hola")));
             for bytes in [BASE64.encode(&[0x80, 0xFE]), "no base64!".into(), "aG9sYQ".into()] {
                 let none = read(bytes);
-                assert_eq!((none.verdict, none.body), (stored(true), None));
+                assert_eq!((none.decision, none.body), (stored(true), None));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::inbox::NewMessage;
 use claudemesh_base::db::Driver;
-use claudemesh_base::runtime::{BoxFuture, Source};
+use claudemesh_base::runtime::{BoxFuture, RuntimeBackend};
 use smol::Task;
 use smol::channel::{Receiver, Sender};
 use smol::future::block_on;
@@ -20,7 +20,7 @@ struct Hand {
     wake: Receiver<()>,
 }
 
-impl Source for Hand {
+impl RuntimeBackend for Hand {
     fn now(&self) -> Millis {
         Millis(self.wall_ms.load(Ordering::Relaxed))
     }
@@ -59,7 +59,7 @@ struct Bench {
     slept: Receiver<Duration>,
     wake: Sender<()>,
     inbox: Inbox,
-    upkeep: Upkeep,
+    retention: RetentionFlow,
 }
 
 fn bench() -> Bench {
@@ -70,10 +70,10 @@ fn bench() -> Bench {
     let (wake, to_wake) = smol::channel::bounded(1);
     let wall_ms = AtomicI64::new(START_MS);
     let hand = Arc::new(Hand { wall_ms, slept: to_slept, wake: to_wake });
-    let bounds = Bounds { kept_ms: 30 * DAY_MS, bytes_max: i64::MAX };
+    let bounds = InboxLimits { retention_ms: 30 * DAY_MS, bytes_max: i64::MAX };
     let runtime = Runtime::new(hand.clone());
-    let upkeep = Upkeep::new(outbox.expect("opens"), inbox.clone(), bounds, runtime);
-    Bench { _dir: dir, hand, slept, wake, inbox, upkeep }
+    let retention = RetentionFlow::new(outbox.expect("opens"), inbox.clone(), bounds, runtime);
+    Bench { _dir: dir, hand, slept, wake, inbox, retention }
 }
 
 impl Bench {
@@ -91,9 +91,9 @@ impl Bench {
         assert!(stored[0].1.is_ok());
     }
 
-    fn pass_on_day(&self, day: i64) -> Done {
+    fn pass_on_day(&self, day: i64) -> RetentionReport {
         self.hand.wall_ms.store(START_MS + day * DAY_MS, Ordering::Relaxed);
-        block_on(self.upkeep.pass()).expect("both stores answer")
+        block_on(self.retention.pass()).expect("both stores answer")
     }
 }
 
@@ -101,19 +101,19 @@ impl Bench {
 fn a_clock_that_jumps_a_year_ahead_does_not_wipe_the_inbox() {
     let bench = bench();
     bench.arrive();
-    assert_eq!(bench.pass_on_day(0), Done::default());
-    assert_eq!(bench.pass_on_day(365), Done::default(), "a year ahead, by mistake");
-    assert_eq!(bench.pass_on_day(365), Done::default(), "and it stays so");
-    assert_eq!(bench.pass_on_day(0), Done::default(), "and was set right");
+    assert_eq!(bench.pass_on_day(0), RetentionReport::default());
+    assert_eq!(bench.pass_on_day(365), RetentionReport::default(), "a year ahead, by mistake");
+    assert_eq!(bench.pass_on_day(365), RetentionReport::default(), "and it stays so");
+    assert_eq!(bench.pass_on_day(0), RetentionReport::default(), "and was set right");
     let pruned: usize = (1..=30).map(|day| bench.pass_on_day(day).pruned).sum();
     assert_eq!(pruned, 1, "in its own time the message goes");
 }
 
 #[test]
 fn a_pass_is_made_at_start_and_then_once_an_hour_and_nothing_in_between() {
-    let Bench { _dir, hand: _hand, slept, wake, inbox: _inbox, upkeep } = bench();
+    let Bench { _dir, hand: _hand, slept, wake, inbox: _inbox, retention } = bench();
     let (stop, stopped) = Shutdown::new();
-    let run = upkeep.run(stopped);
+    let run = retention.run(stopped);
     let watch = async {
         for _ in 0..3 {
             assert_eq!(slept.recv().await, Ok(EVERY));

@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, hello_ack, message, negotiated, rig, with};
 use crate::link::MESSAGE_BYTES_MAX;
-use crate::port::Delivery;
+use crate::port::SendOutcome;
 use async_tungstenite::tungstenite::Message;
 use serde_json::json;
 use std::time::Duration;
@@ -87,17 +87,17 @@ fn nonsense_is_dropped_and_the_link_stays_open() {
         assert_eq!(peer.recv().await["type"], "feature_negotiation_request");
         peer.send(&hello_ack()).await;
         peer.send(&negotiated()).await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         peer.send(&json!({"type": "error", "code": "limit", "message": "no"})).await;
         peer.send(&hello_ack()).await;
-        let (delivery, ()) = futures_lite::future::zip(courier.deliver(message("a")), async {
+        let (delivery, ()) = futures_lite::future::zip(transport.deliver(message("a")), async {
             peer.recv_type("send").await;
             peer.ack("nobody's", "b").await;
             peer.send(&json!({"type": "ack", "id": "nobody's", "error": "no"})).await;
             peer.ack("a", "b").await;
         })
         .await;
-        assert!(matches!(delivery, Delivery::Acked(_)), "{delivery:?}");
+        assert!(matches!(delivery, SendOutcome::Acked(_)), "{delivery:?}");
     });
 }
 
@@ -125,12 +125,12 @@ fn a_broker_that_stops_reading_is_dead_even_if_it_keeps_talking() {
     });
     with(quick, |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         // More than any socket buffers: the writer must come to a halt.
         let sends = (0..1000).map(|n| {
             let mut large = message(&n.to_string());
             large.ciphertext = "x".repeat(60_000);
-            courier.deliver(large)
+            transport.deliver(large)
         });
         let talk = async {
             loop {
@@ -148,8 +148,8 @@ fn a_broker_that_stops_reading_is_dead_even_if_it_keeps_talking() {
         })
         .await;
         assert_eq!(deliveries.len(), 1000);
-        assert!(deliveries.iter().all(|it| !matches!(it, Delivery::Acked(_))));
-        assert!(deliveries.iter().any(|it| matches!(it, Delivery::Unsent { .. })));
+        assert!(deliveries.iter().all(|it| !matches!(it, SendOutcome::Acked(_))));
+        assert!(deliveries.iter().any(|it| matches!(it, SendOutcome::Unsent { .. })));
         rig.waiting().await;
     });
 }

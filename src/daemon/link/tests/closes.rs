@@ -3,7 +3,7 @@
 
 use super::rig::{Rig, Saw, rig};
 use crate::port::LinkView;
-use claudemesh_fsm::link::{Cause, Closed, LinkState, Pace};
+use claudemesh_fsm::link::{Cause, Closed, LinkState, RetryPolicy};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -54,20 +54,24 @@ const HELLO_ERRORS: [&str; 14] = [
     "never_heard_of",
 ];
 
-fn pace(cause: Cause) -> &'static str {
-    match cause.pace() {
-        Pace::Backoff => "back-off",
-        Pace::Slow => "minutes",
-        Pace::Never => "never",
+fn retry_policy(cause: Cause) -> &'static str {
+    match cause.retry_policy() {
+        RetryPolicy::Backoff => "back-off",
+        RetryPolicy::Slow => "minutes",
+        RetryPolicy::Never => "never",
     }
 }
 
 fn row(page: &mut String, what: &str, cause: Cause, view: &LinkView) {
     let state = view.state.as_str();
-    let _ = writeln!(page, "{what}\n  {state}, dials again: {}", pace(cause));
+    let _ = writeln!(page, "{what}\n  {state}, dials again: {}", retry_policy(cause));
     let _ = writeln!(page, "  reason  {}", view.reason.as_deref().unwrap_or("-"));
     let _ = writeln!(page, "  remedy  {}\n", view.remedy.as_deref().unwrap_or("-"));
-    assert_eq!(view.state == LinkState::Refused, cause.pace() == Pace::Never, "{what}");
+    assert_eq!(
+        view.state == LinkState::Refused,
+        cause.retry_policy() == RetryPolicy::Never,
+        "{what}"
+    );
 }
 
 /// The next state in which nothing happens by itself for now.

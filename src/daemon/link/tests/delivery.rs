@@ -1,16 +1,16 @@
 //! What becomes of sends, and of pushes.
 
 use super::rig::{Peer, Rig, hello_ack, message, negotiated, rig, with};
-use crate::port::Delivery;
+use crate::port::SendOutcome;
 use async_tungstenite::tungstenite::Message;
 use claudemesh_base::wire::ClientAck;
 use futures_util::StreamExt;
 use serde_json::json;
 use std::time::Duration;
 
-fn broker_id(delivery: &Delivery) -> &str {
+fn broker_id(delivery: &SendOutcome) -> &str {
     match delivery {
-        Delivery::Acked(ack) => ack.broker_message_id.as_str(),
+        SendOutcome::Acked(ack) => ack.broker_message_id.as_str(),
         other => panic!("expected an ack, got {other:?}"),
     }
 }
@@ -19,8 +19,8 @@ fn broker_id(delivery: &Delivery) -> &str {
 fn answers_find_their_sends_in_any_order_and_twice_is_once() {
     rig(|rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let (one, two) = (courier.deliver(message("one")), courier.deliver(message("two")));
+        let (_, transport) = rig.opened().await;
+        let (one, two) = (transport.deliver(message("one")), transport.deliver(message("two")));
         let broker = async {
             for id in ["one", "two"] {
                 assert_eq!(peer.recv_type("send").await["id"], id);
@@ -40,7 +40,7 @@ fn answers_find_their_sends_in_any_order_and_twice_is_once() {
 fn refusals_carry_their_words_and_409_is_one_without_words() {
     rig(|rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         let broker = async {
             peer.recv_type("send").await;
             // Neither yes nor no changes nothing.
@@ -49,10 +49,11 @@ fn refusals_carry_their_words_and_409_is_one_without_words() {
                 "error": "rate_limit"}))
                 .await;
         };
-        let (refused, ()) = futures_lite::future::zip(courier.deliver(message("a")), broker).await;
+        let (refused, ()) =
+            futures_lite::future::zip(transport.deliver(message("a")), broker).await;
         assert_eq!(
             refused,
-            Delivery::Refused { code: None, permanent: None, words: "rate_limit".into() }
+            SendOutcome::Refused { code: None, permanent: None, reason: "rate_limit".into() }
         );
         let broker = async {
             peer.recv_type("send").await;
@@ -60,8 +61,9 @@ fn refusals_carry_their_words_and_409_is_one_without_words() {
                 "broker_message_id": "known"}))
                 .await;
         };
-        let (refused, ()) = futures_lite::future::zip(courier.deliver(message("b")), broker).await;
-        assert!(matches!(refused, Delivery::Refused { code: Some(409), .. }), "{refused:?}");
+        let (refused, ()) =
+            futures_lite::future::zip(transport.deliver(message("b")), broker).await;
+        assert!(matches!(refused, SendOutcome::Refused { code: Some(409), .. }), "{refused:?}");
     });
 }
 
@@ -69,16 +71,16 @@ fn refusals_carry_their_words_and_409_is_one_without_words() {
 fn a_success_for_a_send_that_was_given_up_is_reported_late() {
     with(Rig::config(|config| config.ack_max = Duration::from_millis(50)), |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let given_up = courier.deliver(message("slow")).await;
-        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let (_, transport) = rig.opened().await;
+        let abandoned = transport.deliver(message("slow")).await;
+        assert!(matches!(abandoned, SendOutcome::Lost { .. }), "{abandoned:?}");
         peer.recv_type("send").await;
         peer.ack("slow", "b-slow").await;
         let late = rig.late().await;
         assert_eq!(late.client_message_id, "slow");
         assert_eq!(late.ack.broker_message_id.as_str(), "b-slow");
         // The link is none the worse for it.
-        let (delivery, ()) = futures_lite::future::zip(courier.deliver(message("next")), async {
+        let (delivery, ()) = futures_lite::future::zip(transport.deliver(message("next")), async {
             peer.recv_type("send").await;
             peer.ack("next", "b-next").await;
         })
@@ -96,9 +98,9 @@ async fn refuse(peer: &mut Peer, id: &str) {
 fn a_late_refusal_does_not_end_the_next_attempt() {
     with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let given_up = courier.deliver(message("m")).await;
-        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let (_, transport) = rig.opened().await;
+        let abandoned = transport.deliver(message("m")).await;
+        assert!(matches!(abandoned, SendOutcome::Lost { .. }), "{abandoned:?}");
         let broker = async {
             peer.recv_type("send").await;
             peer.recv_type("send").await;
@@ -106,15 +108,15 @@ fn a_late_refusal_does_not_end_the_next_attempt() {
             refuse(&mut peer, "m").await;
             peer.ack("m", "b").await;
         };
-        let (second, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
+        let (second, ()) = futures_lite::future::zip(transport.deliver(message("m")), broker).await;
         assert_eq!(broker_id(&second), "b");
         // Nothing is owed any more: the next refusal is the next attempt's.
         let broker = async {
             peer.recv_type("send").await;
             refuse(&mut peer, "m").await;
         };
-        let (third, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
-        assert!(matches!(third, Delivery::Refused { code: Some(403), .. }), "{third:?}");
+        let (third, ()) = futures_lite::future::zip(transport.deliver(message("m")), broker).await;
+        assert!(matches!(third, SendOutcome::Refused { code: Some(403), .. }), "{third:?}");
     });
 }
 
@@ -122,10 +124,10 @@ fn a_late_refusal_does_not_end_the_next_attempt() {
 fn a_refusal_taken_for_an_earlier_one_leaves_no_answer_owed() {
     with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         // The broker never answers the first frame, and refuses the others.
-        let unanswered = courier.deliver(message("m")).await;
-        assert!(matches!(unanswered, Delivery::Lost { .. }), "{unanswered:?}");
+        let unanswered = transport.deliver(message("m")).await;
+        assert!(matches!(unanswered, SendOutcome::Lost { .. }), "{unanswered:?}");
         let broker = async {
             peer.recv_type("send").await;
             for _ in 0..2 {
@@ -134,12 +136,12 @@ fn a_refusal_taken_for_an_earlier_one_leaves_no_answer_owed() {
             }
         };
         let attempts = async {
-            let swallowed = courier.deliver(message("m")).await;
-            assert!(matches!(swallowed, Delivery::Lost { .. }), "{swallowed:?}");
-            courier.deliver(message("m")).await
+            let swallowed = transport.deliver(message("m")).await;
+            assert!(matches!(swallowed, SendOutcome::Lost { .. }), "{swallowed:?}");
+            transport.deliver(message("m")).await
         };
         let (third, ()) = futures_lite::future::zip(attempts, broker).await;
-        assert!(matches!(third, Delivery::Refused { code: Some(403), .. }), "{third:?}");
+        assert!(matches!(third, SendOutcome::Refused { code: Some(403), .. }), "{third:?}");
     });
 }
 
@@ -147,15 +149,15 @@ fn a_refusal_taken_for_an_earlier_one_leaves_no_answer_owed() {
 fn a_late_success_counts_for_the_attempt_that_waits() {
     with(Rig::config(|config| config.ack_max = Duration::from_secs(1)), |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let given_up = courier.deliver(message("m")).await;
-        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let (_, transport) = rig.opened().await;
+        let abandoned = transport.deliver(message("m")).await;
+        assert!(matches!(abandoned, SendOutcome::Lost { .. }), "{abandoned:?}");
         let broker = async {
             peer.recv_type("send").await;
             peer.recv_type("send").await;
             peer.ack("m", "b").await;
         };
-        let (second, ()) = futures_lite::future::zip(courier.deliver(message("m")), broker).await;
+        let (second, ()) = futures_lite::future::zip(transport.deliver(message("m")), broker).await;
         assert_eq!(broker_id(&second), "b");
         // The second frame's own answer comes as well, and says the same.
         peer.ack("m", "b").await;
@@ -167,8 +169,8 @@ fn a_late_success_counts_for_the_attempt_that_waits() {
 fn a_disconnect_loses_what_was_written_and_returns_what_was_not() {
     with(Rig::config(|config| config.inflight_max = 2), |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let sends = ["a", "b", "c", "d", "e"].map(|id| courier.deliver(message(id)));
+        let (_, transport) = rig.opened().await;
+        let sends = ["a", "b", "c", "d", "e"].map(|id| transport.deliver(message(id)));
         let sends = futures_util::future::join_all(sends);
         let (deliveries, ()) = futures_lite::future::zip(sends, async {
             peer.recv_type("send").await;
@@ -176,12 +178,13 @@ fn a_disconnect_loses_what_was_written_and_returns_what_was_not() {
             drop(peer);
         })
         .await;
-        let lost = deliveries.iter().filter(|it| matches!(it, Delivery::Lost { .. })).count();
-        let unsent = deliveries.iter().filter(|it| matches!(it, Delivery::Unsent { .. })).count();
+        let lost = deliveries.iter().filter(|it| matches!(it, SendOutcome::Lost { .. })).count();
+        let unsent =
+            deliveries.iter().filter(|it| matches!(it, SendOutcome::Unsent { .. })).count();
         assert_eq!((lost, unsent), (2, 3), "{deliveries:?}");
-        courier.closed().await;
-        let after = courier.deliver(message("f")).await;
-        assert!(matches!(after, Delivery::Unsent { .. }), "{after:?}");
+        transport.closed().await;
+        let after = transport.deliver(message("f")).await;
+        assert!(matches!(after, SendOutcome::Unsent { .. }), "{after:?}");
     });
 }
 
@@ -189,16 +192,17 @@ fn a_disconnect_loses_what_was_written_and_returns_what_was_not() {
 fn a_frame_that_the_mesh_does_not_take_is_refused_here() {
     rig(|rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         let mut large = message("large");
         large.ciphertext = "x".repeat(70_000);
-        let refused = courier.deliver(large).await;
-        assert!(matches!(refused, Delivery::Refused { code: Some(413), .. }), "{refused:?}");
-        let (delivery, ()) = futures_lite::future::zip(courier.deliver(message("small")), async {
-            assert_eq!(peer.recv_type("send").await["id"], "small");
-            peer.ack("small", "b").await;
-        })
-        .await;
+        let refused = transport.deliver(large).await;
+        assert!(matches!(refused, SendOutcome::Refused { code: Some(413), .. }), "{refused:?}");
+        let (delivery, ()) =
+            futures_lite::future::zip(transport.deliver(message("small")), async {
+                assert_eq!(peer.recv_type("send").await["id"], "small");
+                peer.ack("small", "b").await;
+            })
+            .await;
         assert_eq!(broker_id(&delivery), "b");
     });
 }
@@ -216,8 +220,8 @@ fn a_push_before_hello_ack_is_taken_and_acknowledged_on_its_socket_after_it() {
         inbound.acks.try_send(ack).expect("room");
         // Sooner, the broker would answer `no_hello`: what comes first is the answer to a ping.
         peer.message(Message::Ping(Vec::new().into())).await;
-        let heard = peer.0.next().await.expect("open").expect("a message");
-        assert!(matches!(heard, Message::Pong(_)), "{heard:?}");
+        let incoming = peer.0.next().await.expect("open").expect("a message");
+        assert!(matches!(incoming, Message::Pong(_)), "{incoming:?}");
         peer.send(&hello_ack()).await;
         assert_eq!(peer.recv().await["type"], "feature_negotiation_request");
         let ack = peer.recv().await;
@@ -234,11 +238,11 @@ fn a_push_before_hello_ack_is_taken_and_acknowledged_on_its_socket_after_it() {
 fn a_full_inbound_queue_holds_the_broker_back_but_not_the_sends() {
     rig(|rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         for n in 0..20 {
             peer.push(&n.to_string()).await;
         }
-        let send = courier.deliver(message("out"));
+        let send = transport.deliver(message("out"));
         let (delivery, ()) = futures_lite::future::zip(send, async {
             assert_eq!(peer.recv_type("send").await["id"], "out");
             peer.ack("out", "b-out").await;
@@ -260,7 +264,7 @@ fn our_own_deafness_is_not_the_brokers_silence() {
     });
     with(quick, |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         for n in 0..20 {
             peer.push(&n.to_string()).await;
         }
@@ -270,7 +274,7 @@ fn our_own_deafness_is_not_the_brokers_silence() {
         for _ in 0..20 {
             rig.inbound.recv().await.expect("a push");
         }
-        let (delivery, ()) = futures_lite::future::zip(courier.deliver(message("out")), async {
+        let (delivery, ()) = futures_lite::future::zip(transport.deliver(message("out")), async {
             peer.recv_type("send").await;
             peer.ack("out", "b").await;
         })

@@ -75,13 +75,13 @@ fn does_not_drown(first: &[u8], drop: &[u8]) {
     rig_at(Rig::config(|_| ()), &flood.url, |mut rig| {
         let flood = &flood;
         async move {
-            let (_, courier) = rig.opened().await;
+            let (_, transport) = rig.opened().await;
             for _ in 0..5 {
                 rig.runtime.sleep(Duration::from_millis(5)).await;
             }
             flood.assert_goes_on();
             rig.stop();
-            courier.closed().await;
+            transport.closed().await;
             rig.ended().await;
             flood.assert_goes_on();
         }

@@ -2,8 +2,8 @@
 
 use super::rig::{Rig, with};
 use claudemesh_fsm::negotiate::{
-    CLOSE_REASON_BYTES_MAX, CONCURRENT, DEDUPE, FEATURES, KEY_EPOCH, KEYPAIR_ROTATED, MAX_PAYLOAD,
-    Policy, RECEIPTS,
+    CLOSE_REASON_BYTES_MAX, CONCURRENT, DEDUPE, FEATURES, FeaturePolicy, KEY_EPOCH,
+    KEYPAIR_ROTATED, MAX_PAYLOAD, RECEIPTS,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -21,10 +21,10 @@ fn good() -> Value {
     }})
 }
 
-fn require(names: &[&str]) -> Policy {
+fn require(names: &[&str]) -> FeaturePolicy {
     let require = names.iter().map(ToString::to_string).collect();
     let optional = FEATURES.iter().filter(|name| !names.contains(name)).map(ToString::to_string);
-    Policy { require, optional: optional.collect(), allow_legacy: false }
+    FeaturePolicy { require, optional: optional.collect(), allow_legacy: false }
 }
 
 /// The good offer with one flaw; `Value::Null` takes the parameter away.

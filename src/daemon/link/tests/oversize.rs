@@ -3,7 +3,7 @@
 
 use super::rig::{Peer, Rig, message, negotiated, rig, with};
 use crate::link::LinkConfig;
-use crate::port::{Courier, Delivery};
+use crate::port::{LinkTransport, SendOutcome};
 use claudemesh_base::wire;
 use claudemesh_fsm::link::LinkState;
 use futures_lite::future::zip;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-fn weighing(id: &str, bytes: usize) -> wire::Send {
+fn weighing(id: &str, bytes: usize) -> wire::SendFrame {
     let mut send = message(id);
     send.ciphertext = "x".repeat(bytes);
     send
@@ -19,13 +19,13 @@ fn weighing(id: &str, bytes: usize) -> wire::Send {
 
 /// Sends all of them, and lets `broker` answer once all have arrived.
 async fn outcome<F: Future<Output = ()>>(
-    courier: &Arc<dyn Courier>,
+    transport: &Arc<dyn LinkTransport>,
     mut peer: Peer,
-    sends: Vec<wire::Send>,
+    sends: Vec<wire::SendFrame>,
     broker: impl FnOnce(Peer) -> F,
-) -> Vec<Delivery> {
+) -> Vec<SendOutcome> {
     let count = sends.len();
-    let deliveries = sends.into_iter().map(|send| courier.deliver(send));
+    let deliveries = sends.into_iter().map(|send| transport.deliver(send));
     let deliveries = futures_util::future::join_all(deliveries);
     let broker = async {
         for _ in 0..count {
@@ -36,9 +36,9 @@ async fn outcome<F: Future<Output = ()>>(
     zip(deliveries, broker).await.0
 }
 
-fn words(delivery: &Delivery) -> &str {
+fn reason(delivery: &SendOutcome) -> &str {
     match delivery {
-        Delivery::Refused { code: Some(413), permanent: Some(true), words } => words,
+        SendOutcome::Refused { code: Some(413), permanent: Some(true), reason } => reason,
         other => panic!("expected a refusal for good, got {other:?}"),
     }
 }
@@ -47,31 +47,31 @@ fn words(delivery: &Delivery) -> &str {
 fn the_largest_unanswered_frame_is_dead_and_the_others_are_tried_again() {
     rig(|rig| async move {
         let peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         let sends = vec![weighing("a", 2000), weighing("b", 9000), weighing("c", 5000)];
-        let deliveries = outcome(&courier, peer, sends, |mut peer| async move {
+        let deliveries = outcome(&transport, peer, sends, |mut peer| async move {
             peer.close(1009, "message too big").await;
         })
         .await;
-        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
-        assert!(words(&deliveries[1]).contains("1009 message too big"), "{deliveries:?}");
-        assert!(matches!(deliveries[2], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Lost { .. }), "{deliveries:?}");
+        assert!(reason(&deliveries[1]).contains("1009 message too big"), "{deliveries:?}");
+        assert!(matches!(deliveries[2], SendOutcome::Lost { .. }), "{deliveries:?}");
         // Who asks while the link is down is told so as well.
         let limit = rig.waiting().await.frame_bytes_max.expect("a limit that was learned");
         assert!((9000..9200).contains(&limit), "{limit}");
 
         // From here on as large a frame is refused before it is written, and a smaller one goes.
         let peer = rig.open().await;
-        let (view, courier) = rig.opened().await;
+        let (view, transport) = rig.opened().await;
         assert_eq!(view.frame_bytes_max, Some(limit));
-        assert!(words(&courier.deliver(weighing("d", 9000)).await).contains("this mesh takes"));
+        assert!(reason(&transport.deliver(weighing("d", 9000)).await).contains("this mesh takes"));
         let deliveries =
-            outcome(&courier, peer, vec![weighing("c", 5000)], |mut peer| async move {
+            outcome(&transport, peer, vec![weighing("c", 5000)], |mut peer| async move {
                 peer.ack("c", "b-c").await;
                 peer.close(1000, "").await;
             })
             .await;
-        assert!(matches!(deliveries[0], Delivery::Acked(_)), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Acked(_)), "{deliveries:?}");
     });
 }
 
@@ -79,15 +79,15 @@ fn the_largest_unanswered_frame_is_dead_and_the_others_are_tried_again() {
 fn a_frame_no_larger_than_one_that_was_answered_is_innocent() {
     rig(|rig| async move {
         let peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         let sends = vec![weighing("large", 9000), weighing("small", 2000)];
-        let deliveries = outcome(&courier, peer, sends, |mut peer| async move {
+        let deliveries = outcome(&transport, peer, sends, |mut peer| async move {
             peer.ack("large", "b-large").await;
             peer.close(1009, "").await;
         })
         .await;
-        assert!(matches!(deliveries[0], Delivery::Acked(_)), "{deliveries:?}");
-        assert!(matches!(deliveries[1], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Acked(_)), "{deliveries:?}");
+        assert!(matches!(deliveries[1], SendOutcome::Lost { .. }), "{deliveries:?}");
         rig.open().await;
         assert_eq!(rig.opened().await.0.frame_bytes_max, None);
     });
@@ -97,13 +97,13 @@ fn a_frame_no_larger_than_one_that_was_answered_is_innocent() {
 fn a_frame_too_small_for_any_limit_is_innocent() {
     rig(|rig| async move {
         let peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
+        let (_, transport) = rig.opened().await;
         let deliveries =
-            outcome(&courier, peer, vec![weighing("small", 500)], |mut peer| async move {
+            outcome(&transport, peer, vec![weighing("small", 500)], |mut peer| async move {
                 peer.close(1009, "").await;
             })
             .await;
-        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Lost { .. }), "{deliveries:?}");
         rig.open().await;
         assert_eq!(rig.opened().await.0.frame_bytes_max, None);
     });
@@ -114,19 +114,19 @@ fn a_frame_that_was_given_up_is_the_culprit_and_not_the_next_one() {
     let impatient = Rig::config(|config| config.ack_max = Duration::from_millis(50));
     with(impatient, |rig| async move {
         let mut peer = rig.open().await;
-        let (_, courier) = rig.opened().await;
-        let given_up = courier.deliver(weighing("large", 9000)).await;
-        assert!(matches!(given_up, Delivery::Lost { .. }), "{given_up:?}");
+        let (_, transport) = rig.opened().await;
+        let abandoned = transport.deliver(weighing("large", 9000)).await;
+        assert!(matches!(abandoned, SendOutcome::Lost { .. }), "{abandoned:?}");
         peer.recv_type("send").await;
         let deliveries =
-            outcome(&courier, peer, vec![weighing("small", 2000)], |mut peer| async move {
+            outcome(&transport, peer, vec![weighing("small", 2000)], |mut peer| async move {
                 peer.close(1009, "").await;
             })
             .await;
-        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Lost { .. }), "{deliveries:?}");
         rig.open().await;
-        let (_, courier) = rig.opened().await;
-        words(&courier.deliver(weighing("large", 9000)).await);
+        let (_, transport) = rig.opened().await;
+        reason(&transport.deliver(weighing("large", 9000)).await);
     });
 }
 
@@ -138,7 +138,7 @@ fn of_frames(bytes_max: u64) -> Value {
     response
 }
 
-async fn open_with(rig: &Rig, response: &Value) -> (Peer, Arc<dyn Courier>) {
+async fn open_with(rig: &Rig, response: &Value) -> (Peer, Arc<dyn LinkTransport>) {
     let mut peer = rig.accept().await;
     peer.greet().await;
     peer.send(response).await;
@@ -166,8 +166,8 @@ fn a_link_that_is_down_keeps_the_limit_it_was_told() {
 fn a_reload_forgets_what_was_learned_and_not_what_was_told() {
     let config = Rig::config(|_| ());
     with(config.clone(), |rig| async move {
-        let (peer, courier) = open_with(&rig, &of_frames(32_000)).await;
-        outcome(&courier, peer, vec![weighing("large", 9000)], |mut peer| async move {
+        let (peer, transport) = open_with(&rig, &of_frames(32_000)).await;
+        outcome(&transport, peer, vec![weighing("large", 9000)], |mut peer| async move {
             peer.close(1009, "").await;
         })
         .await;
@@ -194,7 +194,7 @@ fn long_ids(count: usize) -> Vec<String> {
 #[test]
 fn a_question_is_asked_in_frames_that_the_broker_takes() {
     rig(|rig| async move {
-        let (mut peer, courier) = open_with(&rig, &of_frames(1024)).await;
+        let (mut peer, transport) = open_with(&rig, &of_frames(1024)).await;
         let broker = async {
             let mut asked = 0;
             while asked < 20 {
@@ -209,7 +209,7 @@ fn a_question_is_asked_in_frames_that_the_broker_takes() {
                 peer.send(&answer).await;
             }
         };
-        let (answer, ()) = zip(courier.receipts(long_ids(20)), broker).await;
+        let (answer, ()) = zip(transport.receipts(long_ids(20)), broker).await;
         let told = answer.expect("answered").into_iter().map(|told| told.client_message_id);
         assert_eq!(told.collect::<Vec<_>>(), long_ids(20));
     });
@@ -218,24 +218,24 @@ fn a_question_is_asked_in_frames_that_the_broker_takes() {
 #[test]
 fn a_question_that_was_too_large_costs_no_row_its_life() {
     rig(|rig| async move {
-        let (peer, courier) = open_with(&rig, &of_frames(65_536)).await;
-        let question = courier.receipts(long_ids(40));
+        let (peer, transport) = open_with(&rig, &of_frames(65_536)).await;
+        let question = transport.receipts(long_ids(40));
         let sends =
-            outcome(&courier, peer, vec![weighing("innocent", 2000)], |mut peer| async move {
+            outcome(&transport, peer, vec![weighing("innocent", 2000)], |mut peer| async move {
                 peer.recv_type("receipts_request").await;
                 peer.close(1009, "").await;
             });
         let (answer, deliveries) = zip(question, sends).await;
         assert_eq!(answer, None);
-        assert!(matches!(deliveries[0], Delivery::Lost { .. }), "{deliveries:?}");
+        assert!(matches!(deliveries[0], SendOutcome::Lost { .. }), "{deliveries:?}");
 
         // The same question is asked again in smaller frames, and the row arrives.
-        let (mut peer, courier) = open_with(&rig, &of_frames(65_536)).await;
-        let question = courier.receipts(long_ids(40));
+        let (mut peer, transport) = open_with(&rig, &of_frames(65_536)).await;
+        let question = transport.receipts(long_ids(40));
         let broker = async {
             let request = peer.recv_type("receipts_request").await;
             assert!(request["ids"].as_array().is_some_and(|ids| ids.len() < 40));
-            let send = courier.deliver(weighing("innocent", 2000));
+            let send = transport.deliver(weighing("innocent", 2000));
             let answer = async {
                 peer.recv_type("send").await;
                 peer.ack("innocent", "b").await;
@@ -246,6 +246,6 @@ fn a_question_that_was_too_large_costs_no_row_its_life() {
             question.await;
             unreachable!("nobody answers")
         });
-        assert!(matches!(delivery.await, Delivery::Acked(_)));
+        assert!(matches!(delivery.await, SendOutcome::Acked(_)));
     });
 }

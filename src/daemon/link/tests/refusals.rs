@@ -17,13 +17,13 @@ fn a_banned_or_replaced_link_stays_refused_with_its_remedy() {
     ] {
         rig(|mut rig| async move {
             let mut peer = rig.open().await;
-            let (_, courier) = rig.opened().await;
+            let (_, transport) = rig.opened().await;
             peer.close(code, reason).await;
             let view = rig.refused().await;
             assert_eq!(view.close_code, Some(code));
             assert!(view.reason.expect("reason").contains(reason));
             assert!(view.remedy.expect("remedy").contains(remedy));
-            courier.closed().await;
+            transport.closed().await;
             let again = rig.runtime.timeout(Duration::from_millis(50), rig.accept_tcp()).await;
             assert!(again.is_none(), "it must not dial by itself");
             rig.stop();

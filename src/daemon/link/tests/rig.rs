@@ -1,7 +1,7 @@
 //! A link under test, and the broker it talks to: a listener on a free port and a script.
 
-use crate::link::{CONNECT_MAX, LinkConfig, Remote, TlsRoots, run};
-use crate::port::{Courier, Inbound, LateAck, LinkObserver, LinkView};
+use crate::link::{CONNECT_MAX, LinkConfig, LinkHandle, TlsRoots, run};
+use crate::port::{InboundPush, LateAck, LinkObserver, LinkTransport, LinkView};
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::{WebSocketStream, accept_async};
@@ -9,7 +9,7 @@ use claudemesh_base::message::{PublicKey, SecretKey};
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire;
 use claudemesh_fsm::link::{LinkState, Timers};
-use claudemesh_fsm::negotiate::Policy;
+use claudemesh_fsm::negotiate::FeaturePolicy;
 use futures_lite::{AsyncRead, AsyncWrite};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -25,8 +25,8 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 
 pub(super) enum Saw {
     Down(LinkView),
-    Open(LinkView, Arc<dyn Courier>),
-    Roster(Vec<wire::Peer>),
+    Open(LinkView, Arc<dyn LinkTransport>),
+    Roster(Vec<wire::RosterEntry>),
     Late(LateAck),
     Receipts(Vec<wire::Receipt>),
     Revoked(String),
@@ -39,11 +39,11 @@ impl LinkObserver for Eyes {
         self.0.try_send(Saw::Down(view)).expect("unbounded");
     }
 
-    fn open(&self, view: LinkView, courier: Arc<dyn Courier>) {
-        self.0.try_send(Saw::Open(view, courier)).expect("unbounded");
+    fn open(&self, view: LinkView, transport: Arc<dyn LinkTransport>) {
+        self.0.try_send(Saw::Open(view, transport)).expect("unbounded");
     }
 
-    fn roster(&self, peers: Vec<wire::Peer>) {
+    fn roster(&self, peers: Vec<wire::RosterEntry>) {
         self.0.try_send(Saw::Roster(peers)).expect("unbounded");
     }
 
@@ -63,10 +63,10 @@ impl LinkObserver for Eyes {
 pub(super) struct Rig {
     listener: TcpListener,
     seen: Receiver<Saw>,
-    pub(super) inbound: Receiver<Inbound>,
+    pub(super) inbound: Receiver<InboundPush>,
     pub(super) runtime: Runtime,
     stop: Sender<()>,
-    pub(super) remote: Remote,
+    pub(super) remote: LinkHandle,
     link: Option<Task<()>>,
     key: PublicKey,
 }
@@ -106,7 +106,7 @@ pub(super) fn rig_in_time<F: Future<Output = ()>>(
         let (eyes, seen) = unbounded();
         let (pushes, inbound) = bounded(4);
         let (stop, stopped) = bounded::<()>(1);
-        let (remote, orders) = Remote::new();
+        let (remote, orders) = LinkHandle::new();
         let key = config.secret.public();
         let stopped = Box::pin(async move {
             let _ = stopped.recv().await;
@@ -137,7 +137,7 @@ impl Rig {
             connect_max: CONNECT_MAX,
             ack_max: Duration::from_secs(15),
             inflight_max: 256,
-            policy: Policy::default(),
+            policy: FeaturePolicy::default(),
             max_age_override_hours: None,
             tls_roots: TlsRoots::BuiltIn,
         };
@@ -174,10 +174,10 @@ impl Rig {
     }
 
     /// Skips to the next opening.
-    pub(super) async fn opened(&self) -> (LinkView, Arc<dyn Courier>) {
+    pub(super) async fn opened(&self) -> (LinkView, Arc<dyn LinkTransport>) {
         loop {
-            if let Saw::Open(view, courier) = self.saw().await {
-                return (view, courier);
+            if let Saw::Open(view, transport) = self.saw().await {
+                return (view, transport);
             }
         }
     }
@@ -338,6 +338,6 @@ pub(super) fn negotiated() -> Value {
     }})
 }
 
-pub(super) fn message(id: &str) -> wire::Send {
-    wire::Send { id: Some(id.into()), target_spec: "*".into(), ..wire::Send::default() }
+pub(super) fn message(id: &str) -> wire::SendFrame {
+    wire::SendFrame { id: Some(id.into()), target_spec: "*".into(), ..wire::SendFrame::default() }
 }

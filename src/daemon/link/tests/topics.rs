@@ -1,18 +1,18 @@
 //! Topics on a broker of today's network, which wants their ids and loses what names none.
 
 use super::rig::{Peer, Rig, hello_ack, message, negotiated, rig, with};
-use crate::port::{Courier, Delivery};
+use crate::port::{LinkTransport, SendOutcome};
 use claudemesh_base::wire;
 use futures_lite::future::zip;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-fn to_topic(id: &str, topic: &str) -> wire::Send {
-    wire::Send { target_spec: topic.to_owned(), ..message(id) }
+fn to_topic(id: &str, topic: &str) -> wire::SendFrame {
+    wire::SendFrame { target_spec: topic.to_owned(), ..message(id) }
 }
 
-async fn legacy(rig: &Rig) -> (Peer, Arc<dyn Courier>) {
+async fn legacy(rig: &Rig) -> (Peer, Arc<dyn LinkTransport>) {
     let mut peer = rig.accept().await;
     peer.recv().await;
     peer.send(&hello_ack()).await;
@@ -35,10 +35,10 @@ async fn list(peer: &mut Peer, topics: Value) {
 }
 
 /// Tries again until the list has arrived, as the drain does.
-async fn outcome(rig: &Rig, courier: &Arc<dyn Courier>, topic: &str) -> Delivery {
+async fn outcome(rig: &Rig, transport: &Arc<dyn LinkTransport>, topic: &str) -> SendOutcome {
     loop {
-        match courier.deliver(to_topic("m", topic)).await {
-            Delivery::Refused { permanent: Some(false), .. } => {
+        match transport.deliver(to_topic("m", topic)).await {
+            SendOutcome::Refused { permanent: Some(false), .. } => {
                 rig.runtime.sleep(Duration::from_millis(5)).await
             }
             delivery => return delivery,
@@ -49,35 +49,36 @@ async fn outcome(rig: &Rig, courier: &Arc<dyn Courier>, topic: &str) -> Delivery
 #[test]
 fn a_name_becomes_the_id_of_the_brokers_list() {
     with(lenient(), |rig| async move {
-        let (mut peer, courier) = legacy(&rig).await;
+        let (mut peer, transport) = legacy(&rig).await;
         let broker = async {
             list(&mut peer, json!([{"id": "Tp1", "name": "deploys"}])).await;
             let send = peer.recv_type("send").await;
             assert_eq!(send["targetSpec"], "#Tp1");
             peer.ack("m", "b").await;
         };
-        let (delivery, ()) = zip(outcome(&rig, &courier, "#deploys"), broker).await;
-        assert!(matches!(delivery, Delivery::Acked(_)), "{delivery:?}");
+        let (delivery, ()) = zip(outcome(&rig, &transport, "#deploys"), broker).await;
+        assert!(matches!(delivery, SendOutcome::Acked(_)), "{delivery:?}");
     });
 }
 
 #[test]
 fn a_topic_that_does_not_exist_is_refused_for_good_and_never_sent() {
     with(lenient(), |rig| async move {
-        let (mut peer, courier) = legacy(&rig).await;
+        let (mut peer, transport) = legacy(&rig).await;
         let broker = list(&mut peer, json!([{"id": "Tp1", "name": "deploys"}]));
-        let (delivery, ()) = zip(outcome(&rig, &courier, "#none"), broker).await;
-        let Delivery::Refused { code: Some(404), permanent: Some(true), words } = delivery else {
+        let (delivery, ()) = zip(outcome(&rig, &transport, "#none"), broker).await;
+        let SendOutcome::Refused { code: Some(404), permanent: Some(true), reason } = delivery
+        else {
             panic!("{delivery:?}");
         };
-        assert!(words.contains("unknown topic"), "{words}");
+        assert!(reason.contains("unknown topic"), "{reason}");
         // What else is sent goes at once, and the next frame is it.
-        let (delivery, ()) = zip(courier.deliver(message("all")), async {
+        let (delivery, ()) = zip(transport.deliver(message("all")), async {
             assert_eq!(peer.recv_type("send").await["id"], "all");
             peer.ack("all", "b").await;
         })
         .await;
-        assert!(matches!(delivery, Delivery::Acked(_)), "{delivery:?}");
+        assert!(matches!(delivery, SendOutcome::Acked(_)), "{delivery:?}");
     });
 }
 
@@ -87,12 +88,12 @@ fn a_broker_that_negotiates_gets_the_name() {
         let mut peer = rig.accept().await;
         peer.greet().await;
         peer.send(&negotiated()).await;
-        let (_, courier) = rig.opened().await;
-        let (delivery, ()) = zip(courier.deliver(to_topic("m", "#deploys")), async {
+        let (_, transport) = rig.opened().await;
+        let (delivery, ()) = zip(transport.deliver(to_topic("m", "#deploys")), async {
             assert_eq!(peer.recv_type("send").await["targetSpec"], "#deploys");
             peer.ack("m", "b").await;
         })
         .await;
-        assert!(matches!(delivery, Delivery::Acked(_)), "{delivery:?}");
+        assert!(matches!(delivery, SendOutcome::Acked(_)), "{delivery:?}");
     });
 }

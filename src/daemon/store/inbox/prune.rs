@@ -5,20 +5,20 @@
 //! goes too: nothing that left reappears.
 
 use super::{Inbox, newest_seq};
-use crate::store::{age, step};
+use crate::store::{batch, trusted_time};
 use claudemesh_base::db::{Durability, Error, Tx};
 use claudemesh_fsm::id::Millis;
 
 /// How much longer than its message an entry of `seen` lives, in milliseconds: a broker keeps
 /// undelivered mail for 30 days (§17.1), and a week is for clocks and outages. Today's network
 /// redelivers for up to 7 days.
-pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * age::DAY_MS;
+pub const SEEN_OUTLIVES_MS: i64 = (30 + 7) * trusted_time::DAY_MS;
 /// How many entries of `seen` are forgotten in one transaction.
 const FORGET_MAX: i64 = 128;
 
 /// Which messages to remove: all, as far as nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Clear {
+pub struct ClearFilter {
     /// Only this mesh.
     pub mesh: Option<String>,
     /// Only messages received before this instant.
@@ -27,15 +27,15 @@ pub struct Clear {
 
 /// How much the inbox holds at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct InboxLimits {
     /// How long a message is kept, in milliseconds.
-    pub kept_ms: i64,
+    pub retention_ms: i64,
     /// How large the database may be, free pages apart, in bytes.
     pub bytes_max: i64,
 }
 
 /// A message that may go.
-struct Candidate {
+struct PrunableMessage {
     seq: i64,
     body_bytes: i64,
     is_meant: bool,
@@ -56,7 +56,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When a commit fails: what was committed before stays removed.
-    pub async fn clear(&self, clear: Clear) -> Result<usize, Error> {
+    pub async fn clear(&self, clear: ClearFilter) -> Result<usize, Error> {
         let until = self.newest_seq().await?;
         let (mut after, mut removed) = (0, 0);
         loop {
@@ -73,10 +73,15 @@ impl Inbox {
     ///
     /// # Errors
     /// When the commit fails.
-    pub async fn witness(&self, now: Millis, bounds: Bounds) -> Result<(), Error> {
+    pub async fn observe_clock(&self, now: Millis, bounds: InboxLimits) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = newest_seq(tx)?;
-            age::witness(tx, now, newest, bounds.kept_ms.saturating_add(SEEN_OUTLIVES_MS))
+            trusted_time::observe_clock(
+                tx,
+                now,
+                newest,
+                bounds.retention_ms.saturating_add(SEEN_OUTLIVES_MS),
+            )
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<(), Error>| ()).await
     }
@@ -86,9 +91,9 @@ impl Inbox {
     ///
     /// # Errors
     /// When the commit fails: then this step changed nothing.
-    pub async fn prune(&self, bounds: Bounds) -> Result<usize, Error> {
+    pub async fn prune(&self, bounds: InboxLimits) -> Result<usize, Error> {
         let found = self.db.read(move |tx| beyond(tx, bounds)).await?;
-        let fits = step::fitting(found.iter().map(|message| message.body_bytes));
+        let fits = batch::fitting(found.iter().map(|message| message.body_bytes));
         self.delete(&found[..fits.min(found.len())], Durability::Relaxed).await
     }
 
@@ -97,9 +102,9 @@ impl Inbox {
     ///
     /// # Errors
     /// When the commit fails: then this step changed nothing.
-    pub async fn forget(&self, bounds: Bounds) -> Result<usize, Error> {
-        let known_ms = bounds.kept_ms.saturating_add(SEEN_OUTLIVES_MS);
-        let until = self.db.read(move |tx| age::older_than(tx, known_ms)).await?;
+    pub async fn forget(&self, bounds: InboxLimits) -> Result<usize, Error> {
+        let known_ms = bounds.retention_ms.saturating_add(SEEN_OUTLIVES_MS);
+        let until = self.db.read(move |tx| trusted_time::older_than(tx, known_ms)).await?;
         if until == 0 {
             return Ok(0);
         }
@@ -116,12 +121,12 @@ impl Inbox {
 
     async fn delete(
         &self,
-        mut messages: &[Candidate],
+        mut messages: &[PrunableMessage],
         durability: Durability,
     ) -> Result<usize, Error> {
         let mut deleted = 0;
         while !messages.is_empty() {
-            let fits = step::fitting(messages.iter().map(|message| message.body_bytes));
+            let fits = batch::fitting(messages.iter().map(|message| message.body_bytes));
             let (now, later) = messages.split_at(fits);
             let seqs: Vec<i64> = now.iter().map(|message| message.seq).collect();
             let job = move |tx: &Tx<'_>| {
@@ -135,7 +140,12 @@ impl Inbox {
     }
 }
 
-fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<Candidate>, Error> {
+fn candidates(
+    tx: &Tx<'_>,
+    clear: &ClearFilter,
+    after: i64,
+    until: i64,
+) -> Result<Vec<PrunableMessage>, Error> {
     let sql = "SELECT seq, coalesce(length(body), 0), \
                (?1 IS NULL OR mesh = ?1) AND (?2 IS NULL OR received_at < ?2) \
                FROM inbox WHERE seq > ?3 AND seq <= ?4 ORDER BY seq LIMIT ?5";
@@ -144,16 +154,20 @@ fn candidates(tx: &Tx<'_>, clear: &Clear, after: i64, until: i64) -> Result<Vec<
         clear.before.map(|before| before.0).into(),
         after.into(),
         until.into(),
-        (step::LOOKED_MAX as i64).into(),
+        (batch::SCANNED_MAX as i64).into(),
     ];
     tx.query(sql, &params, |row| {
-        Ok(Candidate { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: row.int(2)? != 0 })
+        Ok(PrunableMessage {
+            seq: row.int(0)?,
+            body_bytes: row.int(1)?,
+            is_meant: row.int(2)? != 0,
+        })
     })
 }
 
 /// The oldest messages, if they are too old or the database is too large.
-fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
-    let too_old = age::older_than(tx, bounds.kept_ms)?;
+fn beyond(tx: &Tx<'_>, bounds: InboxLimits) -> Result<Vec<PrunableMessage>, Error> {
+    let too_old = trusted_time::older_than(tx, bounds.retention_ms)?;
     let excess = match used_bytes(tx)?.saturating_sub(bounds.bytes_max) {
         excess @ 1.. => excess - uncharged_bytes(tx, bounds.bytes_max)?,
         none => none,
@@ -161,8 +175,8 @@ fn beyond(tx: &Tx<'_>, bounds: Bounds) -> Result<Vec<Candidate>, Error> {
     let until = if excess > 0 { i64::MAX } else { too_old };
     let sql =
         "SELECT seq, coalesce(length(body), 0) FROM inbox WHERE seq <= ? ORDER BY seq LIMIT ?";
-    let mut oldest = tx.query(sql, &[until.into(), (step::ROWS_MAX as i64).into()], |row| {
-        Ok(Candidate { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: true })
+    let mut oldest = tx.query(sql, &[until.into(), (batch::ROWS_MAX as i64).into()], |row| {
+        Ok(PrunableMessage { seq: row.int(0)?, body_bytes: row.int(1)?, is_meant: true })
     })?;
     // What is not too old goes only as far as it must.
     let mut freed = 0;

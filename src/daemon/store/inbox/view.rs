@@ -1,12 +1,12 @@
 //! A stored message as the API shows it.
 
-use super::Message;
+use super::StoredMessage;
 use crate::api::bodies::{Encryption, InboxMessage};
 use claudemesh_base::runtime::iso;
 
-impl From<Message> for InboxMessage {
-    fn from(message: Message) -> Self {
-        let Message { seq: _, content, seen_at } = message;
+impl From<StoredMessage> for InboxMessage {
+    fn from(message: StoredMessage) -> Self {
+        let StoredMessage { seq: _, content, seen_at } = message;
         Self {
             id: content.id,
             client_message_id: content.client_message_id,

@@ -1,9 +1,9 @@
 //! Their `inbox.db`.
 
-use super::{Shape, none_lost};
+use super::{LegacyTable, none_lost};
 use claudemesh_base::db::{Error, Tx};
 
-pub(super) const SHAPE: Shape = Shape {
+pub(super) const LEGACY_TABLE: LegacyTable = LegacyTable {
     name: "inbox",
     columns: &[
         "id",

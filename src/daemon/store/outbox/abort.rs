@@ -37,7 +37,7 @@ pub enum AbortOutcome {
 }
 
 /// The state of a row that cannot be retired, and the row that took its place.
-pub(super) fn what_it_is(row: &AnyRow) -> (Status, Option<RowId>) {
+pub(super) fn status_and_successor(row: &AnyRow) -> (Status, Option<RowId>) {
     let superseded_by = match row {
         AnyRow::Aborted(row) => row.state().superseded_by.clone(),
         _ => None,
@@ -78,7 +78,7 @@ fn abort_in(tx: &Tx<'_>, request: AbortRequest) -> Result<(AbortOutcome, Option<
             (row.abort(abort).split().0, may_have_been_sent)
         }
         row @ (AnyRow::Inflight(_) | AnyRow::Done(_) | AnyRow::Aborted(_)) => {
-            let (status, superseded_by) = what_it_is(&row);
+            let (status, superseded_by) = status_and_successor(&row);
             return Ok((AbortOutcome::WrongState { status, superseded_by }, None));
         }
     };

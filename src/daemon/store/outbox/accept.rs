@@ -3,29 +3,29 @@
 use super::NewRow;
 use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_base::message::legacy;
-use claudemesh_fsm::accept::{Decision, decide, mismatch};
+use claudemesh_fsm::accept::{AcceptDecision, decide, mismatch};
 use claudemesh_fsm::envelope::Envelope;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
-use claudemesh_fsm::outbox::{Standing, StandingRecord, standing};
+use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, row_summary};
 
 /// What a request is told, with what every 409 also says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptOutcome {
     /// The row's id: the existing one's, or the new one's.
     pub row_id: RowId,
     /// §4.5.1.
-    pub decision: Decision,
+    pub decision: AcceptDecision,
     /// The mesh of the row: the existing one's, or the new one's. Empty where an earlier daemon did
     /// not record it.
     pub mesh: String,
     /// Whether nothing says where the existing row goes, so that it cannot be requeued.
-    pub is_unaddressed: bool,
+    pub has_no_destination: bool,
     /// The existing row's fingerprint, or the new one's.
     pub fingerprint: Fingerprint,
 }
 
 /// A request as an existing row is compared with it.
-pub(super) struct Asked<'a> {
+pub(super) struct RetryRequest<'a> {
     pub(super) envelope: &'a Envelope,
     /// See [`NewRow::key_as_written`].
     pub(super) key_as_written: Option<&'a str>,
@@ -33,7 +33,7 @@ pub(super) struct Asked<'a> {
     pub(super) explicit_mesh: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl RetryRequest<'_> {
     /// The request's fingerprint as a row that has `stored` is to be compared with: the form of
     /// the daemon before us if that is the row's, or else ours (§4.4).
     fn fingerprint_beside(&self, stored: Fingerprint) -> Fingerprint {
@@ -47,23 +47,23 @@ impl Asked<'_> {
 pub(super) struct Existing {
     row_id: RowId,
     fingerprint: Fingerprint,
-    standing: Standing,
+    row_summary: RowSummary,
     mesh: String,
-    is_unaddressed: bool,
+    has_no_destination: bool,
 }
 
 impl Existing {
-    pub(super) fn judge(self, asked: &Asked<'_>) -> Accepted {
-        let Self { row_id, fingerprint: stored, standing, mesh, is_unaddressed } = self;
+    pub(super) fn judge(self, asked: &RetryRequest<'_>) -> AcceptOutcome {
+        let Self { row_id, fingerprint: stored, row_summary, mesh, has_no_destination } = self;
         // A mesh that nobody recorded differs from none.
         let is_of_another =
             asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
         let decision = if is_of_another {
-            Decision::Conflict(mismatch(standing))
+            AcceptDecision::Conflict(mismatch(row_summary))
         } else {
-            decide(Some((stored, standing)), asked.fingerprint_beside(stored))
+            decide(Some((stored, row_summary)), asked.fingerprint_beside(stored))
         };
-        Accepted { row_id, decision, mesh, is_unaddressed, fingerprint: stored }
+        AcceptOutcome { row_id, decision, mesh, has_no_destination, fingerprint: stored }
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existi
                superseded_by, mesh, id, mesh = '' OR destination_ref = '' \
                FROM outbox WHERE client_message_id = ?";
     tx.query_row(sql, &[id.as_str().into()], |row| {
-        let record = StandingRecord {
+        let record = RowSummaryRecord {
             request_fingerprint: row.blob(0)?,
             status: row.text(1)?,
             last_error: row.text_or_null(2)?,
@@ -80,23 +80,23 @@ pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existi
             history_id: row.text_or_null(4)?,
             superseded_by: row.text_or_null(5)?,
         };
-        let (fingerprint, standing) = standing(record).map_err(Error::corrupt)?;
+        let (fingerprint, row_summary) = row_summary(record).map_err(Error::corrupt)?;
         let (mesh, row_id) = (row.text(6)?, RowId::trusted(row.text(7)?));
-        let is_unaddressed = row.int(8)? != 0;
-        Ok(Existing { row_id, fingerprint, standing, mesh, is_unaddressed })
+        let has_no_destination = row.int(8)? != 0;
+        Ok(Existing { row_id, fingerprint, row_summary, mesh, has_no_destination })
     })
 }
 
 /// The insert and the look-up are one: the unique index finds an existing row, and only then is it
 /// read.
-pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
+pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<AcceptOutcome, Error> {
     let NewRow { envelope, .. } = new;
     if insert(tx, new)? {
-        return Ok(Accepted {
+        return Ok(AcceptOutcome {
             row_id: new.id.clone(),
             decision: decide(None, envelope.fingerprint),
             mesh: envelope.mesh.clone(),
-            is_unaddressed: false,
+            has_no_destination: false,
             fingerprint: envelope.fingerprint,
         });
     }
@@ -104,8 +104,8 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<Accepted, Error> {
 }
 
 /// What a retry is told, if its id has a row.
-pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<Accepted>, Error> {
-    let asked = Asked {
+pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<AcceptOutcome>, Error> {
+    let asked = RetryRequest {
         envelope: &new.envelope,
         key_as_written: new.key_as_written.as_deref(),
         explicit_mesh: new.mesh_is_explicit.then_some(new.envelope.mesh.as_str()),

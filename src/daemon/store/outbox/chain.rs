@@ -11,7 +11,7 @@ pub const CHAIN_ROWS_MAX: usize = 100;
 
 /// A row and its successors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspected {
+pub struct RowChain {
     /// The row that was asked for.
     pub row: RowView,
     /// What was requeued from it, each from the one before.
@@ -34,12 +34,12 @@ impl Outbox {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn inspect(&self, id: RowId) -> Result<Option<Inspected>, Error> {
+    pub async fn inspect(&self, id: RowId) -> Result<Option<RowChain>, Error> {
         self.db.read(move |tx| inspect_in(tx, &id)).await
     }
 }
 
-fn inspect_in(tx: &Tx<'_>, id: &RowId) -> Result<Option<Inspected>, Error> {
+fn inspect_in(tx: &Tx<'_>, id: &RowId) -> Result<Option<RowChain>, Error> {
     let Some(row) = query::view_by_row_id(tx, id)? else { return Ok(None) };
     let mut next = row.superseded_by.clone();
     let (mut chain, mut is_cut) = (Vec::new(), false);
@@ -55,7 +55,7 @@ fn inspect_in(tx: &Tx<'_>, id: &RowId) -> Result<Option<Inspected>, Error> {
         chain.push(successor);
         next = superseded_by;
     }
-    Ok(Some(Inspected { row, chain, is_cut }))
+    Ok(Some(RowChain { row, chain, is_cut }))
 }
 
 fn successor(tx: &Tx<'_>, id: &str) -> Result<Option<(Successor, Option<String>)>, Error> {

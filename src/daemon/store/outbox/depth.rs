@@ -60,7 +60,7 @@ impl Depth {
 }
 
 /// What a row with this envelope weighs.
-pub(super) fn weight(envelope: &Envelope) -> u64 {
+pub(super) fn row_bytes(envelope: &Envelope) -> u64 {
     let bytes = envelope.payload.len() + envelope.meta.as_ref().map_or(0, String::len);
     ROW_OVERHEAD_BYTES + bytes as u64
 }
@@ -73,7 +73,7 @@ pub(super) fn read(tx: &Tx<'_>) -> Result<BTreeMap<String, Depth>, Error> {
 /// Counts every row, in one scan: grouping them in SQL would sort them first, which takes four
 /// times as long.
 pub(super) fn count(tx: &Tx<'_>) -> Result<BTreeMap<String, Depth>, Error> {
-    collect(tx, concat!("SELECT mesh, status, 1, 512 + ", weight_of_row!(), " FROM outbox"))
+    collect(tx, concat!("SELECT mesh, status, 1, 512 + ", row_bytes_sql!(), " FROM outbox"))
 }
 const _: () = assert!(ROW_OVERHEAD_BYTES == 512, "the statement above has the number too");
 
@@ -108,7 +108,7 @@ fn collect(tx: &Tx<'_>, sql: &'static str) -> Result<BTreeMap<String, Depth>, Er
 }
 
 /// The depths in memory, and what is on its way to the disk.
-pub(super) struct Depths {
+pub(super) struct DepthCounters {
     kept: Mutex<Kept>,
     quota: Quota,
 }
@@ -123,11 +123,11 @@ struct Kept {
 /// Room that was found for one row. Dropping it gives it back: by then the row is counted, or will
 /// never be stored.
 pub(super) struct Reservation {
-    depths: Arc<Depths>,
+    depths: Arc<DepthCounters>,
     bytes: u64,
 }
 
-impl Depths {
+impl DepthCounters {
     pub(super) fn new(quota: Quota) -> Arc<Self> {
         Arc::new(Self { kept: Mutex::default(), quota })
     }
@@ -147,7 +147,7 @@ impl Depths {
         kept.per_mesh = per_mesh;
         let live_bytes = kept.live_bytes;
         drop(kept);
-        self.quota.weigh(live_bytes);
+        self.quota.set_outbox_bytes(live_bytes);
     }
 
     pub(super) fn moved(&self, moved: &Moved) {
@@ -162,7 +162,7 @@ impl Depths {
         }
         let live_bytes = kept.live_bytes;
         drop(kept);
-        self.quota.weigh(live_bytes);
+        self.quota.set_outbox_bytes(live_bytes);
     }
 
     /// A row that a stop left inflight waits again; it weighs what it weighed.

@@ -23,7 +23,7 @@ pub struct Claimed {
 /// A claim whose commit is not decided yet.
 pub(super) struct UnsettledClaim {
     claims: Vec<(Unsettled<Pending, Inflight>, Applied)>,
-    buried: Vec<Moved>,
+    dead_lettered: Vec<Moved>,
     expired: Vec<Row<Pending>>,
     more: bool,
     next_due_at: Option<Millis>,
@@ -31,8 +31,8 @@ pub(super) struct UnsettledClaim {
 
 impl UnsettledClaim {
     /// Once its commit stands: each row is given up once.
-    pub(super) fn log_buried(&self) {
-        for Moved { mesh, client_message_id: id, last_error, .. } in &self.buried {
+    pub(super) fn log_dead_lettered(&self) {
+        for Moved { mesh, client_message_id: id, last_error, .. } in &self.dead_lettered {
             tracing::error!(mesh, %id, ?last_error, "a waiting row makes no sense any more");
         }
     }
@@ -40,7 +40,7 @@ impl UnsettledClaim {
     /// What listeners are told.
     pub(super) fn moves(&self) -> impl Iterator<Item = &Moved> {
         let claimed = self.claims.iter().filter_map(|(_, applied)| applied.moved.as_ref());
-        claimed.chain(&self.buried)
+        claimed.chain(&self.dead_lettered)
     }
 
     pub(super) fn settle(self) -> Claimed {
@@ -68,8 +68,9 @@ pub(super) fn claim_due_in(
     let more = due.len() == limit;
     // One of them must not keep the others of its mesh from being sent.
     let damage = || query::damaged_due_index(tx);
-    let buried = due.senseless.iter().map(|(id, why)| bury(tx, id, why)?.ok_or_else(damage));
-    let buried = buried.collect::<Result<_, Error>>()?;
+    let dead_lettered =
+        due.corrupt.iter().map(|(id, why)| dead_letter(tx, id, why)?.ok_or_else(damage));
+    let dead_lettered = dead_lettered.collect::<Result<_, Error>>()?;
     let (expired, fresh): (Vec<_>, Vec<_>) =
         due.rows.into_iter().partition(|row| row.identity().enqueued_at < expired_before);
     let claim = |row: Row<Pending>| {
@@ -87,7 +88,7 @@ pub(super) fn claim_due_in(
         }
     }
     let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
-    Ok(UnsettledClaim { claims, buried, expired, more, next_due_at })
+    Ok(UnsettledClaim { claims, dead_lettered, expired, more, next_due_at })
 }
 
 /// A guarded move inside its transaction: what the mover needs, and what listeners are told.
@@ -129,14 +130,14 @@ macro_rules! guarded {
             " WHERE id = ? AND status = ? AND attempts = ? \
              RETURNING mesh, client_message_id, broker_message_id, last_error, \
              ",
-            weight_of_row!()
+            row_bytes_sql!()
         )
     };
 }
 
 /// A waiting row that cannot be restored is dead: no typestate has it, so this is no guarded step.
 /// One that lost whom it is sealed to is unaddressed, so that no requeue can send it in the clear.
-fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
+fn dead_letter(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
     let sql = concat!(
         "UPDATE outbox SET status = 'dead', last_error = ?, destination_ref = CASE \
          WHEN destination_kind = 'dm' AND recipient IS NULL THEN '' ELSE destination_ref END, \
@@ -144,7 +145,7 @@ fn bury(tx: &Tx<'_>, id: &str, why: &str) -> Result<Option<Moved>, Error> {
         may_have_been_sent!(),
         " WHERE id = ? AND status = 'pending' \
          RETURNING mesh, client_message_id, broker_message_id, last_error, ",
-        weight_of_row!()
+        row_bytes_sql!()
     );
     let last_error = format!("this row makes no sense any more and was not sent: {why}");
     tx.query_row(sql, &[last_error.as_str().into(), id.into()], |row| {
@@ -160,12 +161,12 @@ fn read_moved(row: &Columns<'_, '_>, from: Status, status: Status) -> Result<Mov
         status,
         broker_message_id: row.text_or_null(2)?,
         last_error: row.text_or_null(3)?,
-        bytes: weight(row.int(4)?),
+        bytes: row_bytes(row.int(4)?),
     })
 }
 
-/// What a row weighs, from what its own columns do (`weight_of_row`), in bytes.
-pub(super) fn weight(columns_bytes: i64) -> u64 {
+/// What a row weighs, from what its own columns do (`row_bytes_sql`), in bytes.
+pub(super) fn row_bytes(columns_bytes: i64) -> u64 {
     ROW_OVERHEAD_BYTES + u64::try_from(columns_bytes).unwrap_or(0)
 }
 

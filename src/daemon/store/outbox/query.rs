@@ -1,6 +1,6 @@
 //! Reading `outbox.db`: due rows for the drain, views and pages for the API.
 
-use super::receipt::{self, Receipt};
+use super::receipt::{self, StoredReceipt};
 use claudemesh_base::db::{Columns, Error, Param, Tx};
 use claudemesh_fsm::envelope::{Destination, Priority};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
@@ -84,12 +84,12 @@ pub(super) struct Due {
     /// In claim order: `now`, `next`, `low`, then the time they became due, then insertion.
     pub(super) rows: Vec<Row<Pending>>,
     /// Rows that make no sense any more, though SQLite finds the file whole: their `id`s, and why.
-    pub(super) senseless: Vec<(String, String)>,
+    pub(super) corrupt: Vec<(String, String)>,
 }
 
 impl Due {
     pub(super) fn len(&self) -> usize {
-        self.rows.len() + self.senseless.len()
+        self.rows.len() + self.corrupt.len()
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn due(tx: &Tx<'_>, mesh: &str, now: Millis, limit: usize) -> Result<
             match AnyRow::restore(stored) {
                 Ok(AnyRow::Pending(row)) => due.rows.push(row),
                 Ok(_) => return Err(damaged_due_index(tx)),
-                Err(why) => due.senseless.push((id, why.to_string())),
+                Err(why) => due.corrupt.push((id, why.to_string())),
             }
             Ok(())
         })?;
@@ -186,7 +186,7 @@ pub struct RowView {
     /// Where the row stands in the order of insertion: the cursor of a page.
     pub seq: i64,
     /// What the broker told since it is done (§4.13).
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<StoredReceipt>,
 }
 
 macro_rules! view_columns {

@@ -9,7 +9,7 @@ use claudemesh_fsm::outbox::Status;
 
 /// How far a message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
+pub struct StoredReceipt {
     /// How many members it is for.
     pub recipients: u32,
     /// How many of them have stored it.
@@ -20,7 +20,7 @@ pub struct Receipt {
     pub updated_at: Millis,
 }
 
-impl Receipt {
+impl StoredReceipt {
     /// Whether everybody it is for has stored it.
     #[must_use]
     pub const fn is_delivered(&self) -> bool {
@@ -30,7 +30,7 @@ impl Receipt {
 
 /// Something new about a message: what listeners are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learned {
+pub struct ReceiptUpdate {
     /// The caller's id.
     pub client_message_id: String,
     /// Where its row is.
@@ -38,12 +38,12 @@ pub struct Learned {
     /// The broker's id, once the row is done.
     pub broker_message_id: Option<String>,
     /// All that is known now.
-    pub receipt: Receipt,
+    pub receipt: StoredReceipt,
 }
 
 /// Messages of which more may be learned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Open {
+pub struct OpenReceipts {
     /// Their `client_message_id`s.
     pub ids: Vec<String>,
     /// Where the next page begins; `None` after the last.
@@ -59,16 +59,16 @@ impl Outbox {
     pub async fn store_receipts(
         &self,
         mesh: &str,
-        told: Vec<wire::Receipt>,
+        reported: Vec<wire::Receipt>,
         now: Millis,
-    ) -> Result<Vec<Learned>, Error> {
+    ) -> Result<Vec<ReceiptUpdate>, Error> {
         let mesh = mesh.to_owned();
         let job = move |tx: &Tx<'_>| {
-            let mut learned = Vec::new();
-            for receipt in &told {
-                learned.extend(store_in(tx, &mesh, receipt, now)?);
+            let mut updates = Vec::new();
+            for receipt in &reported {
+                updates.extend(store_in(tx, &mesh, receipt, now)?);
             }
-            Ok(learned)
+            Ok(updates)
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }
@@ -82,7 +82,7 @@ impl Outbox {
         mesh: &str,
         after_seq: i64,
         limit: usize,
-    ) -> Result<Open, Error> {
+    ) -> Result<OpenReceipts, Error> {
         let mesh = mesh.to_owned();
         self.db.read(move |tx| open_in(tx, &mesh, after_seq, limit)).await
     }
@@ -104,12 +104,12 @@ pub(super) fn begin(
 fn store_in(
     tx: &Tx<'_>,
     mesh: &str,
-    told: &wire::Receipt,
+    reported: &wire::Receipt,
     now: Millis,
-) -> Result<Option<Learned>, Error> {
+) -> Result<Option<ReceiptUpdate>, Error> {
     let sql = "SELECT seq, status, broker_message_id FROM outbox \
                WHERE client_message_id = ? AND mesh = ? AND status <> 'aborted'";
-    let id = &told.client_message_id;
+    let id = &reported.client_message_id;
     let found = tx.query_row(sql, &[id.into(), mesh.into()], |row| {
         Ok((row.int(0)?, row.text(1)?, row.text_or_null(2)?))
     })?;
@@ -124,13 +124,13 @@ fn store_in(
                RETURNING recipients, stored, expired, updated_at";
     let params = [
         seq.into(),
-        i64::from(told.recipients).into(),
-        i64::from(told.stored).into(),
-        i64::from(told.expired).into(),
+        i64::from(reported.recipients).into(),
+        i64::from(reported.stored).into(),
+        i64::from(reported.expired).into(),
         now.0.into(),
     ];
     let receipt = tx.query_row(sql, &params, |row| read(row, 0))?;
-    Ok(receipt.flatten().map(|receipt| Learned {
+    Ok(receipt.flatten().map(|receipt| ReceiptUpdate {
         client_message_id: id.clone(),
         status,
         broker_message_id,
@@ -138,16 +138,16 @@ fn store_in(
     }))
 }
 
-fn open_in(tx: &Tx<'_>, mesh: &str, after_seq: i64, limit: usize) -> Result<Open, Error> {
+fn open_in(tx: &Tx<'_>, mesh: &str, after_seq: i64, limit: usize) -> Result<OpenReceipts, Error> {
     let params = [after_seq.into(), mesh.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()];
     let found = tx.query(open_receipts!(), &params, |row| Ok((row.int(0)?, row.text(1)?)))?;
     let is_full = found.len() == limit;
     let next_after_seq = found.last().filter(|_| is_full).map(|(seq, _)| *seq);
-    Ok(Open { ids: found.into_iter().map(|(_, id)| id).collect(), next_after_seq })
+    Ok(OpenReceipts { ids: found.into_iter().map(|(_, id)| id).collect(), next_after_seq })
 }
 
 /// Reads a receipt from four columns, the first at `at`; all are NULL where there is none.
-pub(super) fn read(row: &Columns<'_, '_>, at: usize) -> Result<Option<Receipt>, Error> {
+pub(super) fn read(row: &Columns<'_, '_>, at: usize) -> Result<Option<StoredReceipt>, Error> {
     let count =
         |at| Ok::<_, Error>(row.int_or_null(at)?.and_then(|count| u32::try_from(count).ok()));
     let (Some(recipients), Some(stored), Some(expired), Some(updated_at)) =
@@ -155,5 +155,5 @@ pub(super) fn read(row: &Columns<'_, '_>, at: usize) -> Result<Option<Receipt>, 
     else {
         return Ok(None);
     };
-    Ok(Some(Receipt { recipients, stored, expired, updated_at: Millis(updated_at) }))
+    Ok(Some(StoredReceipt { recipients, stored, expired, updated_at: Millis(updated_at) }))
 }

@@ -1,9 +1,9 @@
 //! Requeue (§4.5.3): the old row is aborted and its successor inserted in one transaction, or
 //! nothing happens.
 
-use super::abort::what_it_is;
+use super::abort::status_and_successor;
 use super::accept::{insert, look_up};
-use super::depth::weight;
+use super::depth::row_bytes;
 use super::moves::apply;
 use super::{Moved, NewRow, query};
 use claudemesh_base::db::{Error, Tx};
@@ -31,7 +31,7 @@ pub struct TooLarge {
 }
 
 /// Holds a successor against the limit of its mesh (§3.6).
-type Weigh = Box<dyn Fn(&Envelope, &ClientMessageId) -> Result<(), TooLarge> + Send>;
+type SizeCheck = Box<dyn Fn(&Envelope, &ClientMessageId) -> Result<(), TooLarge> + Send>;
 
 /// What an operator asks for.
 pub struct RequeueRequest {
@@ -44,7 +44,7 @@ pub struct RequeueRequest {
     /// A payload to put in place of the old one.
     pub patch: Option<Patch>,
     /// Whether the successor fits its mesh.
-    pub weigh: Weigh,
+    pub check_size: SizeCheck,
     /// For the audit column.
     pub aborted_by: String,
     /// Now.
@@ -72,7 +72,7 @@ pub enum RequeueOutcome {
     },
     /// An earlier daemon did not record where the message goes, so a successor could not be sent
     /// either.
-    Unaddressed,
+    NoDestination,
     /// An attempt was never answered, and `force` was not set.
     MayHaveBeenSent,
     /// Another row already has the new `client_message_id`.
@@ -86,20 +86,20 @@ pub enum RequeueOutcome {
     TooLarge(TooLarge),
 }
 
-pub(super) struct Done {
+pub(super) struct RequeueEffect {
     pub(super) outcome: RequeueOutcome,
     pub(super) moves: Vec<Moved>,
 }
 
-impl Done {
+impl RequeueEffect {
     const fn nothing(outcome: RequeueOutcome) -> Self {
         Self { outcome, moves: Vec::new() }
     }
 }
 
-pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, Error> {
+pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<RequeueEffect, Error> {
     let Some(row) = query::row_by_row_id(tx, &request.id)? else {
-        return Ok(Done::nothing(RequeueOutcome::NotFound));
+        return Ok(RequeueEffect::nothing(RequeueOutcome::NotFound));
     };
     let retire = Retire {
         aborted_at: request.now,
@@ -113,33 +113,36 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
             let may_have_been_sent = row.state().may_have_been_sent;
             match row.retire(retire) {
                 Ok(step) => (step.split().0, may_have_been_sent),
-                Err(_) => return Ok(Done::nothing(RequeueOutcome::MayHaveBeenSent)),
+                Err(_) => return Ok(RequeueEffect::nothing(RequeueOutcome::MayHaveBeenSent)),
             }
         }
-        AnyRow::Dead(row) if row.envelope().is_unaddressed() => {
-            return Ok(Done::nothing(RequeueOutcome::Unaddressed));
+        AnyRow::Dead(row) if row.envelope().has_no_destination() => {
+            return Ok(RequeueEffect::nothing(RequeueOutcome::NoDestination));
         }
         AnyRow::Dead(row) => {
             let may_have_been_sent = row.state().may_have_been_sent;
             (row.retire(retire).split().0, may_have_been_sent)
         }
         row @ (AnyRow::Inflight(_) | AnyRow::Done(_) | AnyRow::Aborted(_)) => {
-            let (status, superseded_by) = what_it_is(&row);
-            return Ok(Done::nothing(RequeueOutcome::WrongState { status, superseded_by }));
+            let (status, superseded_by) = status_and_successor(&row);
+            return Ok(RequeueEffect::nothing(RequeueOutcome::WrongState {
+                status,
+                superseded_by,
+            }));
         }
     };
     if look_up(tx, &request.new_client_message_id)?.is_some() {
-        return Ok(Done::nothing(RequeueOutcome::NewIdTaken));
+        return Ok(RequeueEffect::nothing(RequeueOutcome::NewIdTaken));
     }
     if let Some(patch) = request.patch {
         envelope.payload = patch.payload;
         envelope.fingerprint = (patch.fingerprint)(&envelope);
     }
     if envelope.payload.is_empty() {
-        return Ok(Done::nothing(RequeueOutcome::BodyEmptied { status }));
+        return Ok(RequeueEffect::nothing(RequeueOutcome::BodyEmptied { status }));
     }
-    if let Err(too_large) = (request.weigh)(&envelope, &request.new_client_message_id) {
-        return Ok(Done::nothing(RequeueOutcome::TooLarge(too_large)));
+    if let Err(too_large) = (request.check_size)(&envelope, &request.new_client_message_id) {
+        return Ok(RequeueEffect::nothing(RequeueOutcome::TooLarge(too_large)));
     }
     let successor = Moved {
         from: None,
@@ -148,7 +151,7 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         status: Status::Pending,
         broker_message_id: None,
         last_error: None,
-        bytes: weight(&envelope),
+        bytes: row_bytes(&envelope),
     };
     let retired = apply(tx, guard)?;
     let new = NewRow {
@@ -163,5 +166,5 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Done, E
         return Err(Error::corrupt("a free id was taken inside its own transaction"));
     }
     let moves = retired.moved.into_iter().chain([successor]).collect();
-    Ok(Done { outcome: RequeueOutcome::Requeued { may_have_been_sent }, moves })
+    Ok(RequeueEffect { outcome: RequeueOutcome::Requeued { may_have_been_sent }, moves })
 }

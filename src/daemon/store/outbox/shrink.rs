@@ -11,18 +11,18 @@
 //! too; the list is gone through each time.
 
 use super::Outbox;
-use crate::store::{age, step};
+use crate::store::{batch, trusted_time};
 use claudemesh_base::db::{Columns, Durability, Error, Tx};
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
 
 /// The age at which the body of a finished row is emptied, in milliseconds.
-pub const EMPTIED_AFTER_MS: i64 = 7 * age::DAY_MS;
+pub const EMPTIED_AFTER_MS: i64 = 7 * trusted_time::DAY_MS;
 /// The age at which a finished row shrinks, in milliseconds.
-pub const SHRUNK_AFTER_MS: i64 = 30 * age::DAY_MS;
+pub const SHRUNK_AFTER_MS: i64 = 30 * trusted_time::DAY_MS;
 /// Where upkeep of the outbox stands within one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Walk {
+pub enum ShrinkPhase {
     /// Emptying bodies, from where the last pass ended.
     #[default]
     Bodies,
@@ -34,15 +34,15 @@ pub enum Walk {
 
 /// What one small step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct ShrinkStep {
     /// Rows that are smaller now.
     pub rows: usize,
     /// What comes next, if this pass is not over.
-    pub next: Option<Walk>,
+    pub next: Option<ShrinkPhase>,
 }
 
 /// A row, as far as its age matters.
-struct Candidate {
+struct AgedRow {
     seq: i64,
     status: Status,
     aborted_at: Option<i64>,
@@ -50,14 +50,14 @@ struct Candidate {
 }
 
 /// Places up to which rows are old enough.
-struct Limits {
+struct AgeLimits {
     emptied: i64,
     shrunk: i64,
 }
 
 /// What is to be done with a row now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum ShrinkAction {
     /// It may be finished later, or is too young.
     Waits,
     /// Only an operator can finish it, and that puts it on the list.
@@ -66,29 +66,29 @@ enum Fate {
     Shrunk,
 }
 
-impl Candidate {
-    fn fate(&self, limits: &Limits, now: Millis) -> Fate {
+impl AgedRow {
+    fn action(&self, limits: &AgeLimits, now: Millis) -> ShrinkAction {
         // An old row may have been aborted just now.
         let is_old = |limit: i64, after_ms: i64| {
             self.seq <= limit && self.aborted_at.is_none_or(|at| at <= now.0 - after_ms)
         };
         match self.status {
-            Status::Pending | Status::Inflight => Fate::Waits,
-            Status::Dead => Fate::Passed,
+            Status::Pending | Status::Inflight => ShrinkAction::Waits,
+            Status::Dead => ShrinkAction::Passed,
             Status::Done | Status::Aborted => {
                 if is_old(limits.shrunk, SHRUNK_AFTER_MS) {
-                    Fate::Shrunk
+                    ShrinkAction::Shrunk
                 } else if is_old(limits.emptied, EMPTIED_AFTER_MS) {
-                    Fate::Emptied
+                    ShrinkAction::Emptied
                 } else {
-                    Fate::Waits
+                    ShrinkAction::Waits
                 }
             }
         }
     }
 }
 
-impl Walk {
+impl ShrinkPhase {
     const fn name(self) -> &'static str {
         match self {
             Self::Bodies => "bodies",
@@ -106,11 +106,12 @@ impl Walk {
     }
 
     /// Whether a row is to be looked at again once this walk has passed it.
-    const fn comes_back(self, fate: Fate) -> bool {
-        match (self, fate) {
+    const fn is_revisited(self, action: ShrinkAction) -> bool {
+        match (self, action) {
             // The walk over rows comes by later.
-            (Self::Bodies, Fate::Emptied) | (_, Fate::Passed | Fate::Shrunk) => false,
-            (_, Fate::Waits | Fate::Emptied) => true,
+            (Self::Bodies, ShrinkAction::Emptied)
+            | (_, ShrinkAction::Passed | ShrinkAction::Shrunk) => false,
+            (_, ShrinkAction::Waits | ShrinkAction::Emptied) => true,
         }
     }
 }
@@ -120,10 +121,10 @@ impl Outbox {
     ///
     /// # Errors
     /// When the commit fails.
-    pub async fn witness(&self, now: Millis) -> Result<(), Error> {
+    pub async fn observe_clock(&self, now: Millis) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = tx.query_row("SELECT max(seq) FROM outbox", &[], |row| row.int(0))?;
-            age::witness(tx, now, newest.unwrap_or(0), SHRUNK_AFTER_MS)
+            trusted_time::observe_clock(tx, now, newest.unwrap_or(0), SHRUNK_AFTER_MS)
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<(), Error>| ()).await
     }
@@ -132,51 +133,54 @@ impl Outbox {
     ///
     /// # Errors
     /// When the commit fails: then this step changed nothing.
-    pub async fn shrink(&self, walk: Walk, now: Millis) -> Result<Step, Error> {
+    pub async fn shrink(&self, phase: ShrinkPhase, now: Millis) -> Result<ShrinkStep, Error> {
         // Looked for on a reader first: what is not cached is fetched where nobody waits for it.
-        let (found, is_last, limits) = self.db.read(move |tx| find(tx, walk)).await?;
-        let is_list = matches!(walk, Walk::LeftBehind(_));
-        if found.iter().all(|row| is_list && row.fate(&limits, now) == Fate::Waits) {
-            let same = found.last().map_or(walk, |row| Walk::LeftBehind(row.seq));
-            return Ok(Step { rows: 0, next: if is_last { walk.after() } else { Some(same) } });
+        let (found, is_last, limits) = self.db.read(move |tx| find(tx, phase)).await?;
+        let is_list = matches!(phase, ShrinkPhase::LeftBehind(_));
+        if found.iter().all(|row| is_list && row.action(&limits, now) == ShrinkAction::Waits) {
+            let same = found.last().map_or(phase, |row| ShrinkPhase::LeftBehind(row.seq));
+            return Ok(ShrinkStep {
+                rows: 0,
+                next: if is_last { phase.after() } else { Some(same) },
+            });
         }
-        let job = move |tx: &Tx<'_>| shrink_in(tx, walk, now);
-        self.db.write(Durability::Relaxed, job, |_: &Result<Step, Error>| ()).await
+        let job = move |tx: &Tx<'_>| shrink_in(tx, phase, now);
+        self.db.write(Durability::Relaxed, job, |_: &Result<ShrinkStep, Error>| ()).await
     }
 }
 
 /// The next rows of a walk, as many as fit one transaction, and whether there are no more.
-fn find(tx: &Tx<'_>, walk: Walk) -> Result<(Vec<Candidate>, bool, Limits), Error> {
-    let limits = Limits {
-        emptied: age::older_than(tx, EMPTIED_AFTER_MS)?,
-        shrunk: age::older_than(tx, SHRUNK_AFTER_MS)?,
+fn find(tx: &Tx<'_>, phase: ShrinkPhase) -> Result<(Vec<AgedRow>, bool, AgeLimits), Error> {
+    let limits = AgeLimits {
+        emptied: trusted_time::older_than(tx, EMPTIED_AFTER_MS)?,
+        shrunk: trusted_time::older_than(tx, SHRUNK_AFTER_MS)?,
     };
-    let rows_max = step::ROWS_MAX as i64;
-    let mut rows = match walk {
-        Walk::Bodies | Walk::Rows => {
-            let until = if walk == Walk::Bodies { limits.emptied } else { limits.shrunk };
+    let rows_max = batch::ROWS_MAX as i64;
+    let mut rows = match phase {
+        ShrinkPhase::Bodies | ShrinkPhase::Rows => {
+            let until = if phase == ShrinkPhase::Bodies { limits.emptied } else { limits.shrunk };
             let sql = "SELECT seq FROM shrink_walk WHERE name = ?";
-            let after = tx.query_row(sql, &[walk.name().into()], |row| row.int(0))?.unwrap_or(0);
+            let after = tx.query_row(sql, &[phase.name().into()], |row| row.int(0))?.unwrap_or(0);
             let sql = "SELECT seq, status, aborted_at, length(payload) FROM outbox \
                        WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?";
-            tx.query(sql, &[after.into(), until.into(), rows_max.into()], candidate)?
+            tx.query(sql, &[after.into(), until.into(), rows_max.into()], aged_row)?
         }
-        Walk::LeftBehind(after) => {
+        ShrinkPhase::LeftBehind(after) => {
             let sql = "SELECT outbox.seq, status, aborted_at, length(payload) \
                        FROM left_behind CROSS JOIN outbox ON outbox.seq = left_behind.seq \
                        WHERE left_behind.seq > ? ORDER BY left_behind.seq LIMIT ?";
-            tx.query(sql, &[after.into(), rows_max.into()], candidate)?
+            tx.query(sql, &[after.into(), rows_max.into()], aged_row)?
         }
     };
-    let fits = step::fitting(rows.iter().map(|row| row.payload_bytes));
-    let is_last = rows.len() < step::ROWS_MAX && fits >= rows.len();
+    let fits = batch::fitting(rows.iter().map(|row| row.payload_bytes));
+    let is_last = rows.len() < batch::ROWS_MAX && fits >= rows.len();
     rows.truncate(fits);
     Ok((rows, is_last, limits))
 }
 
-fn candidate(row: &Columns<'_, '_>) -> Result<Candidate, Error> {
+fn aged_row(row: &Columns<'_, '_>) -> Result<AgedRow, Error> {
     let status = row.text(1)?;
-    Ok(Candidate {
+    Ok(AgedRow {
         seq: row.int(0)?,
         status: Status::parse(&status)
             .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?,
@@ -185,34 +189,34 @@ fn candidate(row: &Columns<'_, '_>) -> Result<Candidate, Error> {
     })
 }
 
-fn shrink_in(tx: &Tx<'_>, walk: Walk, now: Millis) -> Result<Step, Error> {
-    let (found, is_last, limits) = find(tx, walk)?;
+fn shrink_in(tx: &Tx<'_>, phase: ShrinkPhase, now: Millis) -> Result<ShrinkStep, Error> {
+    let (found, is_last, limits) = find(tx, phase)?;
     let mut rows = 0;
     for row in &found {
-        let fate = row.fate(&limits, now);
-        rows += match fate {
-            Fate::Waits | Fate::Passed => 0,
-            Fate::Emptied => empty_body(tx, row.seq)?,
-            Fate::Shrunk => shrink_row(tx, row.seq)?,
+        let action = row.action(&limits, now);
+        rows += match action {
+            ShrinkAction::Waits | ShrinkAction::Passed => 0,
+            ShrinkAction::Emptied => empty_body(tx, row.seq)?,
+            ShrinkAction::Shrunk => shrink_row(tx, row.seq)?,
         };
-        if walk.comes_back(fate) {
+        if phase.is_revisited(action) {
             tx.execute("INSERT OR IGNORE INTO left_behind (seq) VALUES (?)", &[row.seq.into()])?;
-        } else if matches!(walk, Walk::LeftBehind(_)) {
+        } else if matches!(phase, ShrinkPhase::LeftBehind(_)) {
             tx.execute("DELETE FROM left_behind WHERE seq = ?", &[row.seq.into()])?;
         }
     }
     let last = found.last().map(|row| row.seq);
-    let same = match (walk, last) {
-        (Walk::LeftBehind(after), last) => Walk::LeftBehind(last.unwrap_or(after)),
-        (walk, None) => walk,
-        (walk, Some(seq)) => {
+    let same = match (phase, last) {
+        (ShrinkPhase::LeftBehind(after), last) => ShrinkPhase::LeftBehind(last.unwrap_or(after)),
+        (phase, None) => phase,
+        (phase, Some(seq)) => {
             let sql = "INSERT INTO shrink_walk (name, seq) VALUES (?1, ?2) \
                        ON CONFLICT (name) DO UPDATE SET seq = ?2";
-            tx.execute(sql, &[walk.name().into(), seq.into()])?;
-            walk
+            tx.execute(sql, &[phase.name().into(), seq.into()])?;
+            phase
         }
     };
-    Ok(Step { rows, next: if is_last { walk.after() } else { Some(same) } })
+    Ok(ShrinkStep { rows, next: if is_last { phase.after() } else { Some(same) } })
 }
 
 /// A message is never empty, so an empty payload says that it was emptied.

@@ -37,16 +37,16 @@ impl Bench {
     }
 
     /// A row that waits; its row id is `row-<id>`.
-    fn accept(&self, id: &str) -> Accepted {
+    fn accept(&self, id: &str) -> AcceptOutcome {
         self.accept_body(id, b"hola")
     }
 
-    fn accept_body(&self, id: &str, body: &[u8]) -> Accepted {
+    fn accept_body(&self, id: &str, body: &[u8]) -> AcceptOutcome {
         block_on(self.outbox.accept(new_row(id, body))).expect("accepts")
     }
 
     /// What a retry is told: the same request, another one, and one that names another mesh.
-    fn answers(&self, id: &str) -> [Accepted; 3] {
+    fn answers(&self, id: &str) -> [AcceptOutcome; 3] {
         let existing = |fingerprint, mesh: Option<&str>| {
             let id = ClientMessageId::trusted(id.to_owned());
             let envelope = Envelope { fingerprint, ..new_row("", b"hola").envelope };
@@ -159,7 +159,7 @@ fn requeue_of(id: &str, new_id: &str) -> RequeueRequest {
         new_id: RowId::trusted(format!("row-{new_id}")),
         new_client_message_id: ClientMessageId::trusted(new_id.to_owned()),
         patch: None,
-        weigh: Box::new(|_, _| Ok(())),
+        check_size: Box::new(|_, _| Ok(())),
         aborted_by: "alice".into(),
         now: Millis(START_MS),
         force: false,

@@ -1,7 +1,7 @@
 //! An outbox row as the API shows it.
 
-use super::{Inspected, RowView, receipt};
-use crate::api::bodies::{self, ChainLink, Encryption, MessageStatus, OutboxRow, Receipt};
+use super::{RowChain, RowView, receipt};
+use crate::api::bodies::{self, ChainLink, Encryption, MessageStatus, OutboxRow, ReceiptBody};
 use claudemesh_base::runtime::iso;
 use claudemesh_fsm::outbox::Status;
 
@@ -18,8 +18,8 @@ impl RowView {
     }
 }
 
-impl From<receipt::Receipt> for Receipt {
-    fn from(receipt: receipt::Receipt) -> Self {
+impl From<receipt::StoredReceipt> for ReceiptBody {
+    fn from(receipt: receipt::StoredReceipt) -> Self {
         Self {
             delivered: receipt.is_delivered(),
             recipients: receipt.recipients,
@@ -35,7 +35,7 @@ impl From<RowView> for MessageStatus {
         Self {
             next_attempt_at: row.next_attempt(),
             may_have_been_sent: row.is_unanswered(),
-            receipt: row.receipt.map(Receipt::from),
+            receipt: row.receipt.map(ReceiptBody::from),
             client_message_id: row.client_message_id,
             status: row.status.as_str().to_owned(),
             mesh: row.mesh,
@@ -57,7 +57,7 @@ impl From<RowView> for OutboxRow {
         Self {
             next_attempt_at: row.next_attempt(),
             may_have_been_sent: row.is_unanswered(),
-            receipt: row.receipt.map(Receipt::from),
+            receipt: row.receipt.map(ReceiptBody::from),
             id: row.id,
             client_message_id: row.client_message_id,
             mesh: row.mesh,
@@ -76,8 +76,8 @@ impl From<RowView> for OutboxRow {
     }
 }
 
-impl From<Inspected> for bodies::Inspected {
-    fn from(inspected: Inspected) -> Self {
+impl From<RowChain> for bodies::Inspected {
+    fn from(inspected: RowChain) -> Self {
         let link = |successor: super::Successor| ChainLink {
             id: successor.id,
             client_message_id: successor.client_message_id,

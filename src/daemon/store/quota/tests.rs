@@ -4,7 +4,7 @@ use super::*;
 use smol::Executor;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const LIMITS: Limits = Limits { outbox_bytes_max: 1000, disk_reserved_bytes: 100 };
+const LIMITS: StorageLimits = StorageLimits { outbox_bytes_max: 1000, disk_reserved_bytes: 100 };
 
 struct Bench {
     quota: Quota,
@@ -17,7 +17,7 @@ struct Bench {
 /// A clock whose hands the test moves.
 struct Hands(Arc<AtomicU64>);
 
-impl claudemesh_base::runtime::Source for Hands {
+impl claudemesh_base::runtime::RuntimeBackend for Hands {
     fn now(&self) -> claudemesh_fsm::id::Millis {
         claudemesh_fsm::id::Millis(0)
     }
@@ -52,7 +52,7 @@ impl Bench {
         };
         let on_change = {
             let heard = heard.clone();
-            move |change: &Change| {
+            move |change: &LevelChange| {
                 heard.lock().expect("whole").push((change.subject, change.level));
             }
         };
@@ -74,16 +74,16 @@ impl Bench {
 fn an_outbox_warns_once_refuses_and_recovers() {
     let bench = Bench::new();
     for bytes in [100, 799, 800, 850, 799] {
-        bench.quota.weigh(bytes);
+        bench.quota.set_outbox_bytes(bytes);
     }
     assert_eq!(bench.heard(), [("outbox", Level::Warning)]);
     assert!(bench.quota.admit_row(850, 100).is_ok());
     // What is on its way counts before it is stored.
     assert!(bench.quota.admit_row(950, 1).is_err());
     assert!(bench.quota.admit_row(900, 101).is_err(), "more than the bound");
-    bench.quota.weigh(950);
+    bench.quota.set_outbox_bytes(950);
     assert!(bench.quota.admit_row(931, 1).is_err(), "not yet 2 % below");
-    bench.quota.weigh(930);
+    bench.quota.set_outbox_bytes(930);
     assert!(bench.quota.admit_row(930, 1).is_ok());
     assert_eq!(bench.heard(), [("outbox", Level::Refusing), ("outbox", Level::Warning)]);
     let usage = bench.quota.usage().expect("bounded");
@@ -94,7 +94,7 @@ fn an_outbox_warns_once_refuses_and_recovers() {
 #[test]
 fn the_disk_is_asked_once_a_second_and_only_when_it_matters() {
     let bench = Bench::new();
-    (0..100).for_each(|bytes| bench.quota.weigh(bytes));
+    (0..100).for_each(|bytes| bench.quota.set_outbox_bytes(bytes));
     assert_eq!(bench.asked.load(Ordering::Relaxed), 0);
     for _ in 0..100 {
         bench.quota.admit_inbound().expect("there is room");
@@ -119,18 +119,18 @@ fn the_disk_is_asked_once_a_second_and_only_when_it_matters() {
 fn a_write_that_was_turned_away_is_remembered_until_one_succeeds_or_space_was_freed() {
     let bench = Bench::new();
     let full = || Err::<(), _>(Error::new(Kind::Full, "full"));
-    bench.quota.heard(&full(), |()| true);
-    bench.quota.heard(&full(), |()| true);
+    bench.quota.record_outcome(&full(), |()| true);
+    bench.quota.record_outcome(&full(), |()| true);
     assert!(bench.quota.usage().expect("bounded").is_full);
     // Somebody has to try, or nobody would learn that there is room again.
     assert!(bench.quota.admit_row(0, 1).is_ok());
     for proves_nothing in [Ok(()), Err(Error::new(Kind::Io, "broken"))] {
-        bench.quota.heard(&proves_nothing, |()| false);
+        bench.quota.record_outcome(&proves_nothing, |()| false);
         assert!(bench.quota.usage().expect("bounded").is_full);
     }
-    bench.quota.heard(&Ok(()), |()| true);
+    bench.quota.record_outcome(&Ok(()), |()| true);
     assert!(!bench.quota.usage().expect("bounded").is_full);
-    bench.quota.heard(&full(), |()| true);
+    bench.quota.record_outcome(&full(), |()| true);
     bench.free.store(500 + FULL_MARGIN_BYTES, Ordering::Relaxed);
     bench.a_second_passes();
     assert!(!bench.quota.usage().expect("bounded").is_full);

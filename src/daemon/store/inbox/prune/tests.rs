@@ -1,15 +1,15 @@
 //! What leaves the inbox does not come back, and what should stay stays.
 
 use super::*;
-use crate::store::inbox::{NewMessage, Query, Stored};
+use crate::store::inbox::{InboxFilter, NewMessage, Stored};
 use crate::store::schema;
 use claudemesh_base::db::{Db, Driver};
 use smol::future::block_on;
 use std::ops::Range;
 
 const START_MS: i64 = 1_732_238_266_000;
-const DAY_MS: i64 = age::DAY_MS;
-const BOUNDS: Bounds = Bounds { kept_ms: 30 * DAY_MS, bytes_max: i64::MAX };
+const DAY_MS: i64 = trusted_time::DAY_MS;
+const BOUNDS: InboxLimits = InboxLimits { retention_ms: 30 * DAY_MS, bytes_max: i64::MAX };
 
 fn open(dir: &tempfile::TempDir) -> Inbox {
     Inbox::open(&dir.path().join("inbox.db"), Driver::Threaded).expect("opens")
@@ -40,9 +40,9 @@ fn arrive(inbox: &Inbox, name: &str) -> bool {
 }
 
 fn names(inbox: &Inbox) -> Vec<String> {
-    let query = Query { limit: 1000, bytes_max: usize::MAX, ..Query::default() };
+    let query = InboxFilter { limit: 1000, bytes_max: usize::MAX, ..InboxFilter::default() };
     let page = block_on(inbox.list(query)).expect("reads");
-    let name = |message: &crate::store::inbox::Message| {
+    let name = |message: &crate::store::inbox::StoredMessage| {
         message.content.client_message_id.clone().unwrap_or_default()
     };
     page.messages.iter().rev().map(name).collect()
@@ -54,9 +54,9 @@ fn known(inbox: &Inbox) -> i64 {
 }
 
 /// A whole pass; how many messages left, and how many are no longer known.
-fn pass(inbox: &Inbox, now: Millis, bounds: Bounds) -> (usize, usize) {
+fn pass(inbox: &Inbox, now: Millis, bounds: InboxLimits) -> (usize, usize) {
     block_on(async {
-        inbox.witness(now, bounds).await.expect("commits");
+        inbox.observe_clock(now, bounds).await.expect("commits");
         let (mut pruned, mut forgotten) = (0, 0);
         loop {
             match inbox.prune(bounds).await.expect("commits") {
@@ -74,7 +74,7 @@ fn pass(inbox: &Inbox, now: Millis, bounds: Bounds) -> (usize, usize) {
 }
 
 /// Passes a day apart.
-fn days(inbox: &Inbox, from: i64, to: i64, bounds: Bounds) -> (usize, usize) {
+fn days(inbox: &Inbox, from: i64, to: i64, bounds: InboxLimits) -> (usize, usize) {
     let each = (from..=to).map(|day| pass(inbox, Millis(START_MS + day * DAY_MS), bounds));
     each.fold((0, 0), |sum, pass| (sum.0 + pass.0, sum.1 + pass.1))
 }
@@ -86,7 +86,7 @@ fn a_message_that_was_removed_cleared_or_pruned_does_not_reappear() {
     assert!(arrive(&inbox, "removed") && arrive(&inbox, "cleared"));
     assert!(block_on(inbox.remove("id-removed".into())).expect("commits"));
     assert!(!block_on(inbox.remove("id-removed".into())).expect("commits"), "only once");
-    assert_eq!(block_on(inbox.clear(Clear::default())).expect("commits"), 1);
+    assert_eq!(block_on(inbox.clear(ClearFilter::default())).expect("commits"), 1);
     assert!(arrive(&inbox, "pruned"));
     assert_eq!(days(&inbox, 0, 40, BOUNDS).0, 1);
     assert_eq!(names(&inbox), Vec::<String>::new());
@@ -119,10 +119,10 @@ fn a_message_that_is_still_here_is_never_forgotten() {
     arrive(&inbox, "m");
     days(&inbox, 0, 20, BOUNDS);
     // A bound that was shortened: forgetting alone must not outrun pruning.
-    let shorter = Bounds { kept_ms: -SEEN_OUTLIVES_MS, ..BOUNDS };
+    let shorter = InboxLimits { retention_ms: -SEEN_OUTLIVES_MS, ..BOUNDS };
     assert_eq!(block_on(inbox.forget(shorter)).expect("commits"), 0);
     assert!(!arrive(&inbox, "m"));
-    block_on(inbox.clear(Clear::default())).expect("commits");
+    block_on(inbox.clear(ClearFilter::default())).expect("commits");
     assert_eq!(block_on(inbox.forget(shorter)).expect("commits"), 1);
 }
 
@@ -151,7 +151,7 @@ fn beyond_its_size_the_inbox_loses_its_oldest_first() {
         let body = Some("x".repeat(20_000));
         store(&inbox, NewMessage { body, ..message(&format!("m{n:03}")) });
     }
-    let bounds = Bounds { bytes_max: 1_000_000, ..BOUNDS };
+    let bounds = InboxLimits { bytes_max: 1_000_000, ..BOUNDS };
     let (pruned, forgotten) = pass(&inbox, Millis(START_MS), bounds);
     assert!((50..90).contains(&pruned), "{pruned}");
     assert_eq!(forgotten, 0);
@@ -193,7 +193,7 @@ fn what_is_known_of_messages_that_left_is_weighed_about_right() {
         let empty = asked(&inbox, used_bytes);
         arrive_many(&inbox, "old", has_client_id);
         assert_eq!(asked(&inbox, departed_bytes), 0, "they are all here");
-        block_on(inbox.clear(Clear::default())).expect("commits");
+        block_on(inbox.clear(ClearFilter::default())).expect("commits");
         let (taken, weighed) = (asked(&inbox, used_bytes) - empty, asked(&inbox, departed_bytes));
         let percent = weighed * 100 / taken;
         assert!((100..=140).contains(&percent), "{weighed} of {taken}: {percent} %");
@@ -205,11 +205,11 @@ fn what_is_known_of_messages_that_left_does_not_drive_out_the_others() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let inbox = open(&dir);
     arrive_many(&inbox, "old", true);
-    block_on(inbox.clear(Clear::default())).expect("commits");
+    block_on(inbox.clear(ClearFilter::default())).expect("commits");
     let known = asked(&inbox, used_bytes);
     arrive_many(&inbox, "new", false);
     // Half of the bound is left to messages, and they would take more.
-    let bounds = Bounds { bytes_max: known / 2, ..BOUNDS };
+    let bounds = InboxLimits { bytes_max: known / 2, ..BOUNDS };
     let (pruned, _) = pass(&inbox, Millis(START_MS), bounds);
     assert!((100..1900).contains(&pruned), "{pruned}");
     assert_eq!(pass(&inbox, Millis(START_MS), bounds).0, 0, "small enough");
@@ -223,9 +223,9 @@ fn messages_among_those_that_left_stay_too() {
         arrive_some(&inbox, n * 50..(n + 1) * 50, "old", true);
         store(&inbox, NewMessage { mesh: "work".into(), ..message(&format!("stays-{n}")) });
     }
-    let cleared = Clear { mesh: Some("demo".into()), before: None };
+    let cleared = ClearFilter { mesh: Some("demo".into()), before: None };
     assert_eq!(block_on(inbox.clear(cleared)).expect("commits"), 2000);
-    let bounds = Bounds { bytes_max: asked(&inbox, used_bytes) / 2, ..BOUNDS };
+    let bounds = InboxLimits { bytes_max: asked(&inbox, used_bytes) / 2, ..BOUNDS };
     assert_eq!(pass(&inbox, Millis(START_MS), bounds).0, 0);
     assert_eq!(names(&inbox).len(), 40);
 }
@@ -241,8 +241,10 @@ fn clearing_takes_what_it_was_told_and_nothing_else() {
         store(&inbox, NewMessage { mesh: mesh.into(), received_at, ..message });
     }
     let clear = |mesh: Option<&str>, before: Option<i64>| {
-        let which =
-            Clear { mesh: mesh.map(str::to_owned), before: before.map(|at| Millis(START_MS + at)) };
+        let which = ClearFilter {
+            mesh: mesh.map(str::to_owned),
+            before: before.map(|at| Millis(START_MS + at)),
+        };
         block_on(inbox.clear(which)).expect("commits")
     };
     assert_eq!(clear(Some("nowhere"), None), 0);

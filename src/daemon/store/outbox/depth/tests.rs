@@ -99,7 +99,7 @@ async fn live_a_little(outbox: &Outbox) {
         new_id: RowId::trusted("row-new".into()),
         new_client_message_id: ClientMessageId::trusted("message-new".into()),
         patch: Some(patch),
-        weigh: Box::new(|_, _| Ok(())),
+        check_size: Box::new(|_, _| Ok(())),
         aborted_by: "operator".into(),
         now: NOW,
         force: false,
@@ -180,10 +180,10 @@ fn backed_off_rows_are_made_due_some_at_a_time_and_all_in_the_end() {
         statement.next().expect("runs");
         statement.read::<i64, _>(0).expect("a number")
     };
-    let some = block_on(outbox.hasten_some("demo", NOW, 600)).expect("hastens");
+    let some = block_on(outbox.expedite_some("demo", NOW, 600)).expect("hastens");
     assert!((600..1200).contains(&some), "{some}");
     assert_eq!(due(), some as i64);
-    let rest = block_on(outbox.hasten("demo", NOW)).expect("hastens");
+    let rest = block_on(outbox.expedite("demo", NOW)).expect("hastens");
     assert_eq!((some + rest, due()), (3000, 3000));
-    assert_eq!(block_on(outbox.hasten("demo", NOW)).expect("hastens"), 0);
+    assert_eq!(block_on(outbox.expedite("demo", NOW)).expect("hastens"), 0);
 }

@@ -1,7 +1,7 @@
 //! A disk that is full only when a commit tries it.
 
 use super::*;
-use crate::store::quota::{Change, Limits};
+use crate::store::quota::{LevelChange, StorageLimits};
 use claudemesh_base::db::Faults;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_fsm::quota::Level;
@@ -30,10 +30,10 @@ fn a_retry_needs_no_room_and_does_not_show_that_there_is_some() {
     let (disk, heard) = (Arc::new(Disk::default()), Arc::new(Mutex::new(Vec::new())));
     let on_change = {
         let heard = heard.clone();
-        move |change: &Change| heard.lock().expect("whole").push(change.level)
+        move |change: &LevelChange| heard.lock().expect("whole").push(change.level)
     };
     let runtime = Runtime::real(Arc::default());
-    let quota = Quota::new(dir.path(), Limits::NONE, runtime, Box::new(on_change));
+    let quota = Quota::new(dir.path(), StorageLimits::NONE, runtime, Box::new(on_change));
     let path = dir.path().join("outbox.db");
     let driver = Driver::Inline(disk.clone());
     let outbox = Outbox::open_within(&path, driver, Arc::new(|_| ()), quota).expect("opens");
@@ -45,7 +45,7 @@ fn a_retry_needs_no_room_and_does_not_show_that_there_is_some() {
     assert_eq!(accept("new").expect_err("no room").kind(), Kind::Full);
     let retried = accept("known").expect("is answered");
     assert_eq!(retried.row_id, first.row_id);
-    assert_ne!(retried.decision, Decision::Insert);
+    assert_ne!(retried.decision, AcceptDecision::Insert);
     assert_eq!(heard(), [Level::Refusing]);
 
     disk.is_full.store(false, Ordering::Relaxed);

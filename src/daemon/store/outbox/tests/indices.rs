@@ -71,8 +71,8 @@ fn a_row_that_is_done_and_listed_as_waiting_is_not_made_due() {
     unindexed(&path, "pending", done);
     bench.outbox = super::open(&bench.dir);
     let before = bench.integer("SELECT next_attempt_at FROM outbox");
-    let hastened = block_on(bench.outbox.hasten(MESH, Millis(START_MS)));
-    assert_eq!(hastened.expect_err("is damage").kind(), Kind::Corrupt);
+    let expedited = block_on(bench.outbox.expedite(MESH, Millis(START_MS)));
+    assert_eq!(expedited.expect_err("is damage").kind(), Kind::Corrupt);
     bench.outbox.close();
     bench.outbox = super::open(&bench.dir);
     assert_eq!(bench.integer("SELECT next_attempt_at FROM outbox"), before);

@@ -151,7 +151,7 @@ fn a_requeue_that_could_never_be_sent_changes_nothing() {
     let heavy = too_large.clone();
     let request = RequeueRequest {
         patch: Some(Patch { payload: b"longer".to_vec(), fingerprint: |e| e.fingerprint }),
-        weigh: Box::new(move |envelope, id| {
+        check_size: Box::new(move |envelope, id| {
             assert_eq!((envelope.payload.as_slice(), id.as_str()), (&b"longer"[..], "n"));
             Err(heavy.clone())
         }),
@@ -178,7 +178,7 @@ fn a_row_that_makes_no_sense_any_more_is_dead_and_the_others_are_sent() {
     assert_eq!((broken.status, broken.attempts), (Status::Dead, 0));
     let why = broken.last_error.expect("words");
     assert!(why.contains("was not sent"), "{why}");
-    assert_eq!(bench.requeue("broken", "again"), RequeueOutcome::Unaddressed);
+    assert_eq!(bench.requeue("broken", "again"), RequeueOutcome::NoDestination);
     let depth = bench.outbox.depths()[MESH];
     let [dead, inflight, pending] = [Status::Dead, Status::Inflight, Status::Pending];
     assert_eq!((depth.of(dead), depth.of(inflight), depth.of(pending)), (1, 1, 0));

@@ -5,8 +5,8 @@ use super::*;
 impl Bench {
     /// A whole pass at `now`; how many rows are smaller.
     fn pass(&self, now: Millis) -> usize {
-        block_on(self.outbox.witness(now)).expect("commits");
-        let (mut walk, mut rows) = (Some(Walk::default()), 0);
+        block_on(self.outbox.observe_clock(now)).expect("commits");
+        let (mut walk, mut rows) = (Some(ShrinkPhase::default()), 0);
         while let Some(here) = walk {
             let step = block_on(self.outbox.shrink(here, now)).expect("commits");
             rows += step.rows;
@@ -138,7 +138,7 @@ fn a_walk_goes_on_where_it_was_after_a_restart() {
     }
     let now = Millis(START_MS + 8 * DAY_MS);
     bench.days(0, 7);
-    block_on(bench.outbox.witness(now)).expect("commits");
+    block_on(bench.outbox.observe_clock(now)).expect("commits");
     let left = bench.integer("SELECT count(*) FROM outbox WHERE length(payload) > 0");
     bench.reopen();
     assert_eq!(bench.pass(now) as i64, left);
@@ -170,9 +170,9 @@ fn heavy_bodies_go_a_few_at_a_time_and_all_of_them_go() {
     }
     bench.days(0, 6);
     let now = Millis(START_MS + 7 * DAY_MS);
-    block_on(bench.outbox.witness(now)).expect("commits");
-    let step = block_on(bench.outbox.shrink(Walk::Bodies, now)).expect("commits");
-    assert_eq!((step.rows, step.next), (3, Some(Walk::Bodies)), "a megabyte at a time");
+    block_on(bench.outbox.observe_clock(now)).expect("commits");
+    let step = block_on(bench.outbox.shrink(ShrinkPhase::Bodies, now)).expect("commits");
+    assert_eq!((step.rows, step.next), (3, Some(ShrinkPhase::Bodies)), "a megabyte at a time");
     assert_eq!(bench.pass(now), 7);
     assert_eq!(bench.integer("SELECT sum(length(payload)) FROM outbox"), 0);
 }
@@ -234,10 +234,10 @@ fn an_accept_waits_for_one_step_of_a_pass_and_not_for_the_pass() {
     );
     bench.days(0, 6);
     let now = Millis(START_MS + 7 * DAY_MS);
-    block_on(bench.outbox.witness(now)).expect("commits");
+    block_on(bench.outbox.observe_clock(now)).expect("commits");
     let pass_is_over = std::cell::Cell::new(false);
     let pass = async {
-        let mut walk = Some(Walk::default());
+        let mut walk = Some(ShrinkPhase::default());
         while let Some(here) = walk {
             walk = bench.outbox.shrink(here, now).await.expect("commits").next;
         }
@@ -246,7 +246,7 @@ fn an_accept_waits_for_one_step_of_a_pass_and_not_for_the_pass() {
     let accepts = async {
         for n in 0..5 {
             let accepted = bench.outbox.accept(new_row(&format!("new-{n}"), b"hola"));
-            assert_eq!(accepted.await.expect("accepts").decision, Decision::Insert);
+            assert_eq!(accepted.await.expect("accepts").decision, AcceptDecision::Insert);
         }
         assert!(!pass_is_over.get(), "accepted in the middle of a pass");
     };

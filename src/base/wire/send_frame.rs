@@ -1,0 +1,199 @@
+//! An accepted message as the frame that carries it, and how heavy that frame will be.
+//!
+//! A direct message is sealed, and `meta` and `reply_to_id` travel in a second box (§3.6). A message
+//! to many travels in clear (§3.7), its `meta` too: base64 in the same field.
+
+use super::{SendFrame, to_text};
+use crate::message::seal::{plain, sealed_b64_bytes};
+use crate::message::{EncodedPayload, Extension, Nonce, SharedBox};
+use claudemesh_fsm::envelope::{Destination, Envelope};
+use claudemesh_fsm::id::ClientMessageId;
+
+/// Length of a nonce in base64.
+const NONCE_B64_BYTES: usize = 32;
+
+/// More than a frame weighs without what its sender chose, mentions' punctuation included.
+const FIXED_BYTES_MAX: usize = 1024;
+
+/// The frame for one attempt.
+///
+/// `sealed_for` is the box between the sending key and the recipient; `None` for a message to many.
+/// The two nonces must be fresh.
+#[must_use]
+pub fn encode(
+    envelope: &Envelope,
+    id: &ClientMessageId,
+    target_spec: String,
+    sealed_for: Option<&SharedBox>,
+    nonces: [Nonce; 2],
+) -> SendFrame {
+    let [body_nonce, extension_nonce] = nonces;
+    let extension = extension(envelope);
+    let (body, second) = match sealed_for {
+        Some(shared) => (
+            shared.seal(&envelope.payload, body_nonce),
+            extension.map(|extension| shared.seal_extension(&extension, extension_nonce)),
+        ),
+        None => (
+            plain(&String::from_utf8_lossy(&envelope.payload), body_nonce),
+            extension.map(|extension| plain(&extension.to_json(), extension_nonce)),
+        ),
+    };
+    frame(envelope, id, target_spec, body, second)
+}
+
+/// How many bytes the frame of a message will have, whatever its keys and nonces (§3.6).
+#[must_use]
+pub fn encoded_frame_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
+    let b64_bytes = |plaintext_bytes: usize| {
+        if envelope.destination.is_direct() {
+            sealed_b64_bytes(plaintext_bytes)
+        } else {
+            plaintext_bytes.div_ceil(3) * 4
+        }
+    };
+    let empty = || EncodedPayload { nonce_b64: String::new(), ciphertext_b64: String::new() };
+    let extension = extension(envelope);
+    let bare =
+        frame(envelope, id, target_spec(envelope), empty(), extension.as_ref().map(|_| empty()));
+    let second =
+        extension.map_or(0, |extension| NONCE_B64_BYTES + b64_bytes(extension.to_json().len()));
+    to_text(&super::ClientFrame::Send(Box::new(bare))).len()
+        + NONCE_B64_BYTES
+        + b64_bytes(envelope.payload.len())
+        + second
+}
+
+/// Whether the frame of a message fits `bytes_max` by a wide margin, without building it: true of
+/// nearly every message.
+#[must_use]
+pub fn certainly_fits(envelope: &Envelope, id: &ClientMessageId, bytes_max: usize) -> bool {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let mentions: usize = envelope.mentions.iter().map(String::len).sum();
+    // JSON writes a byte in six at the most; base64 four for three, within a factor of two.
+    let in_clear = id.as_str().len() * 2 + envelope.destination.reference().len() + mentions;
+    let boxed = envelope.payload.len() + length(&envelope.meta) + length(&envelope.reply_to_id) * 6;
+    in_clear * 6 + length(&envelope.reply_to_id) * 6 + boxed * 2 + FIXED_BYTES_MAX <= bytes_max
+}
+
+/// What the frame of a message weighs, if that is more than `bytes_max` (§3.6).
+#[must_use]
+pub fn oversized_frame_bytes(
+    envelope: &Envelope,
+    id: &ClientMessageId,
+    bytes_max: usize,
+) -> Option<usize> {
+    if certainly_fits(envelope, id, bytes_max) {
+        return None;
+    }
+    Some(encoded_frame_bytes(envelope, id)).filter(|bytes| *bytes > bytes_max)
+}
+
+/// What the broker is asked to route to.
+#[must_use]
+pub fn target_spec(envelope: &Envelope) -> String {
+    match (&envelope.recipient, &envelope.destination) {
+        (Some(recipient), _) => recipient.routing_key.clone(),
+        (None, destination) => destination.to_text(),
+    }
+}
+
+fn extension(envelope: &Envelope) -> Option<Extension> {
+    // In clear, the reply has a field of its own.
+    let reply_to_id = envelope.reply_to_id.clone().filter(|_| envelope.destination.is_direct());
+    let extension = Extension { meta: envelope.meta.clone(), reply_to_id };
+    (!extension.is_empty()).then_some(extension)
+}
+
+fn frame(
+    envelope: &Envelope,
+    id: &ClientMessageId,
+    target_spec: String,
+    body: EncodedPayload,
+    second: Option<EncodedPayload>,
+) -> SendFrame {
+    let (ext_nonce, ext_ciphertext) =
+        second.map(|sealed| (sealed.nonce_b64, sealed.ciphertext_b64)).unzip();
+    let in_clear = !matches!(envelope.destination, Destination::Member(_));
+    SendFrame {
+        id: Some(id.as_str().to_owned()),
+        target_spec,
+        priority: envelope.priority.as_str().to_owned(),
+        nonce: body.nonce_b64,
+        ciphertext: body.ciphertext_b64,
+        ext_nonce,
+        ext_ciphertext,
+        mentions: envelope.mentions.clone(),
+        reply_to_id: envelope.reply_to_id.clone().filter(|_| in_clear),
+        client_message_id: Some(id.as_str().to_owned()),
+        request_fingerprint: Some(envelope.fingerprint.to_hex()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::SecretKey;
+    use crate::wire::ClientFrame;
+    use claudemesh_fsm::envelope::{Priority, Recipient};
+    use claudemesh_fsm::id::Fingerprint;
+
+    fn envelope(to: &str, payload: &str, meta: Option<&str>, reply: Option<&str>) -> Envelope {
+        let destination = Destination::parse(to).expect("a destination");
+        let key = SecretKey::from_seed([2; 32]).public().to_hex();
+        let recipient = destination
+            .is_direct()
+            .then(|| Recipient { routing_key: key.clone(), member_key: key.clone() });
+        Envelope {
+            mesh: "demo".into(),
+            destination,
+            recipient,
+            priority: Priority::Next,
+            meta: meta.map(str::to_owned),
+            reply_to_id: reply.map(str::to_owned),
+            mentions: vec!["ann".into()],
+            payload: payload.into(),
+            fingerprint: Fingerprint::new([7; 32]),
+        }
+    }
+
+    #[test]
+    fn the_predicted_weight_is_the_real_one() {
+        let shared = SharedBox::between(
+            &SecretKey::from_seed([1; 32]),
+            &SecretKey::from_seed([2; 32]).public(),
+        );
+        let id = ClientMessageId::parse("id\"-1").expect("an id");
+        for to in ["bob", "#ops", "*"] {
+            for payload in ["x", "xy", "xyz", "hola, mesh ✔"] {
+                for (meta, reply) in
+                    [(None, None), (Some("{\"a\":1}"), None), (Some("{\"a\":12}"), Some("m1"))]
+                {
+                    let envelope = envelope(to, payload, meta, reply);
+                    let sealed_for = envelope.destination.is_direct().then_some(&shared);
+                    let nonces = [[1; 24], [2; 24]];
+                    let send = encode(&envelope, &id, target_spec(&envelope), sealed_for, nonces);
+                    let frame = to_text(&ClientFrame::Send(Box::new(send)));
+                    assert_eq!(frame.len(), encoded_frame_bytes(&envelope, &id), "{frame}");
+                    assert!(!certainly_fits(&envelope, &id, frame.len() - 1), "{frame}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_direct_says_nothing_in_clear() {
+        let shared = SharedBox::between(
+            &SecretKey::from_seed([1; 32]),
+            &SecretKey::from_seed([2; 32]).public(),
+        );
+        let id = ClientMessageId::parse("id-1").expect("an id");
+        let envelope = envelope("bob", "the secret", Some("{\"k\":\"hidden\"}"), Some("hidden-id"));
+        let send =
+            encode(&envelope, &id, target_spec(&envelope), Some(&shared), [[1; 24], [2; 24]]);
+        let frame = to_text(&send);
+        for secret in ["secret", "hidden", "dGhlIHNlY3JldA"] {
+            assert!(!frame.contains(secret), "{frame}");
+        }
+    }
+}

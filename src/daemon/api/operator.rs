@@ -1,0 +1,195 @@
+//! `POST /v1/outbox/requeue` and `POST /v1/outbox/abort` (§4.5.3): a row is retired, with or without
+//! a successor.
+
+use super::outbox::no_such_row;
+use super::reply::{self, Problem};
+use super::send::bad_body;
+use super::{App, Request};
+use crate::api::bodies::{AbortBody, Aborted, RequeueBody, Requeued};
+use crate::store::outbox::{
+    AbortOutcome, AbortRequest, Patch, RequeueOutcome, RequeueRequest, TooLarge,
+};
+use claudemesh_base::message::fingerprint_of;
+use claudemesh_base::wire::FRAME_BYTES_MAX;
+use claudemesh_base::wire::send_frame::oversized_frame_bytes;
+use claudemesh_fsm::envelope::Envelope;
+use claudemesh_fsm::id::{ClientMessageId, RowId};
+use claudemesh_fsm::outbox::Status;
+
+const ABORTED_BY_DEFAULT: &str = "operator";
+/// It stays in the row for ever.
+const ABORTED_BY_CHARACTERS_MAX: usize = 128;
+
+pub(super) async fn requeue(mut request: Request) -> tide::Result {
+    let body = match RequeueBody::parse(&request.body_bytes().await?) {
+        Ok(body) => body,
+        Err(error) => return Ok(bad_body(&error).into()),
+    };
+    let asked = match requeue_request(request.state(), body) {
+        Ok(asked) => asked,
+        Err(problem) => return Ok(problem.into()),
+    };
+    let (id, new_id) = (asked.id.clone(), asked.new_id.clone());
+    let new_client_message_id = asked.new_client_message_id.clone();
+    Ok(match request.state().outbox.requeue(asked).await {
+        Ok(RequeueOutcome::Requeued { may_have_been_sent }) => reply::ok(&Requeued {
+            aborted_row_id: id.into_string(),
+            new_row_id: new_id.into_string(),
+            new_client_message_id: new_client_message_id.into_string(),
+            may_have_been_sent,
+        }),
+        Ok(refused) => refuse_requeue(refused).into(),
+        Err(error) => request.state().store_problem(&error).into(),
+    })
+}
+
+fn requeue_request(app: &App, body: RequeueBody) -> Result<RequeueRequest, Problem> {
+    let runtime = &app.runtime;
+    let new_client_message_id = match body.new_client_message_id.as_deref() {
+        None => ClientMessageId::trusted(runtime.mint_id()),
+        Some(id) => ClientMessageId::parse(id).map_err(|error| {
+            let detail = format!("`new_client_message_id` {error}");
+            Problem::bad_request("invalid_client_message_id", detail)
+        })?,
+    };
+    if body.payload.as_ref().is_some_and(String::is_empty) {
+        return Err(bad("payload", "a non-empty string: the new message"));
+    }
+    let meshes = app.meshes.clone();
+    // A mesh that left or is refused may come back: then the limit is what brokers have by default.
+    let limit_of = move |mesh: &str| {
+        let told = meshes.get(mesh).and_then(|mesh| mesh.frame_bytes_max().ok().flatten());
+        told.map_or(FRAME_BYTES_MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+    };
+    Ok(RequeueRequest {
+        id: RowId::trusted(body.id),
+        new_id: RowId::trusted(runtime.mint_id()),
+        new_client_message_id,
+        patch: body
+            .payload
+            .map(|payload| Patch { payload: payload.into_bytes(), fingerprint: fingerprint_of }),
+        check_size: Box::new(move |envelope, id| {
+            check_size(envelope, id, limit_of(&envelope.mesh))
+        }),
+        aborted_by: aborted_by(body.aborted_by)?,
+        now: runtime.now(),
+        force: body.force,
+    })
+}
+
+fn check_size(
+    envelope: &Envelope,
+    id: &ClientMessageId,
+    frame_bytes_max: usize,
+) -> Result<(), TooLarge> {
+    match oversized_frame_bytes(envelope, id, frame_bytes_max) {
+        None => Ok(()),
+        Some(frame_bytes) => {
+            Err(TooLarge { mesh: envelope.mesh.clone(), frame_bytes, frame_bytes_max })
+        }
+    }
+}
+
+/// Who is said to have asked, for the audit column.
+fn aborted_by(given: Option<String>) -> Result<String, Problem> {
+    let Some(name) = given else { return Ok(ABORTED_BY_DEFAULT.to_owned()) };
+    let characters = name.chars().count();
+    let is_good = !name.trim().is_empty()
+        && characters <= ABORTED_BY_CHARACTERS_MAX
+        && !name.chars().any(char::is_control);
+    if is_good {
+        return Ok(name);
+    }
+    let expected =
+        format!("1 to {ABORTED_BY_CHARACTERS_MAX} characters, none of them a control character");
+    Err(bad("aborted_by", &expected))
+}
+
+fn bad(field: &str, expected: &str) -> Problem {
+    Problem::bad_request("invalid_parameter", format!("`{field}` must be {expected}"))
+}
+
+fn refuse_requeue(outcome: RequeueOutcome) -> Problem {
+    match outcome {
+        RequeueOutcome::NotFound => no_such_row(),
+        RequeueOutcome::WrongState { status, superseded_by } => {
+            wrong_state("row_not_requeueable", status, superseded_by, "send a new one")
+        }
+        RequeueOutcome::NoDestination => Problem::conflict(
+            "row_not_requeueable",
+            "this row does not say any more, or never said, where it goes: send the message again under a new id",
+        )
+        .with("row_status", Status::Dead.as_str())
+        .with("superseded_by", None::<&str>),
+        RequeueOutcome::BodyEmptied { status } => Problem::conflict(
+            "row_not_requeueable",
+            "this row's body is gone: repeat with the message in `payload`",
+        )
+        .with("row_status", status.as_str())
+        .with("superseded_by", None::<&str>),
+        RequeueOutcome::TooLarge(TooLarge { mesh, frame_bytes, frame_bytes_max }) => {
+            Problem::payload_too_large(
+                format!(
+                    "the sealed frame would be {frame_bytes} bytes; mesh `{mesh}` takes {frame_bytes_max}: nothing was changed"
+                ),
+                frame_bytes_max,
+            )
+            .with("frame_bytes", frame_bytes)
+        }
+        RequeueOutcome::MayHaveBeenSent => Problem::conflict(
+            "attempt_unanswered",
+            "an attempt of this row was not answered, so the broker may have the message: repeat with \"force\": true to accept a possible second copy",
+        )
+        .with("row_status", Status::Pending.as_str())
+        .with("may_have_been_sent", true),
+        RequeueOutcome::NewIdTaken => Problem::conflict(
+            "client_message_id_taken",
+            "`new_client_message_id` belongs to another row: nothing was changed",
+        ),
+        RequeueOutcome::Requeued { .. } => Problem::internal(),
+    }
+}
+
+/// A state that nobody can retire a row from, and why; `instead` is what is left to do about a
+/// message that the broker has.
+fn wrong_state(
+    error: &'static str,
+    status: Status,
+    superseded_by: Option<RowId>,
+    instead: &str,
+) -> Problem {
+    let detail = match (status, &superseded_by) {
+        (Status::Inflight, _) => "this row is inflight: wait for the broker's answer".to_owned(),
+        (Status::Done, _) => format!("this row is done, the broker has the message: {instead}"),
+        (_, Some(id)) => format!("this row is aborted: it was requeued as {}", id.as_str()),
+        (_, None) => "this row is aborted, without a successor".to_owned(),
+    };
+    Problem::conflict(error, detail)
+        .with("row_status", status.as_str())
+        .with("superseded_by", superseded_by.as_ref().map(RowId::as_str))
+}
+
+pub(super) async fn abort(mut request: Request) -> tide::Result {
+    let body = match AbortBody::parse(&request.body_bytes().await?) {
+        Ok(body) => body,
+        Err(error) => return Ok(bad_body(&error).into()),
+    };
+    let aborted_by = match aborted_by(body.aborted_by) {
+        Ok(name) => name,
+        Err(problem) => return Ok(problem.into()),
+    };
+    let app = request.state();
+    let asked =
+        AbortRequest { id: RowId::trusted(body.id.clone()), aborted_by, now: app.runtime.now() };
+    Ok(match app.outbox.abort(asked).await {
+        Ok(AbortOutcome::Aborted { may_have_been_sent }) => {
+            reply::ok(&Aborted { aborted_row_id: body.id, may_have_been_sent })
+        }
+        Ok(AbortOutcome::NotFound) => no_such_row().into(),
+        Ok(AbortOutcome::WrongState { status, superseded_by }) => {
+            let instead = "it cannot be taken back";
+            wrong_state("row_not_abortable", status, superseded_by, instead).into()
+        }
+        Err(error) => app.store_problem(&error).into(),
+    })
+}

@@ -1,0 +1,48 @@
+//! Hears what one link becomes: passes it on to the mesh, and writes the one line that a revocation
+//! leaves behind (§15.6).
+//!
+//! Decides nothing, and never says more of a key than its public half.
+
+use crate::identity::host::host_id;
+use crate::mesh::Mesh;
+use crate::port::{LateAck, LinkObserver, LinkTransport, LinkView};
+use crate::store::outbox::Outbox;
+use claudemesh_base::wire::{Receipt, RosterEntry};
+use claudemesh_fsm::outbox::Status;
+use std::sync::Arc;
+
+/// The ears of one mesh.
+pub(super) struct RevocationLogger {
+    pub(super) mesh: Mesh,
+    pub(super) outbox: Outbox,
+}
+
+impl LinkObserver for RevocationLogger {
+    fn down(&self, view: LinkView) {
+        self.mesh.down(view);
+    }
+
+    fn open(&self, view: LinkView, transport: Arc<dyn LinkTransport>) {
+        self.mesh.open(view, transport);
+    }
+
+    fn roster(&self, peers: Vec<RosterEntry>) {
+        LinkObserver::roster(&self.mesh, peers);
+    }
+
+    fn late_ack(&self, late: LateAck) {
+        self.mesh.late_ack(late);
+    }
+
+    fn receipts(&self, receipts: Vec<Receipt>) {
+        self.mesh.receipts(receipts);
+    }
+
+    fn revoked(&self, via: &str) {
+        let (mesh, member_pubkey) = (self.mesh.slug(), self.mesh.member_key());
+        let depth = self.outbox.depths().get(mesh).copied().unwrap_or_default();
+        let pending_rows = depth.of(Status::Pending) + depth.of(Status::Inflight);
+        let host_id = host_id();
+        tracing::warn!(mesh, member_pubkey, via, host_id, pending_rows, "member_revoked");
+    }
+}
