@@ -26,13 +26,11 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         }
         "fish" => fish(parsed.commands),
         other => {
-            return Err(Failure::usage(format!(
-                "<shell> is {other:?}; expected bash, zsh or fish"
-            )));
+            let words = format!("<shell> is {other:?}; expected bash, zsh or fish");
+            return Err(Failure::usage(words));
         }
     };
-    context.print.text(&script)?;
-    Ok(exit::OK)
+    context.print.text(&script).map(|()| exit::OK)
 }
 
 /// `daemon`, `daemon outbox`, `daemon outbox list`.

@@ -40,10 +40,8 @@ pub(super) const DOWN: Command = Command {
 
 fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let Some(pid) = running_pid(context)? else {
-        context.print.answer(&json!({ "stopped": false, "reason": "not_running" }), || {
-            "daemon not running".to_owned()
-        })?;
-        return Ok(exit::OK);
+        let value = json!({ "stopped": false, "reason": "not_running" });
+        return context.print.answer(&value, || "daemon not running".to_owned());
     };
     signal(pid, Signal::TERM)?;
     context.block_on(async {

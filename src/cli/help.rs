@@ -2,10 +2,12 @@
 
 use super::command::{Command, Flag, FlagValue, GLOBAL_FLAGS, Parsed};
 use super::print::Printer;
-use super::{Context, Failure, VERSION as PROGRAM_VERSION, exit};
+use super::{Context, Failure, exit};
 use serde_json::json;
 use std::fmt::Write as _;
 
+/// The version that every part of this build reports.
+const NUMBER: &str = env!("CARGO_PKG_VERSION");
 const OPENING: &str = "claudemesh: makes this host a peer on a message mesh\n\n\
                        Usage: claudemesh <command> [flags]\n";
 /// Lines of prose are broken here.
@@ -26,15 +28,11 @@ pub(super) const HELP: Command = Command {
 
 /// Prints the version.
 pub(super) fn version(print: &Printer) -> Result<u8, Failure> {
-    print.answer(&json!({ "version": PROGRAM_VERSION }), || {
-        format!("claudemesh {PROGRAM_VERSION}")
-    })?;
-    Ok(exit::OK)
+    print.answer(&json!({ "version": NUMBER }), || format!("claudemesh {NUMBER}"))
 }
 
 fn help(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    context.print.text(&page(parsed.commands, &parsed.operands)?)?;
-    Ok(exit::OK)
+    context.print.text(&page(parsed.commands, &parsed.operands)?).map(|()| exit::OK)
 }
 
 /// The page for `words`: everything, a group, or one command.

@@ -39,9 +39,6 @@ use print::Printer;
 use std::ffi::OsString;
 use table::COMMANDS;
 
-/// The version that every part of this build reports.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// The exit codes of §8.
 pub mod exit {
     /// It worked, or the reader of our output left.
@@ -75,11 +72,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
 
 fn act(print: &Printer, invocation: Invocation) -> Result<u8, Failure> {
     match invocation {
-        Invocation::Help { words } => {
-            let page = help::page(COMMANDS, &words)?;
-            print.text(&page)?;
-            Ok(exit::OK)
-        }
+        Invocation::Help { words } => print.text(&help::page(COMMANDS, &words)?).map(|()| exit::OK),
         Invocation::Version => help::version(print),
         Invocation::Run { home, parsed } => {
             let context = Context::new(print.clone(), home)?;
