@@ -360,8 +360,7 @@ impl DrainFlow {
             if envelope.destination.is_direct() {
                 return Err("nobody is recorded to seal this direct message to".to_owned());
             }
-            let target = send_frame::target_spec(envelope);
-            return Ok(send_frame::encode(envelope, id, target, None, nonces));
+            return Ok(send_frame::encode(envelope, id, envelope.target_spec(), None, nonces));
         };
         let routing_key = self
             .mesh

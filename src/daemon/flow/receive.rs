@@ -13,7 +13,8 @@ use crate::store::inbox::{Inbox, NewMessage, Stored, StoredMessage};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, iso};
 use claudemesh_base::wire::{ClientAck, PushFrame, to_text};
-use claudemesh_fsm::receive::{Encryption, ReceiveDecision};
+use claudemesh_fsm::envelope::Encryption;
+use claudemesh_fsm::receive::ReceiveDecision;
 use open::{OpenedPush, PushOpener};
 use serde_json::{Map, Value};
 use smol::channel::{Receiver, Sender};
@@ -130,7 +131,7 @@ impl ReceiveFlow {
             meta: extension.meta,
             priority: push.priority,
             subtype: push.subtype,
-            is_direct,
+            encryption,
             created_at: Some(push.created_at).filter(|at| !at.is_empty()),
             received_at: self.runtime.now(),
             reply_to_id: extension.reply_to_id.or(push.reply_to_id),

@@ -8,6 +8,7 @@ pub use prune::{ClearFilter, InboxLimits, SEEN_OUTLIVES_MS};
 use super::quota::Quota;
 use super::schema;
 use claudemesh_base::db::{Columns, Db, Driver, Durability, Error, Integrity, Kind, Param, Tx};
+use claudemesh_fsm::envelope::Encryption;
 use claudemesh_fsm::id::Millis;
 use std::path::Path;
 
@@ -31,8 +32,7 @@ pub struct NewMessage {
     pub meta: Option<String>,
     pub priority: String,
     pub subtype: Option<String>,
-    /// Sealed end to end, or in clear (§3.7).
-    pub is_direct: bool,
+    pub encryption: Encryption,
     pub created_at: Option<String>,
     pub received_at: Millis,
     pub reply_to_id: Option<String>,
@@ -280,7 +280,7 @@ fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
             message.meta.as_deref().into(),
             message.priority.as_str().into(),
             message.subtype.as_deref().into(),
-            (if message.is_direct { "direct" } else { "none" }).into(),
+            message.encryption.as_str().into(),
             message.created_at.as_deref().into(),
             message.received_at.0.into(),
             message.reply_to_id.as_deref().into(),
@@ -362,7 +362,7 @@ fn read(row: &Columns<'_, '_>) -> Result<StoredMessage, Error> {
         meta: row.text_or_null(12)?,
         priority: row.text(13)?,
         subtype: row.text_or_null(14)?,
-        is_direct: row.text(15)? == "direct",
+        encryption: Encryption::parse(&row.text(15)?).unwrap_or(Encryption::None),
         created_at: row.text_or_null(16)?,
         received_at: Millis(row.int(17)?),
         reply_to_id: row.text_or_null(19)?,

@@ -47,16 +47,16 @@ pub use lifecycle::Recovered;
 pub use moves::Claimed;
 pub use prune::{PruneProgress, PruneQuery};
 pub use query::{ListPage, ListQuery, RowView};
-pub use receipt::{ReceiptUpdate, StoredReceipt};
+pub use receipt::{ReceiptUpdate, ReportedReceipt, StoredReceipt};
 pub use requeue::{Patch, RequeueOutcome, RequeueRequest, TooLarge};
 pub use shrink::{EMPTIED_AFTER_MS, SHRUNK_AFTER_MS, ShrinkPhase, ShrinkStep};
 
 use super::quota::Quota;
 use super::schema;
-use accept::{RetryRequest, accept_in, known_in, look_up};
+use accept::{accept_in, known_in};
 use claudemesh_base::db::{Db, Driver, Durability, Error, Integrity, Kind, Tx};
 use claudemesh_fsm::accept::AcceptDecision;
-use claudemesh_fsm::envelope::Envelope;
+use claudemesh_fsm::envelope::{Draft, Envelope};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, AnyRow, Guard, Row, State, Status, Step, Verdict};
 use depth::{DepthCounters, ROW_OVERHEAD_BYTES, row_bytes};
@@ -65,22 +65,35 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What a request is compared by with a row that has its id, beside its fingerprint (§4.5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's name for the message.
+    pub client_message_id: ClientMessageId,
+    /// The mesh, if the caller named one: another mesh's row is a mismatch then (§3.3).
+    pub explicit_mesh: Option<String>,
+    /// The reference of the destination as an earlier daemon hashed it, if it is not ours: a public
+    /// key that is not in lowercase, or the `all` of `@all` (§4.4).
+    pub reference_as_written: Option<String>,
+}
+
+impl From<ClientMessageId> for RequestKey {
+    fn from(client_message_id: ClientMessageId) -> Self {
+        Self { client_message_id, explicit_mesh: None, reference_as_written: None }
+    }
+}
+
 /// A message to be accepted.
 #[derive(Debug, Clone)]
 pub struct NewRow {
     /// Our name for the row.
     pub id: RowId,
-    /// The caller's name for the message.
-    pub client_message_id: ClientMessageId,
+    /// The caller's name for the message, and what else a retry of it is recognised by.
+    pub key: RequestKey,
     /// The message.
     pub envelope: Envelope,
     /// Now.
     pub enqueued_at: Millis,
-    /// Whether the caller named the mesh, so that another mesh's row is a mismatch (§3.3).
-    pub mesh_is_explicit: bool,
-    /// The public key the caller wrote, if not in lowercase: an earlier daemon hashed it as written
-    /// (§4.4).
-    pub key_as_written: Option<String>,
 }
 
 /// A row changed status: what listeners are told after the commit.
@@ -184,7 +197,8 @@ impl Outbox {
             };
             match answer {
                 Err(no_room) if no_room.kind() == Kind::Full => {
-                    outbox.db.read(move |tx| known_in(tx, &new)).await?.ok_or(no_room)
+                    let known = move |tx: &Tx<'_>| known_in(tx, &new.key, &new.envelope);
+                    outbox.db.read(known).await?.ok_or(no_room)
                 }
                 answer => answer,
             }
@@ -200,7 +214,7 @@ impl Outbox {
         let inserted = Moved {
             from: None,
             mesh: new.envelope.mesh.clone(),
-            client_message_id: new.client_message_id.clone(),
+            client_message_id: new.key.client_message_id.clone(),
             status: Status::Pending,
             broker_message_id: None,
             last_error: None,
@@ -217,27 +231,17 @@ impl Outbox {
         self.db.try_write_one(move |tx| accept_in(tx, &new), after)
     }
 
-    /// What a retry of `client_message_id` is told, if it has a row: for requests that cannot be
-    /// inserted but may be retries all the same (§3.3). `key_as_written` as in [`NewRow`].
+    /// What a request is told whose id has a row: for requests that cannot be inserted but may be
+    /// retries all the same (§3.3).
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn existing(
         &self,
-        client_message_id: &ClientMessageId,
-        envelope: Envelope,
-        key_as_written: Option<String>,
-        explicit_mesh: Option<String>,
+        key: RequestKey,
+        draft: Draft,
     ) -> Result<Option<AcceptOutcome>, Error> {
-        let id = client_message_id.clone();
-        self.db
-            .read(move |tx| {
-                let (key_as_written, explicit_mesh) =
-                    (key_as_written.as_deref(), explicit_mesh.as_deref());
-                let asked = RetryRequest { envelope: &envelope, key_as_written, explicit_mesh };
-                Ok(look_up(tx, &id)?.map(|row| row.judge(&asked)))
-            })
-            .await
+        self.db.read(move |tx| known_in(tx, &key, &draft)).await
     }
 
     /// Stores one move. `Ok(None)` means another writer moved the row first, and this result is to

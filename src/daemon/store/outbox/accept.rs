@@ -1,10 +1,10 @@
 //! Accepting inside its transaction: the insert and the look-up of §4.5.1.
 
-use super::NewRow;
+use super::{NewRow, RequestKey};
 use claudemesh_base::db::{Error, Param, Tx};
 use claudemesh_base::message::legacy;
 use claudemesh_fsm::accept::{AcceptDecision, decide, mismatch};
-use claudemesh_fsm::envelope::Envelope;
+use claudemesh_fsm::envelope::Draft;
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
 use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, row_summary};
 
@@ -24,25 +24,6 @@ pub struct AcceptOutcome {
     pub fingerprint: Fingerprint,
 }
 
-/// A request as an existing row is compared with it.
-pub(super) struct RetryRequest<'a> {
-    pub(super) envelope: &'a Envelope,
-    /// See [`NewRow::key_as_written`].
-    pub(super) key_as_written: Option<&'a str>,
-    /// The mesh, if the caller named one.
-    pub(super) explicit_mesh: Option<&'a str>,
-}
-
-impl RetryRequest<'_> {
-    /// The request's fingerprint as a row that has `stored` is to be compared with: the form of
-    /// the daemon before us if that is the row's, or else ours (§4.4).
-    fn fingerprint_beside(&self, stored: Fingerprint) -> Fingerprint {
-        let ours = self.envelope.fingerprint;
-        let theirs = || legacy::fingerprint(self.envelope, self.key_as_written);
-        if stored != ours && theirs() == Some(stored) { stored } else { ours }
-    }
-}
-
 /// An existing row as §4.5.1 sees it.
 pub(super) struct Existing {
     row_id: RowId,
@@ -53,18 +34,26 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    pub(super) fn judge(self, asked: &RetryRequest<'_>) -> AcceptOutcome {
+    fn judge(self, key: &RequestKey, draft: &Draft) -> AcceptOutcome {
         let Self { row_id, fingerprint: stored, row_summary, mesh, has_no_destination } = self;
         // A mesh that nobody recorded differs from none.
         let is_of_another =
-            asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
+            key.explicit_mesh.as_ref().is_some_and(|named| !mesh.is_empty() && *named != mesh);
         let decision = if is_of_another {
             AcceptDecision::Conflict(mismatch(row_summary))
         } else {
-            decide(Some((stored, row_summary)), asked.fingerprint_beside(stored))
+            decide(Some((stored, row_summary)), fingerprint_beside(stored, key, draft))
         };
         AcceptOutcome { row_id, decision, mesh, has_no_destination, fingerprint: stored }
     }
+}
+
+/// The request's fingerprint as a row that has `stored` is to be compared with: the form of the
+/// daemon before us if that is the row's, or else ours (§4.4).
+fn fingerprint_beside(stored: Fingerprint, key: &RequestKey, draft: &Draft) -> Fingerprint {
+    let ours = draft.fingerprint;
+    let theirs = || legacy::fingerprint(draft, key.reference_as_written.as_deref());
+    if stored != ours && theirs() == Some(stored) { stored } else { ours }
 }
 
 pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
@@ -100,22 +89,23 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<AcceptOutcome, Erro
             fingerprint: envelope.fingerprint,
         });
     }
-    known_in(tx, new)?.ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
+    known_in(tx, &new.key, envelope)?
+        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
 }
 
 /// What a retry is told, if its id has a row.
-pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<AcceptOutcome>, Error> {
-    let asked = RetryRequest {
-        envelope: &new.envelope,
-        key_as_written: new.key_as_written.as_deref(),
-        explicit_mesh: new.mesh_is_explicit.then_some(new.envelope.mesh.as_str()),
-    };
-    Ok(look_up(tx, &new.client_message_id)?.map(|existing| existing.judge(&asked)))
+pub(super) fn known_in(
+    tx: &Tx<'_>,
+    key: &RequestKey,
+    draft: &Draft,
+) -> Result<Option<AcceptOutcome>, Error> {
+    let existing = look_up(tx, &key.client_message_id)?;
+    Ok(existing.map(|existing| existing.judge(key, draft)))
 }
 
 /// Inserts a pending row, or says that its `client_message_id` has one.
 pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
-    let NewRow { id, client_message_id, envelope, enqueued_at, .. } = new;
+    let NewRow { id, key, envelope, enqueued_at } = new;
     let reference = envelope.destination.reference();
     let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
                destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
@@ -125,7 +115,7 @@ pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
     let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
     let params = [
         id.as_str().into(),
-        client_message_id.as_str().into(),
+        key.client_message_id.as_str().into(),
         Param::Blob(envelope.fingerprint.as_bytes()),
         Param::Blob(&envelope.payload),
         envelope.mesh.as_str().into(),

@@ -6,7 +6,6 @@
 
 use super::{Outbox, query};
 use claudemesh_base::db::{Durability, Error, Tx};
-use claudemesh_base::wire::to_text;
 use claudemesh_fsm::envelope::Priority;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
@@ -61,7 +60,7 @@ impl Outbox {
         keys: &[&str],
         now: Millis,
     ) -> Result<usize, Error> {
-        let (mesh, keys) = (mesh.to_owned(), to_text(&keys));
+        let (mesh, keys) = (mesh.to_owned(), serde_json::json!(keys).to_string());
         let find = move |tx: &Tx<'_>| {
             let sql = "SELECT seq FROM outbox \
                        WHERE mesh = ? AND status = 'pending' AND next_attempt_at > ? \
@@ -105,5 +104,5 @@ fn reschedule(tx: &Tx<'_>, seqs: &[i64], now: Millis) -> Result<usize, Error> {
     let sql = "UPDATE outbox SET next_attempt_at = ?1 \
                WHERE seq IN (SELECT value FROM json_each(?2)) \
                AND status = 'pending' AND next_attempt_at > ?1";
-    tx.execute(sql, &[now.0.into(), (&to_text(&seqs)).into()])
+    tx.execute(sql, &[now.0.into(), (&serde_json::json!(seqs).to_string()).into()])
 }

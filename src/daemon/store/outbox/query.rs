@@ -2,7 +2,7 @@
 
 use super::receipt::{self, StoredReceipt};
 use claudemesh_base::db::{Columns, Error, Param, Tx};
-use claudemesh_fsm::envelope::{Destination, Priority};
+use claudemesh_fsm::envelope::{Destination, Encryption, Priority};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
 use claudemesh_fsm::outbox::{AnyRow, Pending, Row, RowRecord, Status};
 use std::collections::BTreeMap;
@@ -168,8 +168,8 @@ pub struct RowView {
     pub mesh: String,
     /// As the caller wrote it.
     pub to: String,
-    /// Whether one member receives it, sealed end to end.
-    pub is_direct: bool,
+    /// How it travels.
+    pub encryption: Encryption,
     pub status: Status,
     pub attempts: i64,
     pub enqueued_at: Millis,
@@ -212,7 +212,7 @@ fn read_view(row: &Columns<'_, '_>) -> Result<RowView, Error> {
         client_message_id: row.text(1)?,
         mesh: row.text(2)?,
         to: destination.to_text(),
-        is_direct: destination.is_direct(),
+        encryption: destination.encryption(),
         status: Status::parse(&status)
             .ok_or_else(|| Error::corrupt(format_args!("status `{status}`")))?,
         attempts: row.int(6)?,

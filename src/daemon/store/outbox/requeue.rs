@@ -7,7 +7,7 @@ use super::depth::row_bytes;
 use super::moves::apply;
 use super::{Moved, NewRow, query};
 use claudemesh_base::db::{Error, Tx};
-use claudemesh_fsm::envelope::Envelope;
+use claudemesh_fsm::envelope::{Draft, Envelope};
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{AnyRow, Retire, Status};
 
@@ -15,8 +15,8 @@ use claudemesh_fsm::outbox::{AnyRow, Retire, Status};
 pub struct Patch {
     /// The new payload.
     pub payload: Vec<u8>,
-    /// Fingerprints the patched envelope: what binds the new id to it (§4.4).
-    pub fingerprint: fn(&Envelope) -> Fingerprint,
+    /// Fingerprints the patched message: what binds the new id to it (§4.4).
+    pub fingerprint: fn(&Draft) -> Fingerprint,
 }
 
 /// Why a successor would never be sent.
@@ -135,8 +135,8 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Requeue
         return Ok(RequeueEffect::nothing(RequeueOutcome::NewIdTaken));
     }
     if let Some(patch) = request.patch {
-        envelope.payload = patch.payload;
-        envelope.fingerprint = (patch.fingerprint)(&envelope);
+        envelope.draft.payload = patch.payload;
+        envelope.draft.fingerprint = (patch.fingerprint)(&envelope);
     }
     if envelope.payload.is_empty() {
         return Ok(RequeueEffect::nothing(RequeueOutcome::BodyEmptied { status }));
@@ -156,11 +156,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Requeue
     let retired = apply(tx, guard)?;
     let new = NewRow {
         id: request.new_id,
-        client_message_id: request.new_client_message_id,
+        key: request.new_client_message_id.into(),
         envelope,
         enqueued_at: request.now,
-        mesh_is_explicit: true,
-        key_as_written: None,
     };
     if !insert(tx, &new)? {
         return Err(Error::corrupt("a free id was taken inside its own transaction"));
