@@ -9,7 +9,7 @@ use super::print::{Tone, age, columns, inline};
 use crate::client;
 use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version, size};
 use claudemesh_daemon::config::Settings;
-use claudemesh_daemon::startup::lock;
+use claudemesh_daemon::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;
