@@ -6,9 +6,6 @@ use claudemesh_base::runtime::Runtime;
 use std::path::{Path, PathBuf};
 
 /// Renames a database and its companions to `<name>.<word>-<time>`; nothing is deleted.
-///
-/// # Errors
-/// When a file cannot be renamed.
 pub fn set_aside(path: &Path, word: &str, runtime: &Runtime) -> Result<PathBuf, Error> {
     let mark = format!(".{word}-{}", runtime.now().0);
     // What was written last goes first: a database without its log would look older than it is.
@@ -28,9 +25,6 @@ pub fn salvaged(path: &Path) -> PathBuf {
 /// Puts a salvaged database in its place, if one waits; yields where the damaged one went. Whoever
 /// opens a store calls this first, so that a salvage that was cut short is finished by the next
 /// start, and never forgotten for a new and empty file.
-///
-/// # Errors
-/// When a file cannot be renamed.
 pub fn adopt_salvaged(path: &Path, runtime: &Runtime) -> Result<Option<PathBuf>, Error> {
     let waiting = salvaged(path);
     if !waiting.exists() {

@@ -113,9 +113,6 @@ macro_rules! columns {
 
 impl Inbox {
     /// Opens or creates the database.
-    ///
-    /// # Errors
-    /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver) -> Result<Self, Error> {
         let db = Db::open(path, &schema::INBOX, driver)?;
         let epoch = |tx: &Tx<'_>| {
@@ -177,25 +174,16 @@ impl Inbox {
     }
 
     /// A page of messages.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn list(&self, query: InboxFilter) -> Result<InboxPage, Error> {
         self.db.read(move |tx| list_in(tx, &query)).await
     }
 
     /// The newest place that was ever given to a message, also one that has left; 0 if none was.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn newest_seq(&self) -> Result<i64, Error> {
         self.db.read(newest_seq).await
     }
 
     /// Messages after a place, oldest first: what a listener missed.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<StoredMessage>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = columns!("WHERE seq > ? ORDER BY seq LIMIT ?");
@@ -203,9 +191,6 @@ impl Inbox {
     }
 
     /// Marks messages as seen; says how many were unread.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn mark_seen(&self, seqs: Vec<i64>, now: Millis) -> Result<usize, Error> {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE inbox SET seen_at = ? WHERE seq = ? AND seen_at IS NULL";
@@ -219,9 +204,6 @@ impl Inbox {
     }
 
     /// As [`mark_seen`](Self::mark_seen), by the messages' ids; unknown ones are passed over.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn mark_ids_seen(&self, ids: Vec<String>, now: Millis) -> Result<usize, Error> {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE inbox SET seen_at = ? WHERE id = ? AND seen_at IS NULL";

@@ -128,17 +128,11 @@ pub struct Outbox {
 impl Outbox {
     /// Opens or creates the database. `on_moved` runs on the writer thread after each commit that
     /// moved a row, so it must not block.
-    ///
-    /// # Errors
-    /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver, on_moved: OnMoved) -> Result<Self, Error> {
         Self::open_within(path, driver, on_moved, Quota::unlimited())
     }
 
     /// The same, within bounds (§1.2).
-    ///
-    /// # Errors
-    /// See [`Db::open`].
     pub fn open_within(
         path: &Path,
         driver: Driver,
@@ -233,9 +227,6 @@ impl Outbox {
 
     /// What a request is told whose id has a row: for requests that cannot be inserted but may be
     /// retries all the same (§3.3).
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn existing(
         &self,
         key: RequestKey,
@@ -283,9 +274,6 @@ impl Outbox {
 
     /// The broker acknowledged an attempt that had been given up: a pending row becomes done, any
     /// other is left as it is (§4.5.2). Says whether a row moved.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn late_ack(
         &self,
         mesh: &str,
@@ -312,26 +300,17 @@ impl Outbox {
     }
 
     /// One row with everything the API shows of it.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn view(&self, id: &ClientMessageId) -> Result<Option<RowView>, Error> {
         let id = id.clone();
         self.db.read(move |tx| query::view(tx, &id)).await
     }
 
     /// A page of rows, newest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn list(&self, query: ListQuery) -> Result<ListPage, Error> {
         self.db.read(move |tx| query::list(tx, &query)).await
     }
 
     /// When the oldest row of each mesh that still waits was accepted.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn oldest_waiting(&self) -> Result<BTreeMap<String, Millis>, Error> {
         self.db.read(query::oldest_waiting).await
     }

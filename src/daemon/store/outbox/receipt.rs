@@ -86,9 +86,6 @@ impl Outbox {
     }
 
     /// The messages of `mesh` whose receipts may still grow, oldest first, beyond `after_seq`.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn open_receipts(
         &self,
         mesh: &str,
