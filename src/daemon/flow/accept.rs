@@ -4,19 +4,21 @@
 //! broker is down. A retry of an id that already has a row gets its row's answer, whatever else is
 //! wrong with the request: resolution, size and disk space matter only when there is no row.
 
+mod check;
+mod rejection;
+
+pub use rejection::Rejection;
+
 use crate::api::bodies::{Candidate, SendBody};
 use crate::mesh::roster::{self, Resolution};
 use crate::mesh::{Mesh, Meshes};
-use crate::store::Error as StoreError;
 use crate::store::outbox::{AcceptOutcome, NewRow, Outbox, RequestKey};
-use claudemesh_base::message::{MetaError, canonical_meta, fingerprint};
+use check::check;
 use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::FRAME_BYTES_MAX;
 use claudemesh_base::wire::send_frame::oversized_frame_bytes;
-use claudemesh_base::wire::{FRAME_BYTES_MAX, MENTIONS_MAX};
-use claudemesh_fsm::envelope::{
-    Destination, DestinationError, Draft, Encryption, Envelope, Priority, Recipient,
-};
-use claudemesh_fsm::id::{ClientMessageId, IdError, RowId};
+use claudemesh_fsm::envelope::{Destination, Draft, Encryption, Envelope, Recipient};
+use claudemesh_fsm::id::{ClientMessageId, RowId};
 
 /// The flow and what it works on. Cheap to clone.
 #[derive(Clone)]
@@ -38,78 +40,6 @@ pub struct AcceptAnswer {
     pub accepted: AcceptOutcome,
     /// How the message travels.
     pub encryption: Encryption,
-}
-
-/// Why a request consumed nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
-    /// The header's id and the body's differ.
-    IdsDisagree,
-    /// The id cannot be one.
-    BadId(IdError),
-    /// A field has the right type and a bad value.
-    BadField {
-        /// The field.
-        field: &'static str,
-        /// What it must be.
-        expected: String,
-    },
-    /// `meta` cannot be fingerprinted.
-    BadMeta(MetaError),
-    /// Several meshes are attached and nothing says which.
-    MeshRequired {
-        /// The attached meshes.
-        attached: Vec<String>,
-    },
-    /// That mesh is not attached.
-    MeshNotAttached(String),
-    /// That mesh's broker will not have us.
-    MeshRefused {
-        /// The mesh.
-        mesh: String,
-        /// Why.
-        reason: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// Several members have that name.
-    Ambiguous {
-        /// The name.
-        to: String,
-        /// Who.
-        candidates: Vec<Candidate>,
-    },
-    /// Nobody has ever had that name.
-    Unknown {
-        /// The name.
-        to: String,
-        /// The mesh that was searched.
-        mesh: String,
-    },
-    /// No roster was ever fetched.
-    Unresolvable {
-        /// The name.
-        to: String,
-        /// The mesh.
-        mesh: String,
-    },
-    /// The frame would be too heavy.
-    TooLarge {
-        /// The mesh.
-        mesh: String,
-        /// What it would weigh.
-        frame_bytes: usize,
-        /// What the mesh allows.
-        frame_bytes_max: usize,
-    },
-    /// The outbox did not take it.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Rejection {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl AcceptFlow {
@@ -242,74 +172,4 @@ fn pin(resolution: Resolution, to: &str, mesh: &Mesh) -> Result<Recipient, Rejec
                 .collect(),
         }),
     }
-}
-
-/// What can be said of a request without knowing a mesh.
-fn check(
-    client_message_id: ClientMessageId,
-    body: SendBody,
-) -> Result<(RequestKey, Draft), Rejection> {
-    let bad = |field, expected: &str| Rejection::BadField { field, expected: expected.to_owned() };
-    if body.message.is_empty() {
-        return Err(bad("message", "a non-empty string"));
-    }
-    let destination = Destination::parse(&body.to).map_err(|error| match error {
-        DestinationError::Empty => {
-            bad("to", "a public key, a name, @group, #topic or *, not empty")
-        }
-        DestinationError::ControlCharacter => bad("to", "free of control characters"),
-        DestinationError::ReservedGroup => {
-            bad("to", "a group whose name begins with neither * nor #")
-        }
-    })?;
-    let written = body.to.trim();
-    let reference_as_written = match &destination {
-        Destination::Member(key) if key != written => Some(written.to_owned()),
-        Destination::Everyone => written.strip_prefix('@').map(str::to_owned),
-        _ => None,
-    };
-    let priority = match body.priority.as_deref() {
-        None => Priority::default(),
-        Some(word) => {
-            Priority::parse(word).ok_or_else(|| bad("priority", "\"now\", \"next\" or \"low\""))?
-        }
-    };
-    let has_control = |text: &String| text.chars().any(char::is_control);
-    if body.reply_to_id.as_ref().is_some_and(has_control) {
-        return Err(bad("reply_to_id", "free of control characters"));
-    }
-    check_mentions(&body.mentions, &destination)?;
-    let meta = match &body.meta {
-        None => None,
-        Some(raw) => canonical_meta(raw).map_err(Rejection::BadMeta)?,
-    };
-    let payload = body.message.into_bytes();
-    let reply_to_id = body.reply_to_id.filter(|id| !id.is_empty());
-    let fingerprint =
-        fingerprint(&destination, reply_to_id.as_deref(), priority, meta.as_deref(), &payload);
-    let draft = Draft {
-        destination,
-        priority,
-        meta,
-        reply_to_id,
-        mentions: body.mentions,
-        payload,
-        fingerprint,
-    };
-    let explicit_mesh = body.mesh;
-    Ok((RequestKey { client_message_id, explicit_mesh, reference_as_written }, draft))
-}
-
-fn check_mentions(mentions: &[String], destination: &Destination) -> Result<(), Rejection> {
-    let bad = |expected: String| Rejection::BadField { field: "mentions", expected };
-    if mentions.len() > MENTIONS_MAX {
-        return Err(bad(format!("at most {MENTIONS_MAX} names")));
-    }
-    if !mentions.is_empty() && !matches!(destination, Destination::Topic(_)) {
-        return Err(bad("absent unless `to` is a #topic".to_owned()));
-    }
-    if mentions.iter().any(|name| name.is_empty() || name.chars().any(char::is_control)) {
-        return Err(bad("names, not empty and free of control characters".to_owned()));
-    }
-    Ok(())
 }

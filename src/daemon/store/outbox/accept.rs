@@ -1,12 +1,45 @@
 //! Accepting inside its transaction: the insert and the look-up of §4.5.1.
 
-use super::{NewRow, RequestKey};
-use claudemesh_base::db::{Error, Param, Tx};
+use super::depth::{Reservation, row_bytes};
+use super::{Moved, Outbox};
+use claudemesh_base::db::{Error, Kind, Param, Tx};
 use claudemesh_base::message::legacy;
 use claudemesh_fsm::accept::{AcceptDecision, decide, mismatch};
-use claudemesh_fsm::envelope::Draft;
-use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
-use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, row_summary};
+use claudemesh_fsm::envelope::{Draft, Envelope};
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
+use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, Status, row_summary};
+use std::sync::Arc;
+
+/// What a request is compared by with a row that has its id, beside its fingerprint (§4.5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's name for the message.
+    pub client_message_id: ClientMessageId,
+    /// The mesh, if the caller named one: another mesh's row is a mismatch then (§3.3).
+    pub explicit_mesh: Option<String>,
+    /// The reference of the destination as an earlier daemon hashed it, if it is not ours: a public
+    /// key that is not in lowercase, or the `all` of `@all` (§4.4).
+    pub reference_as_written: Option<String>,
+}
+
+impl From<ClientMessageId> for RequestKey {
+    fn from(client_message_id: ClientMessageId) -> Self {
+        Self { client_message_id, explicit_mesh: None, reference_as_written: None }
+    }
+}
+
+/// A message to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewRow {
+    /// Our name for the row.
+    pub id: RowId,
+    /// The caller's name for the message, and what else a retry of it is recognised by.
+    pub key: RequestKey,
+    /// The message.
+    pub envelope: Envelope,
+    /// Now.
+    pub enqueued_at: Millis,
+}
 
 /// What a request is told, with what every 409 also says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +55,73 @@ pub struct AcceptOutcome {
     pub has_no_destination: bool,
     /// The existing row's fingerprint, or the new one's.
     pub fingerprint: Fingerprint,
+}
+
+impl Outbox {
+    /// Looks the id up, decides (§4.5.1), inserts if there is no row, commits, and only then
+    /// answers. The work is queued before this returns: a caller that goes away changes nothing.
+    /// Where there is no room for a row, an id that has one is answered all the same (§3.3).
+    ///
+    /// # Errors
+    /// When there is no room, the queue is full or the commit fails: then nothing was accepted.
+    pub fn accept(
+        &self,
+        new: NewRow,
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let new = Arc::new(new);
+        let room = self.depths.reserve(row_bytes(&new.envelope));
+        let queued = room.map(|room| self.insert(new.clone(), room));
+        async move {
+            let answer = match queued {
+                Ok(answer) => answer.await,
+                Err(no_room) => Err(no_room),
+            };
+            match answer {
+                Err(no_room) if no_room.kind() == Kind::Full => {
+                    let known = move |tx: &Tx<'_>| known_in(tx, &new.key, &new.envelope);
+                    outbox.db.read(known).await?.ok_or(no_room)
+                }
+                answer => answer,
+            }
+        }
+    }
+
+    fn insert(
+        &self,
+        new: Arc<NewRow>,
+        room: Reservation,
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let inserted = Moved {
+            from: None,
+            mesh: new.envelope.mesh.clone(),
+            client_message_id: new.key.client_message_id.clone(),
+            status: Status::Pending,
+            broker_message_id: None,
+            last_error: None,
+            bytes: row_bytes(&new.envelope),
+        };
+        let after = move |result: &Result<AcceptOutcome, Error>| {
+            let is_new = |accepted: &AcceptOutcome| accepted.decision == AcceptDecision::Insert;
+            if result.as_ref().is_ok_and(is_new) {
+                outbox.announce(&inserted);
+            }
+            outbox.quota().record_outcome(result, is_new);
+            drop(room);
+        };
+        self.db.try_write_one(move |tx| accept_in(tx, &new), after)
+    }
+
+    /// What a request is told whose id has a row: for requests that cannot be inserted but may be
+    /// retries all the same (§3.3).
+    pub async fn existing(
+        &self,
+        key: RequestKey,
+        draft: Draft,
+    ) -> Result<Option<AcceptOutcome>, Error> {
+        self.db.read(move |tx| known_in(tx, &key, &draft)).await
+    }
 }
 
 /// An existing row as §4.5.1 sees it.

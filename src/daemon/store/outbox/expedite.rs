@@ -4,7 +4,7 @@
 //! A million rows may be backed off, and the writer thread serves accepts too: so rows become due
 //! some at a time, the farthest due first.
 
-use super::{Outbox, query};
+use super::{Outbox, rows};
 use claudemesh_base::db::{Durability, Error, Tx};
 use claudemesh_fsm::envelope::Priority;
 use claudemesh_fsm::id::Millis;
@@ -93,7 +93,7 @@ impl Outbox {
             let seqs = tx.query(sql, &params, |row| row.int(0))?;
             let expedited = reschedule(tx, &seqs, now)?;
             // The count ends the caller's loop: an index that is wrong would end it too soon.
-            if expedited == seqs.len() { Ok(expedited) } else { Err(query::damaged_due_index(tx)) }
+            if expedited == seqs.len() { Ok(expedited) } else { Err(rows::damaged_due_index(tx)) }
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }

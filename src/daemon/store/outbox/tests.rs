@@ -6,9 +6,11 @@ mod operator;
 mod shrinking;
 
 use super::*;
+use claudemesh_base::db::{Durability, Kind, Tx};
+use claudemesh_fsm::accept::AcceptDecision;
 use claudemesh_fsm::envelope::{Destination, Draft, Priority, Recipient};
-use claudemesh_fsm::id::{BrokerMessageId, Fingerprint};
-use claudemesh_fsm::outbox::Inflight;
+use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, RowId};
+use claudemesh_fsm::outbox::{Ack, Inflight, Row};
 use smol::future::block_on;
 
 const MESH: &str = "demo";
