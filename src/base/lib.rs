@@ -8,6 +8,9 @@ pub mod db;
 pub mod http;
 pub mod log;
 pub mod message;
+mod nearest;
 pub mod paths;
 pub mod runtime;
 pub mod wire;
+
+pub use nearest::nearest;
