@@ -5,7 +5,7 @@ use super::detach::POLL_INTERVAL;
 use super::print::inline;
 use super::{Context, Failure, exit};
 use claudemesh_daemon::config::Settings;
-use claudemesh_daemon::startup::lock;
+use claudemesh_daemon::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;

@@ -3,10 +3,10 @@
 use super::command::{Command, Flag, Parsed, switch};
 use super::print::inline;
 use super::{Context, Failure, exit};
+use claudemesh_daemon::error::{DaemonError, first_finding};
 use claudemesh_daemon::repair::{
-    self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved, first_finding,
+    self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved,
 };
-use claudemesh_daemon::startup::DaemonError;
 use serde_json::{Value, json};
 
 /// How many rows are listed per table and kind of damage; `--json` lists all of them.

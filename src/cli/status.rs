@@ -5,7 +5,7 @@ use super::print::{Tone, age, columns, inline};
 use super::{Context, Failure, exit};
 use crate::client;
 use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version, size};
-use claudemesh_daemon::startup::lock;
+use claudemesh_daemon::lock;
 use serde_json::json;
 
 /// The narrowest first column of the status: `daemon` and a space.

@@ -5,8 +5,9 @@ use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::detect::{self, HostKind};
 use super::{Context, Failure, broker, detach, exit, recover};
 use claudemesh_daemon::config::{Origin, Settings};
+use claudemesh_daemon::error::DaemonError;
 use claudemesh_daemon::join;
-use claudemesh_daemon::startup::{self, DaemonError, LocalBroker};
+use claudemesh_daemon::startup::{self, LocalBroker};
 use std::net::SocketAddr;
 
 const TCP_KEY: &str = "ipc.tcp_enabled";

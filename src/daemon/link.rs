@@ -2,7 +2,7 @@
 //! real socket (§15, §15.5, §15.6, `specs/wire.md`).
 //!
 //! ```text
-//! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ Courier (out), Inbound (in), roster
+//! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ LinkTransport (out), InboundPush (in), roster
 //!   ▲       │          │          │
 //!   └─ wait ◀──────────┴──────────┴──▶ refused
 //! ```
