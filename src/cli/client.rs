@@ -10,7 +10,7 @@ mod sse;
 
 pub(crate) use error::{Error, Problem};
 pub(crate) use query::{InboxQuery, OutboxQuery, Requeue, Send};
-pub(crate) use sse::Event;
+pub(crate) use sse::SseEvent;
 
 use claudemesh_base::http::Socket;
 use claudemesh_base::http::client::{self as http, Chunks, Connection, Request, Response};
@@ -54,92 +54,61 @@ impl Client {
     }
 
     /// `GET /v1/version`.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn version(&self) -> Result<Version, Error> {
         self.get("/v1/version".to_owned()).await
     }
 
     /// `GET /v1/health`.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn health(&self) -> Result<Health, Error> {
         self.get("/v1/health".to_owned()).await
     }
 
     /// `POST /v1/send`. After [`Error::Unanswered`] the daemon may hold the message: send exactly
     /// the same again, with the same id.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn send(&self, message: &Send) -> Result<Sent, Error> {
         self.post("/v1/send", &message.to_json()).await
     }
 
     /// `GET /v1/messages/{client_message_id}`: where a message is.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn message(&self, client_message_id: &str) -> Result<MessageStatus, Error> {
         self.get(format!("/v1/messages/{}", path_segment(client_message_id))).await
     }
 
     /// `GET /v1/inbox`, newest first.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn inbox(&self, query: &InboxQuery) -> Result<Page<InboxMessage>, Error> {
         self.get(with_query("/v1/inbox", &query.parameters())).await
     }
 
     /// `POST /v1/inbox/seen`; how many were marked.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn mark_seen(&self, ids: &[String]) -> Result<u64, Error> {
         let marked: Value = self.post("/v1/inbox/seen", &json!({ "ids": ids })).await?;
-        marked["marked_seen"].as_u64().ok_or_else(|| Error::bad_answer("`marked_seen` is missing"))
+        marked["marked_seen"]
+            .as_u64()
+            .ok_or_else(|| Error::invalid_response("`marked_seen` is missing"))
     }
 
     /// `GET /v1/outbox`, newest first.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn outbox(&self, query: &OutboxQuery) -> Result<Page<OutboxRow>, Error> {
         self.get(with_query("/v1/outbox", &query.parameters())).await
     }
 
     /// `POST /v1/outbox/requeue` (§4.5.3).
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn requeue(&self, requeue: &Requeue) -> Result<Requeued, Error> {
         self.post("/v1/outbox/requeue", &requeue.to_json()).await
     }
 
     /// `POST /v1/outbox/abort` (§4.5.3).
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn abort(&self, row_id: &str) -> Result<Aborted, Error> {
         self.post("/v1/outbox/abort", &json!({ "id": row_id })).await
     }
 
     /// `GET /v1/outbox/{id}`: one row and its successors.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn outbox_row(&self, row_id: &str) -> Result<Inspected, Error> {
         self.get(format!("/v1/outbox/{}", path_segment(row_id))).await
     }
 
     /// `POST /v1/outbox/prune` (§4.5.2), from `cursor` on: shrinks, or with `confirm` unset counts,
     /// rows that were finished before an instant (ISO-8601). One answer may not be the whole.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn prune(
         &self,
         before: &str,
@@ -151,9 +120,6 @@ impl Client {
     }
 
     /// `GET /v1/peers`, of one mesh or of all.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn peers(&self, mesh: Option<&str>) -> Result<Peers, Error> {
         let parameters: Vec<_> = mesh.map(|mesh| ("mesh", mesh.to_owned())).into_iter().collect();
         self.get(with_query("/v1/peers", &parameters)).await
@@ -161,9 +127,6 @@ impl Client {
 
     /// `GET /v1/events`: live events of these types (all when empty), after what `last_event_id`
     /// names if it names something (§3.5).
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn events(
         &self,
         types: &[String],
@@ -197,10 +160,12 @@ impl Client {
 
     /// Any request, and its answer as it is, also one that says no: for whoever wants to see the
     /// API itself. With `body` it is a `POST`, without a `GET`; `path` is percent-encoded.
-    ///
-    /// # Errors
-    /// [`Error`], but never [`Error::Problem`].
-    pub(crate) async fn exchange(&self, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+    /// Never fails with [`Error::Problem`].
+    pub(crate) async fn raw_request(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<RawResponse, Error> {
         let (request, timeout) = match body {
             Some(body) => (Request::post_json(path, body.to_string()), WRITE_TIMEOUT),
             None => (Request::get(path), READ_TIMEOUT),
@@ -208,8 +173,9 @@ impl Client {
         let socket = self.connect().await?;
         let Response { status, body, .. } =
             http::request(socket, &self.runtime, request, timeout).await?;
-        let body = String::from_utf8(body).map_err(|error| Error::bad_answer(error.to_string()))?;
-        Ok(Answer { status, body })
+        let body =
+            String::from_utf8(body).map_err(|error| Error::invalid_response(error.to_string()))?;
+        Ok(RawResponse { status, body })
     }
 
     async fn connect(&self) -> Result<Socket, Error> {
@@ -235,7 +201,7 @@ impl Client {
         if !is_success(status) {
             return Err(Error::Problem(Box::new(Problem::parse(status, &body))));
         }
-        serde_json::from_slice(&body).map_err(|error| Error::bad_answer(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| Error::invalid_response(error.to_string()))
     }
 }
 
@@ -246,7 +212,7 @@ const fn is_success(status: u16) -> bool {
 
 /// An answer as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct RawResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body's text.
@@ -257,17 +223,15 @@ pub(crate) struct Answer {
 pub(crate) struct Events {
     chunks: Chunks,
     parser: sse::Parser,
-    ready: VecDeque<Event>,
+    ready: VecDeque<SseEvent>,
     runtime: Runtime,
 }
 
 impl Events {
     /// The next event; `None` when the daemon ended the stream, as it does when it stops.
-    ///
-    /// # Errors
-    /// When the connection fails, stays silent for [`STREAM_SILENCE_MAX`], or carries something
-    /// that is no event stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Error> {
+    /// Fails when the connection fails, stays silent for [`STREAM_SILENCE_MAX`], or carries
+    /// something that is no event stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<SseEvent>, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));

@@ -7,7 +7,6 @@
 
 mod boot;
 mod config_json;
-pub mod host;
 mod session_keys;
 mod token;
 
@@ -111,11 +110,11 @@ impl fmt::Display for IdentityError {
             ),
             Self::SlugTaken { slug, mesh_id } => write!(
                 f,
-                "the slug `{slug}` already names mesh {mesh_id} here: leave that mesh first"
+                "the slug `{slug}` already names mesh {mesh_id} here: join with --as <slug>"
             ),
             Self::BadToken(file) => write!(
                 f,
-                "{} does not hold a token: run `claudemesh daemon rotate-token`",
+                "{} does not hold a token: delete the file, and `claudemesh daemon up` makes a new one",
                 file.display()
             ),
         }

@@ -11,6 +11,7 @@ pub use operator::{Aborted, ChainLink, Inspected, Pruned, Removed, Requeued};
 pub use request::{AbortBody, BodyError, PruneBody, RequeueBody, SeenBody, SendBody};
 pub use size::size;
 
+pub use claudemesh_fsm::envelope::Encryption;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,21 +21,18 @@ pub const IPC_API: &str = "v1";
 pub const IPC_FEATURES: [&str; 8] =
     ["version", "health", "send", "messages", "inbox", "outbox", "events", "peers"];
 
-/// How a message travels (§3.7): sealed end to end, or in clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encryption {
-    /// One recipient, sealed end to end.
-    Direct,
-    /// Many recipients, in clear.
-    None,
-}
+/// How a message travels, in JSON: its word.
+mod encryption_word {
+    use super::Encryption;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-impl Encryption {
-    /// The encryption of a message, by whether it has one recipient.
-    #[must_use]
-    pub const fn of(is_direct: bool) -> Self {
-        if is_direct { Self::Direct } else { Self::None }
+    pub(super) fn serialize<S: Serializer>(it: &Encryption, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(it.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Encryption, D::Error> {
+        let word = String::deserialize(from)?;
+        Encryption::parse(&word).ok_or_else(|| D::Error::custom("`direct` or `none` is expected"))
     }
 }
 
@@ -45,6 +43,7 @@ pub struct Sent {
     pub client_message_id: String,
     pub status: String,
     pub mesh: String,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub durable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +62,7 @@ pub struct MessageStatus {
     pub status: String,
     pub mesh: String,
     pub to: String,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub attempts: i64,
     pub enqueued_at: String,
@@ -152,6 +152,7 @@ pub struct InboxMessage {
     pub meta: Option<Value>,
     pub priority: String,
     pub subtype: Option<String>,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub undecryptable: bool,
     pub created_at: Option<String>,

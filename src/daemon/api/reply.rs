@@ -157,7 +157,11 @@ impl Problem {
     /// 500: a defect; the cause is in the log and nowhere else.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(500, "internal", "the daemon failed: see `claudemesh daemon logs`")
+        Self::new(
+            500,
+            "internal",
+            "the daemon failed: its log says why (~/.claudemesh/daemon/daemon.log unless it was started with another directory)",
+        )
     }
 
     /// 502: a passthrough whose broker did not answer.

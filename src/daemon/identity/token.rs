@@ -120,7 +120,7 @@ mod tests {
         for bytes in [&b""[..], b"\n", b"short", b"\xFF\xFE"] {
             fs::write(paths.local_token(), bytes).expect("written");
             let refused = LocalToken::read(&paths).expect_err("no token").to_string();
-            assert!(refused.contains("rotate-token"), "{refused}");
+            assert!(refused.contains("delete the file"), "{refused}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Attaching meshes: for each, a link, a drain and a receive flow of its own (§1).
 
 use super::revocation_logger::RevocationLogger;
-use super::{DaemonError, save_rosters};
+use super::save_rosters;
 use crate::config::Settings;
+use crate::error::DaemonError;
 use crate::events::EventBus;
 use crate::flow::drain::{DrainFlow, DrainLimits};
 use crate::flow::receipts::ReceiptFlow;
@@ -203,15 +204,15 @@ impl AttachedMeshes {
             cwd: self.paths.home.display().to_string(),
             pid: std::process::id(),
             timers: Timers {
-                hello_max: link.hello,
-                negotiation_max: link.negotiation,
-                ping_every: link.ping,
-                dead_after: link.dead,
-                stable_after: link.stable,
+                hello_max: link.hello_ms,
+                negotiation_max: link.negotiation_ms,
+                ping_every: link.ping_ms,
+                dead_after: link.dead_ms,
+                stable_after: settings.reconnect.stable_ms,
                 cap_ms: link.backoff_cap_ms,
             },
             connect_max: link::CONNECT_MAX,
-            ack_max: link.ack,
+            ack_max: link.ack_ms,
             inflight_max: link.inflight_max,
             max_age_override_hours: settings.outbox.max_age_hours,
             tls_roots: TlsRoots::default(),

@@ -15,16 +15,16 @@ fn second_install(mesh: &Mesh) -> Home {
 
 fn set_policy(mesh: &Mesh, policy: &str) {
     let office = mesh.broker_home.path().join("broker/admin.sock");
-    let body = json!({ "mesh": "demo", "policy": policy }).to_string();
+    let body = json!({ "verb": "set_connection_policy", "mesh": "demo", "policy": policy });
     let office = UnixStream::connect(office).expect("connects");
-    let set = exchange(office, &post("/mesh/policy", &[], &body));
+    let set = exchange(office, &post("/admin", &[], &body.to_string()));
     assert_eq!(set.status(), 200, "{set:?}");
 }
 
 fn assert_clone_is_told_its_remedies(home: &Home, code: &str) {
     let refused = home.wait_for_log("link refused");
     assert_eq!(refused.len(), 1, "{refused:?}");
-    for word in [code, "claudemesh daemon accept-host", "claudemesh daemon remint"] {
+    for word in [code, "claudemesh daemon reload", "claudemesh join <invite> --home"] {
         assert!(refused[0].contains(word), "{}", refused[0]);
     }
 }

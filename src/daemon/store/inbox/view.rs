@@ -1,7 +1,7 @@
 //! A stored message as the API shows it.
 
 use super::StoredMessage;
-use crate::api::bodies::{Encryption, InboxMessage};
+use crate::api::bodies::InboxMessage;
 use claudemesh_base::runtime::iso;
 
 impl From<StoredMessage> for InboxMessage {
@@ -24,7 +24,7 @@ impl From<StoredMessage> for InboxMessage {
             meta: content.meta.and_then(|meta| serde_json::from_str(&meta).ok()),
             priority: content.priority,
             subtype: content.subtype,
-            encryption: Encryption::of(content.is_direct),
+            encryption: content.encryption,
             created_at: content.created_at,
             received_at: iso(content.received_at),
             seen_at: seen_at.map(iso),

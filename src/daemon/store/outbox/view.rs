@@ -1,7 +1,7 @@
 //! An outbox row as the API shows it.
 
 use super::{RowChain, RowView, receipt};
-use crate::api::bodies::{self, ChainLink, Encryption, MessageStatus, OutboxRow, ReceiptBody};
+use crate::api::bodies::{self, ChainLink, MessageStatus, OutboxRow, ReceiptBody};
 use claudemesh_base::runtime::iso;
 use claudemesh_fsm::outbox::Status;
 
@@ -40,7 +40,7 @@ impl From<RowView> for MessageStatus {
             status: row.status.as_str().to_owned(),
             mesh: row.mesh,
             to: row.to,
-            encryption: Encryption::of(row.is_direct),
+            encryption: row.encryption,
             attempts: row.attempts,
             enqueued_at: iso(row.enqueued_at),
             delivered_at: row.delivered_at.map(iso),
