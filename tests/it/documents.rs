@@ -105,10 +105,11 @@ fn every_metric_of_the_pages_is_counted() {
     let broker = Broker::start(&home, 0);
     let stream = TcpStream::connect(("127.0.0.1", broker.port)).expect("connects");
     let metrics = exchange(stream, &get("/metrics")).body;
-    let named: BTreeSet<String> = words(&pages(), "cm_", |c| c.is_ascii_lowercase() || c == '_')
-        .into_iter()
-        .filter(|name| !name.ends_with('_'))
-        .collect();
+    let named: BTreeSet<String> =
+        words(&pages(), "cm_", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            .into_iter()
+            .filter(|name| !name.ends_with('_'))
+            .collect();
     compare("metric", &named, |name| {
         metrics.lines().any(|line| line.split([' ', '{']).next() == Some(name))
     });
