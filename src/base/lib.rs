@@ -2,7 +2,8 @@
 //!
 //! [`runtime`] is time, randomness and tasks; [`log`] and [`paths`] are files; [`db`] is a durable
 //! SQLite database without any table; [`http`] is a server and a client without any route;
-//! [`wire`] is the frames of a broker connection, and [`message`] what is inside them.
+//! [`wire`] is the frames of a broker connection, and [`message`] what is inside them; [`size`] writes
+//! a number of bytes for a person.
 
 pub mod db;
 pub mod http;
@@ -10,4 +11,5 @@ pub mod log;
 pub mod message;
 pub mod paths;
 pub mod runtime;
+pub mod size;
 pub mod wire;

@@ -11,7 +11,7 @@ use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
 use claudemesh_base::wire::RosterEntry;
 use claudemesh_daemon::api::bodies::SendBody;
-use claudemesh_daemon::events::{EventBus, EventKind};
+use claudemesh_daemon::events::{EventBus, EventContent};
 use claudemesh_daemon::flow::accept::{AcceptFlow, Rejection};
 use claudemesh_daemon::flow::drain::{DrainFlow, DrainLimits};
 use claudemesh_daemon::flow::receipts::ReceiptFlow;
@@ -212,18 +212,13 @@ impl Daemon {
 async fn listen(index: usize, bus: EventBus, disk: Arc<Disk>, around: Surroundings) {
     let events = bus.subscribe();
     while let Some(event) = events.next().await {
-        if event.kind == EventKind::Message && disk.is_alive() {
-            let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
-            let id = find(&data, "broker_message_id").unwrap_or_default();
+        if let EventContent::Message(message) = &event.content
+            && disk.is_alive()
+        {
+            let id = message.content.broker_message_id.clone();
             around.book.lock().expect("whole").heard.push((index, id));
         }
     }
-}
-
-fn find(value: &serde_json::Value, name: &str) -> Option<String> {
-    let object = value.as_object()?;
-    let own = object.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    own.or_else(|| object.values().find_map(|value| find(value, name)))
 }
 
 /// Dials, hands out the courier, forwards acknowledgements, and begins again.

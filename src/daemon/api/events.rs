@@ -9,8 +9,8 @@ use super::listen::EventStream;
 use super::query::{QueryParameters, bad};
 use super::reply::{self, Problem};
 use super::{App, Request};
-use crate::api::bodies::{InboxMessage, LaggedEvent, MessageEvent};
-use crate::events::{Event, EventKind, Subscription};
+use crate::api::bodies::{EventKind, LaggedEvent, data_of};
+use crate::events::{Event, EventContent, Subscription};
 use crate::store::quota::Usage;
 use bytes::Bytes;
 use claudemesh_base::runtime::iso;
@@ -143,14 +143,20 @@ impl Stream {
     }
 
     async fn forward(&mut self, event: &Event) -> Result<(), StreamClosed> {
-        if let Some(seq) = event.seq {
+        let seq = match &event.content {
+            EventContent::Message(message) => Some(message.seq),
+            _ => None,
+        };
+        if let Some(seq) = seq {
             if seq <= self.seen {
                 return Ok(());
             }
             self.seen = seq;
         }
-        if self.kinds.contains(&event.kind) {
-            self.send(block(event, self.app.inbox.epoch())).await?;
+        let kind = EventKind::of(&event.content);
+        if self.kinds.contains(&kind) {
+            let id = seq.map(|seq| format!("{}-{seq}", self.app.inbox.epoch()));
+            self.send(block(id.as_deref(), kind.as_str(), &data_of(event))).await?;
         }
         Ok(())
     }
@@ -166,10 +172,8 @@ impl Stream {
             })?;
             let more = missed.len() == REPLAY_PAGE;
             for message in missed {
-                let seq = message.seq;
-                let message = InboxMessage::from(message);
-                let data = to_text(&MessageEvent { ts: iso(self.app.runtime.now()), message });
-                self.forward(&Event { kind: EventKind::Message, seq: Some(seq), data }).await?;
+                let (at, content) = (self.app.runtime.now(), EventContent::Message(message));
+                self.forward(&Event { at, content }).await?;
             }
             if !more {
                 return Ok(());
@@ -183,7 +187,7 @@ impl Stream {
             reason: reason.to_owned(),
             resumed_from: format!("{}-{}", self.app.inbox.epoch(), self.seen),
         });
-        self.send(format!("event: lagged\ndata: {data}\n\n")).await
+        self.send(block(None, "lagged", &data)).await
     }
 
     async fn send(&self, text: String) -> Result<(), StreamClosed> {
@@ -192,11 +196,11 @@ impl Stream {
 }
 
 /// One event as the protocol writes it. The data is JSON, so it has no line break of its own.
-fn block(event: &Event, epoch: &str) -> String {
-    let mut text = String::with_capacity(event.data.len() + 64);
-    if let Some(seq) = event.seq {
-        let _ = writeln!(text, "id: {epoch}-{seq}");
+fn block(id: Option<&str>, kind: &str, data: &str) -> String {
+    let mut text = String::with_capacity(data.len() + 64);
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
     }
-    let _ = write!(text, "event: {}\ndata: {}\n\n", event.kind.as_str(), event.data);
+    let _ = write!(text, "event: {kind}\ndata: {data}\n\n");
     text
 }

@@ -1,7 +1,6 @@
 //! `inbox.db`: what arrived, once each (§4.10).
 
 mod prune;
-mod view;
 
 pub use prune::{ClearFilter, InboxLimits, SEEN_OUTLIVES_MS};
 

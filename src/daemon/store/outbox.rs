@@ -37,7 +37,6 @@ mod query;
 mod receipt;
 mod requeue;
 mod shrink;
-mod view;
 
 pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::AcceptOutcome;

@@ -4,9 +4,9 @@
 //! Nothing polls. The weight is told by whoever moves a row; the file system is asked when something
 //! is to be stored or somebody wants to know, at most once a second.
 
-use crate::api::bodies::size;
 use claudemesh_base::db::{Error, Kind, Space};
 use claudemesh_base::runtime::Runtime;
+use claudemesh_base::size::size;
 use claudemesh_fsm::quota::Level;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

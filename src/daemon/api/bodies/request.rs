@@ -82,7 +82,6 @@ fn required<T: DeserializeOwned>(
 
 /// `POST /v1/send` (§3.3), each field of the right JSON type; what they mean is not checked here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct SendBody {
     pub to: String,
     pub message: String,
@@ -137,7 +136,6 @@ impl SendBody {
 
 /// `POST /v1/outbox/requeue` (§4.5.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct RequeueBody {
     pub id: String,
     pub new_client_message_id: Option<String>,
@@ -183,7 +181,6 @@ impl RequeueBody {
 
 /// `POST /v1/outbox/abort` (§4.5.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct AbortBody {
     pub id: String,
     pub aborted_by: Option<String>,
@@ -213,7 +210,6 @@ impl AbortBody {
 
 /// `POST /v1/outbox/prune` (§4.5.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
 pub struct PruneBody {
     pub before: String,
     pub confirm: bool,
