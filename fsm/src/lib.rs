@@ -18,7 +18,6 @@
 //! | [`refusal`] | what a broker's "no" asks of us | §4.6 |
 //! | [`receive`] | what a pushed message is to its receiver | §5 |
 //! | [`quota`] | how full a store is, and whether it takes more | §1.2 |
-//! | [`host`] | whether this is still the host the keys were made on | §2.2 |
 
 #![no_std]
 
@@ -27,7 +26,6 @@ extern crate alloc;
 pub mod accept;
 pub mod dedupe;
 pub mod envelope;
-pub mod host;
 pub mod id;
 pub mod link;
 pub mod negotiate;

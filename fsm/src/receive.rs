@@ -2,44 +2,9 @@
 //!
 //! The question behind it: is this a sealed box for one member, or plaintext for many? Brokers of
 //! today's network do not say, so what the push looks like has to decide; ours says it in
-//! `target_kind`. What is, or may be, a box that no key of ours opens is never decoded as text.
+//! `targetSpec`. What is, or may be, a box that no key of ours opens is never decoded as text.
 
-use crate::envelope::is_public_key;
-
-/// What a message was addressed to, as a broker's push says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TargetKind {
-    /// One member.
-    Direct,
-    /// An `@group`.
-    Group,
-    /// A `#topic`.
-    Topic,
-    /// `*`.
-    Everyone,
-}
-
-impl TargetKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Group, Self::Topic, Self::Everyone];
-
-    /// The word on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Group => "group",
-            Self::Topic => "topic",
-            Self::Everyone => "everyone",
-        }
-    }
-
-    /// Reads the word back. `None` also for a word of the future, which counts as unsaid.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
+use crate::envelope::{DestinationKind, Encryption, is_public_key};
 
 /// What became of opening the ciphertext with our session key, then our member key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +22,8 @@ pub enum Opened {
 pub struct PushFacts<'a> {
     /// `subtype`, if any.
     pub subtype: Option<&'a str>,
-    /// `target_kind`, if the broker says it.
-    pub target: Option<TargetKind>,
+    /// Whether it was sent to one member or to many, if the broker says it.
+    pub target: Option<DestinationKind>,
     /// Whether the push names a `topic`.
     pub has_topic: bool,
     /// `senderPubkey`: the key the sender's connection routes by.
@@ -77,26 +42,6 @@ pub struct PushFacts<'a> {
     pub plain_is_text: bool,
 }
 
-/// How a stored message travelled (§3.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Encryption {
-    /// Sealed for us: its body is what opening gave.
-    Direct,
-    /// In plain: its body is the decoded ciphertext.
-    None,
-}
-
-impl Encryption {
-    /// The word in answers, inbox rows and `status`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::None => "none",
-        }
-    }
-}
-
 /// What to do with a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a push that is not acknowledged comes back"]
@@ -106,7 +51,8 @@ pub enum ReceiveDecision {
         /// There is no text: no key of ours opens the box, or what came in plain is none. The body
         /// is NULL, whatever the bytes look like.
         undecryptable: bool,
-        /// How it travelled, and so where its body is.
+        /// How it travelled, and so where its body is: in what opening gave, or in the decoded
+        /// ciphertext.
         encryption: Encryption,
     },
     /// An event of the broker: never stored, never acknowledged.
@@ -165,8 +111,8 @@ enum Route {
 
 fn route(push: &PushFacts<'_>) -> Route {
     match push.target {
-        Some(TargetKind::Direct) => Route::Direct,
-        Some(TargetKind::Group | TargetKind::Topic | TargetKind::Everyone) => Route::Multicast,
+        Some(DestinationKind::Dm) => Route::Direct,
+        Some(DestinationKind::Topic) => Route::Multicast,
         None if push.has_topic => Route::Multicast,
         None => Route::Unknown,
     }
@@ -206,168 +152,4 @@ fn is_echo(push: &PushFacts<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use TargetKind::{Direct, Everyone, Group, Topic};
-
-    const US: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const SIBLING: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-    const PEER: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
-
-    const SEALED: ReceiveDecision =
-        ReceiveDecision::Store { undecryptable: false, encryption: Encryption::Direct };
-    const CLOSED: ReceiveDecision =
-        ReceiveDecision::Store { undecryptable: true, encryption: Encryption::Direct };
-    const PLAIN: ReceiveDecision =
-        ReceiveDecision::Store { undecryptable: false, encryption: Encryption::None };
-    const NO_TEXT: ReceiveDecision =
-        ReceiveDecision::Store { undecryptable: true, encryption: Encryption::None };
-
-    fn drained() -> PushFacts<'static> {
-        PushFacts {
-            subtype: None,
-            target: None,
-            has_topic: false,
-            sender_key: PEER,
-            has_sender_member_key: false,
-            connection_key: US,
-            own_keys: &[US, SIBLING],
-            opened: Opened::NotForUs,
-            plain_is_text: true,
-        }
-    }
-
-    #[test]
-    fn a_broker_that_says_the_kind_is_believed() {
-        for (target, opened, plain_is_text, expected) in [
-            (Direct, Opened::Text, false, SEALED),
-            (Direct, Opened::Text, true, SEALED),
-            (Direct, Opened::NotForUs, false, CLOSED),
-            (Direct, Opened::NotForUs, true, CLOSED),
-            (
-                Direct,
-                Opened::NotText,
-                true,
-                ReceiveDecision::Malformed("the box holds no UTF-8 text"),
-            ),
-            (Group, Opened::NotForUs, true, PLAIN),
-            (Topic, Opened::NotForUs, true, PLAIN),
-            (Everyone, Opened::NotForUs, true, PLAIN),
-            (Everyone, Opened::Text, true, PLAIN),
-        ] {
-            // What else the push names makes no difference.
-            for (has_topic, has_sender_member_key) in
-                [(false, false), (true, false), (false, true), (true, true)]
-            {
-                let push = PushFacts { target: Some(target), opened, plain_is_text, ..drained() };
-                let push = PushFacts { has_topic, has_sender_member_key, ..push };
-                assert_eq!(decide(&push), expected, "{push:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_went_to_many_and_is_no_text_is_stored_without_a_body() {
-        for target in [Group, Topic, Everyone] {
-            // That a box of ours happens to open changes nothing: it was not sent as one.
-            for opened in [Opened::Text, Opened::NotText, Opened::NotForUs] {
-                let push =
-                    PushFacts { target: Some(target), opened, plain_is_text: false, ..drained() };
-                assert_eq!(decide(&push), NO_TEXT, "{push:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn without_a_kind_a_direct_message_never_becomes_text_by_decoding() {
-        for (has_sender_member_key, opened, plain_is_text, expected) in [
-            (false, Opened::Text, true, SEALED),
-            (false, Opened::NotForUs, true, CLOSED),
-            (false, Opened::NotForUs, false, CLOSED),
-            (true, Opened::Text, true, SEALED),
-            (true, Opened::NotForUs, true, PLAIN),
-            (true, Opened::NotForUs, false, CLOSED),
-            (
-                false,
-                Opened::NotText,
-                true,
-                ReceiveDecision::Malformed("the box holds no UTF-8 text"),
-            ),
-        ] {
-            let push = PushFacts { has_sender_member_key, opened, plain_is_text, ..drained() };
-            assert_eq!(decide(&push), expected, "{push:?}");
-        }
-    }
-
-    #[test]
-    fn a_named_topic_is_multicast_even_without_a_kind() {
-        let push = PushFacts { has_topic: true, ..drained() };
-        assert_eq!(decide(&push), PLAIN);
-        let push = PushFacts { plain_is_text: false, ..push };
-        assert_eq!(decide(&push), NO_TEXT);
-    }
-
-    #[test]
-    fn our_own_echo_is_dropped_and_acknowledged_only_where_that_deletes_nobodys_copy() {
-        let (kept, gone) =
-            (ReceiveDecision::Own { ack: false }, ReceiveDecision::Own { ack: true });
-        for (sender_key, target, opened, expected) in [
-            // Today's network: one row for all readers of a topic.
-            (US, None, Opened::NotForUs, kept),
-            (US, None, Opened::Text, kept),
-            (SIBLING, None, Opened::NotForUs, kept),
-            // One connection of ours writing to another.
-            (SIBLING, None, Opened::Text, SEALED),
-            // A broker that keeps a copy per reader.
-            (US, Some(Topic), Opened::NotForUs, gone),
-            (SIBLING, Some(Everyone), Opened::NotForUs, gone),
-            (US, Some(Direct), Opened::NotForUs, gone),
-            (US, Some(Direct), Opened::Text, SEALED),
-            (SIBLING, Some(Direct), Opened::Text, SEALED),
-        ] {
-            let push = PushFacts { sender_key, target, opened, ..drained() };
-            assert_eq!(decide(&push), expected, "{push:?}");
-        }
-        let push = PushFacts { sender_key: US, has_topic: true, ..drained() };
-        assert_eq!(decide(&push), kept);
-        let shouted = US.to_ascii_uppercase();
-        let push = PushFacts { sender_key: &shouted, ..drained() };
-        assert_eq!(decide(&push), kept);
-    }
-
-    #[test]
-    fn an_event_is_no_message_and_a_sender_without_a_key_is_nobody() {
-        for (subtype, sender_key) in [("system", "system"), ("webhook", "webhook:ci")] {
-            let push = PushFacts { subtype: Some(subtype), sender_key, ..drained() };
-            assert_eq!(decide(&push), ReceiveDecision::System);
-        }
-        for sender_key in ["", "system", "webhook:ci", &PEER[1..]] {
-            let push = PushFacts { sender_key, ..drained() };
-            assert_eq!(
-                decide(&push),
-                ReceiveDecision::Malformed("senderPubkey is not a public key")
-            );
-        }
-        let reminder = PushFacts { subtype: Some("reminder"), has_topic: true, ..drained() };
-        assert_eq!(decide(&reminder), PLAIN);
-    }
-
-    #[test]
-    fn everything_that_would_come_back_is_acknowledged() {
-        for stored in [SEALED, CLOSED, PLAIN, NO_TEXT, ReceiveDecision::Malformed("why")] {
-            assert!(stored.ack());
-        }
-        assert!(!ReceiveDecision::System.ack());
-        assert!(
-            ReceiveDecision::Own { ack: true }.ack() && !ReceiveDecision::Own { ack: false }.ack()
-        );
-    }
-
-    #[test]
-    fn the_kinds_survive_the_wire_and_an_unknown_kind_is_unsaid() {
-        for kind in TargetKind::ALL {
-            assert_eq!(TargetKind::parse(kind.as_str()), Some(kind));
-        }
-        assert_eq!(TargetKind::parse("galaxy"), None);
-    }
-}
+mod tests;

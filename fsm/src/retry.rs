@@ -1,6 +1,8 @@
 //! When a row is due again, and when it is too old (§4.6, §4.9). Pure: the jitter and the time are
 //! arguments.
 
+use core::time::Duration;
+
 /// The first back-off step.
 pub const BACKOFF_BASE_MS: u64 = 500;
 /// The longest back-off of a row.
@@ -20,23 +22,27 @@ pub const MAX_AGE_HOURS_MAX: u64 = 720;
 /// The delay is never zero: a row that comes straight back is a loop.
 #[must_use]
 pub fn backoff_ms(attempts: u32, cap_ms: u64, jitter: u32) -> u64 {
-    full_jitter(step(BACKOFF_BASE_MS, attempts, cap_ms), jitter)
+    full_jitter(BACKOFF_BASE_MS, attempts, cap_ms, jitter)
 }
 
 /// How long to wait before dialling again after `failures` failures in a row (1 is the first):
 /// full jitter over 1, 2, 4, 8, 16, 30 s, at most `cap_ms` (§15.5).
 #[must_use]
 pub fn reconnect_ms(failures: u32, cap_ms: u64, jitter: u32) -> u64 {
-    full_jitter(step(RECONNECT_BASE_MS, failures, cap_ms), jitter)
+    full_jitter(RECONNECT_BASE_MS, failures, cap_ms, jitter)
 }
 
-fn step(base_ms: u64, nth: u32, cap_ms: u64) -> u64 {
-    let doublings = nth.saturating_sub(1).min(32);
-    base_ms.saturating_mul(1 << doublings).min(cap_ms)
+/// The pause after failure number `nth` (1 is the first): `base`, twice as long after each further
+/// failure, at most `cap`.
+#[must_use]
+pub fn doubling(base: Duration, nth: u32, cap: Duration) -> Duration {
+    let doublings = nth.saturating_sub(1).min(31);
+    base.saturating_mul(1 << doublings).min(cap)
 }
 
-fn full_jitter(ceiling_ms: u64, jitter: u32) -> u64 {
-    let share = (u128::from(ceiling_ms) * u128::from(jitter)) >> 32;
+fn full_jitter(base_ms: u64, nth: u32, cap_ms: u64, jitter: u32) -> u64 {
+    let [base, cap] = [base_ms, cap_ms].map(Duration::from_millis);
+    let share = (doubling(base, nth, cap).as_millis() * u128::from(jitter)) >> 32;
     (share as u64).max(1)
 }
 

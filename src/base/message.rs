@@ -7,6 +7,7 @@
 //! | module | holds | contract |
 //! |---|---|---|
 //! | [`canonical`] | `meta` as RFC 8785 JSON, with everything refused that would change silently | §4.4 |
+//! | [`extension`] | what travels beside a body: `meta`, the message that is answered | §3.6 |
 //! | [`mod@fingerprint`] | what binds an id to one request | §4.4 |
 //! | [`legacy`] | what the existing TypeScript daemon hashed for the same request | §4.4 |
 //! | [`keys`] | ed25519 key pairs and signatures | §2 |
@@ -14,6 +15,7 @@
 //! | [`signed`] | the exact strings a signature covers | §2 |
 
 pub mod canonical;
+pub mod extension;
 pub mod fingerprint;
 pub mod keys;
 pub mod legacy;
@@ -21,6 +23,7 @@ pub mod seal;
 pub mod signed;
 
 pub use canonical::{MetaError, MetaErrorKind, canonical_meta};
+pub use extension::Extension;
 pub use fingerprint::{fingerprint, fingerprint_of};
 pub use keys::{KeyError, PublicKey, SecretKey};
-pub use seal::{EncodedPayload, Extension, NONCE_BYTES, Nonce, SharedBox, SharedBoxes};
+pub use seal::{EncodedPayload, NONCE_BYTES, Nonce, SharedBox, SharedBoxes};

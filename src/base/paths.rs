@@ -195,8 +195,6 @@ impl Paths {
         outbox_db = daemon_dir / "outbox.db";
         /// The store of what arrived; 0600.
         inbox_db = daemon_dir / "inbox.db";
-        /// Which host this directory was written on (§2.2); 0600.
-        host_fingerprint = daemon_dir / "host_fingerprint.json";
         /// The last roster of each mesh, so that names survive a restart.
         roster = daemon_dir / "roster.json";
         /// The session key pair of each mesh; 0600.

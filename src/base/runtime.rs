@@ -79,6 +79,14 @@ impl Runtime {
         self.source.monotonic()
     }
 
+    /// Wall-clock time minus monotonic time, in milliseconds: the same until somebody sets the clock
+    /// or the host sleeps.
+    #[must_use]
+    pub fn wall_offset_ms(&self) -> i64 {
+        let monotonic_ms = i64::try_from(self.monotonic().as_millis()).unwrap_or(i64::MAX);
+        self.now().0.saturating_sub(monotonic_ms)
+    }
+
     /// Waits for `duration`.
     pub async fn sleep(&self, duration: Duration) {
         self.source.sleep_until(self.monotonic() + duration).await;

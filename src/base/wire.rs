@@ -4,15 +4,19 @@
 //! frame types are [`ClientFrame::Unknown`] and [`BrokerFrame::Unknown`]: today's network speaks
 //! more than we do.
 
+pub mod delivery;
 pub mod features;
 pub mod hello;
 pub mod join;
 pub mod receipts;
+pub mod roster;
 pub mod send_frame;
 pub mod topics;
 
+pub use delivery::{AckFrame, ClientAck, PushFrame, SendFrame};
 pub use hello::{Group, Hello, HelloAck, SessionHello};
 pub use receipts::{RECEIPT_IDS_MAX, Receipt, ReceiptsFrame, ReceiptsRequest};
+pub use roster::{PeersList, Profile, RosterEntry};
 pub use topics::{Topic, TopicCreate, TopicCreated, TopicHistory, TopicListResponse, TopicRef};
 
 use serde::{Deserialize, Serialize};
@@ -90,165 +94,6 @@ pub struct Correlated {
     pub request_id: Option<String>,
 }
 
-/// One message on its way to the broker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SendFrame {
-    /// Correlates the `ack`; a daemon uses the `client_message_id`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// A 64-hex key, `*`, `@group` or `#<topic id>`.
-    #[serde(rename = "targetSpec")]
-    pub target_spec: String,
-    /// `now`, `next` or `low`.
-    pub priority: String,
-    /// 24 bytes, base64.
-    pub nonce: String,
-    /// A sealed box for one member; base64 plaintext for many (§3.7).
-    pub ciphertext: String,
-    /// Nonce of the second box (§3.6).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ext_nonce: Option<String>,
-    /// The second box: `meta` and `reply_to_id`, sealed (§3.6).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ext_ciphertext: Option<String>,
-    /// Names mentioned in a topic message; at most [`MENTIONS_MAX`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mentions: Vec<String>,
-    /// The message this one answers; in clear, so only for many.
-    #[serde(default, rename = "replyToId", skip_serializing_if = "Option::is_none")]
-    pub reply_to_id: Option<String>,
-    /// The key the broker deduplicates on (§4.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_message_id: Option<String>,
-    /// 64 hex digits (§4.4).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_fingerprint: Option<String>,
-}
-
-/// A broker's answer to one `send` (§4.5b, §17.2). Failure is the presence of `error`, never
-/// `queued: false`: today's network sets that on successes too.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AckFrame {
-    /// The `id` of the send.
-    #[serde(default)]
-    pub id: String,
-    /// The broker's id; empty on failure.
-    #[serde(default, rename = "messageId")]
-    pub message_id: String,
-    /// Whether the message was taken.
-    #[serde(default)]
-    pub queued: bool,
-    /// Why it was not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// 201, 200, 409, or another status by which to classify a refusal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<u16>,
-    /// Echoed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_message_id: Option<String>,
-    /// As `messageId`, also present on a 409.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub broker_message_id: Option<String>,
-    /// The message's place in the broker's history.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history_id: Option<String>,
-    /// The id was known already.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duplicate: Option<bool>,
-    /// Whether the history still has the message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history_available: Option<bool>,
-    /// When the id was first seen, ISO-8601.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_seen_at: Option<String>,
-    /// `request_fingerprint_mismatch`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conflict: Option<String>,
-    /// 16 hex digits of the fingerprint the broker has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub broker_fingerprint_prefix: Option<String>,
-    /// How many members it was put in the queue of: what its receipt begins with (§4.13).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipients: Option<u32>,
-    /// Whether trying again can never help.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permanent: Option<bool>,
-}
-
-/// A message, or a system event, on its way to a client.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PushFrame {
-    /// The broker's id; of a system event, a fresh one.
-    pub message_id: String,
-    /// The mesh's id, not its slug.
-    #[serde(default)]
-    pub mesh_id: String,
-    /// The key the message is sealed with, `system`, or `webhook:<name>`.
-    pub sender_pubkey: String,
-    /// The member the sending key belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender_member_pubkey: Option<String>,
-    /// The sender's display name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender_name: Option<String>,
-    /// `now`, `next` or `low`.
-    #[serde(default)]
-    pub priority: String,
-    /// As sent.
-    #[serde(default)]
-    pub nonce: String,
-    /// As sent.
-    #[serde(default)]
-    pub ciphertext: String,
-    /// As sent.
-    #[serde(default, rename = "ext_nonce", skip_serializing_if = "Option::is_none")]
-    pub ext_nonce: Option<String>,
-    /// As sent.
-    #[serde(default, rename = "ext_ciphertext", skip_serializing_if = "Option::is_none")]
-    pub ext_ciphertext: Option<String>,
-    /// When the broker accepted it, ISO-8601.
-    #[serde(default)]
-    pub created_at: String,
-    /// What it was sent to; brokers of today's network do not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_spec: Option<String>,
-    /// The topic's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-    /// The message it answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_to_id: Option<String>,
-    /// The sender's id for it.
-    #[serde(default, rename = "client_message_id", skip_serializing_if = "Option::is_none")]
-    pub client_message_id: Option<String>,
-    /// 64 hex digits.
-    #[serde(default, rename = "request_fingerprint", skip_serializing_if = "Option::is_none")]
-    pub request_fingerprint: Option<String>,
-    /// `system`, `reminder`, `webhook`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subtype: Option<String>,
-    /// The system event's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
-    /// The system event's data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event_data: Option<Value>,
-}
-
-/// "I have stored it": ends the broker's lease on a delivery.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientAck {
-    /// The sender's id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_message_id: Option<String>,
-    /// The broker's id, which decides when both are given (§17.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub broker_message_id: Option<String>,
-}
-
 /// A broker's complaint that belongs to no send.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorFrame {
@@ -265,53 +110,6 @@ pub struct ErrorFrame {
     pub request_id: Option<String>,
 }
 
-/// The roster.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PeersList {
-    /// One entry per connection, and per offline member where negotiated.
-    pub peers: Vec<RosterEntry>,
-    /// The request it answers.
-    #[serde(default, rename = "_reqId", skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-}
-
-/// One connection of a member, as the roster shows it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RosterEntry {
-    /// The routing key: a session key, or the member key.
-    pub pubkey: String,
-    /// The member key.
-    #[serde(default)]
-    pub member_pubkey: String,
-    /// The name to show.
-    #[serde(default)]
-    pub display_name: String,
-    /// Absent means online: only brokers that list offline members say `false` (§3.3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub online: Option<bool>,
-    /// `control-plane`, `session` or `service`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer_role: Option<String>,
-    /// Everything else: status, summary, groups, hostname and more, passed through.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
-}
-
-/// How a peer shows itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each field is the profile field of the same name")]
-pub struct Profile {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub avatar: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bio: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capabilities: Option<Vec<String>>,
-}
-
 /// A frame as text.
 ///
 /// # Panics
@@ -322,49 +120,4 @@ pub fn to_text<T: Serialize>(frame: &T) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> BrokerFrame {
-        serde_json::from_str(text).expect("a frame of today's network")
-    }
-
-    #[test]
-    fn captured_frames_of_todays_network_are_understood() {
-        let BrokerFrame::Ack(ack) = parse(
-            r#"{"type":"ack","id":"cid-6","messageId":"","queued":false,"error":"no connected peer for target"}"#,
-        ) else {
-            panic!("is an ack")
-        };
-        assert_eq!((ack.id.as_str(), ack.error.is_some(), ack.code), ("cid-6", true, None));
-        let BrokerFrame::Push(push) = parse(
-            r#"{"type":"push","messageId":"1Xhr","meshId":"Rn52","senderPubkey":"aeb1","priority":"next","nonce":"AAAA","ciphertext":"Qk9E","createdAt":"2026-11-23T05:31:33.050Z","client_message_id":"cid-1","request_fingerprint":"abab"}"#,
-        ) else {
-            panic!("is a push")
-        };
-        assert_eq!(push.client_message_id.as_deref(), Some("cid-1"));
-        let BrokerFrame::Push(push) = parse(
-            r#"{"type":"push","subtype":"system","event":"peer_joined","eventData":{"name":"bob","pubkey":"eea1","groups":[{"name":"eng/core"}]},"messageId":"6a6c51fa","meshId":"Rn52","senderPubkey":"system","priority":"low","nonce":"","ciphertext":"","createdAt":"2026-11-23T05:31:33.050Z"}"#,
-        ) else {
-            panic!("is a push")
-        };
-        assert_eq!(push.event.as_deref(), Some("peer_joined"));
-        assert!(matches!(parse(r#"{"type":"stream_data","x":1}"#), BrokerFrame::Unknown));
-        let BrokerFrame::Error(error) =
-            parse(r#"{"type":"error","code":"topic_not_found","message":"no","id":"th2"}"#)
-        else {
-            panic!("is an error")
-        };
-        assert_eq!(error.request_id.as_deref(), Some("th2"));
-    }
-
-    #[test]
-    fn a_peer_keeps_what_we_do_not_know() {
-        let text = r#"{"pubkey":"eea1","memberPubkey":"3eba","displayName":"bob","peerRole":"session","status":"idle","sessionId":"sess-1"}"#;
-        let peer: RosterEntry = serde_json::from_str(text).expect("a peer");
-        assert_eq!(
-            serde_json::to_value(&peer).expect("json"),
-            serde_json::from_str::<Value>(text).expect("json")
-        );
-    }
-}
+mod tests;

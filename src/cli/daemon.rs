@@ -10,7 +10,7 @@ use crate::client;
 use claudemesh_base::size::size;
 use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version};
 use claudemesh_daemon::config::Settings;
-use claudemesh_daemon::startup::lock;
+use claudemesh_daemon::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;

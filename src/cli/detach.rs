@@ -11,7 +11,7 @@ use super::{daemon as status, exit, up};
 use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use claudemesh_base::runtime;
 use claudemesh_daemon::api::bodies::Health;
-use claudemesh_daemon::startup::lock;
+use claudemesh_daemon::lock;
 use claudemesh_fsm::id::Millis;
 use serde_json::json;
 use std::ffi::OsString;

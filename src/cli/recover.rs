@@ -5,10 +5,10 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::inline;
+use claudemesh_daemon::error::{DaemonError, first_finding};
 use claudemesh_daemon::repair::{
-    self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved, first_finding,
+    self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved,
 };
-use claudemesh_daemon::startup::DaemonError;
 use serde_json::{Value, json};
 
 /// Rows listed on the screen per table and kind; `--json` lists all of them.

@@ -7,8 +7,9 @@ use super::detect::{self, Host};
 use super::failure::Failure;
 use super::{broker, detach, exit, recover};
 use claudemesh_daemon::config::{Origin, Settings};
+use claudemesh_daemon::error::DaemonError;
 use claudemesh_daemon::join;
-use claudemesh_daemon::startup::{self, DaemonError, LocalBroker};
+use claudemesh_daemon::startup::{self, LocalBroker};
 use std::net::SocketAddr;
 
 const TCP: &str = "ipc.tcp_enabled";

@@ -7,7 +7,6 @@
 
 mod boot;
 mod config_json;
-pub mod host;
 mod session_keys;
 mod token;
 

@@ -3,11 +3,13 @@
 
 pub mod api;
 pub mod config;
+pub mod error;
 pub mod events;
 pub mod flow;
 pub mod identity;
 pub mod join;
 pub mod link;
+pub mod lock;
 pub mod mesh;
 pub mod port;
 pub mod repair;

@@ -2,7 +2,10 @@
 //!
 //! The links report here and the edges read here. Nothing here does I/O.
 
+mod attached;
 pub mod roster;
+
+pub use attached::Meshes;
 
 use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::roster::Roster;
@@ -12,8 +15,7 @@ use claudemesh_base::wire::{Receipt, RosterEntry};
 use claudemesh_fsm::link::LinkState;
 use event_listener::Event as Notifier;
 use smol::channel::{Receiver, Sender};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many late acknowledgements may wait to be stored; more are dropped, and the retry they
 /// would have saved is answered by the broker's dedupe.
@@ -21,70 +23,6 @@ const LATE_ACKS_MAX: usize = 256;
 
 /// How many frames of receipts may wait to be stored; more are dropped, and asked for again.
 const RECEIPTS_MAX: usize = 256;
-
-/// Every mesh that is attached. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Meshes {
-    by_slug: Arc<RwLock<BTreeMap<String, Mesh>>>,
-    changed: Arc<Notifier>,
-}
-
-impl Meshes {
-    /// Attaches a mesh whose link has not been tried; `roster` is what the last run remembered.
-    pub fn attach(
-        &self,
-        slug: String,
-        member_key: String,
-        roster: Roster,
-        runtime: Runtime,
-        bus: EventBus,
-    ) -> Mesh {
-        let shared = Shared {
-            slug: slug.clone(),
-            member_key,
-            runtime,
-            bus,
-            link: Mutex::new(Link::Down(LinkView::plain(LinkState::Offline))),
-            link_changed: self.changed.clone(),
-            roster: Mutex::new(roster),
-            roster_changed: Notifier::new(),
-            drain: smol::channel::bounded(1),
-            late_acks: smol::channel::bounded(LATE_ACKS_MAX),
-            receipts: smol::channel::bounded(RECEIPTS_MAX),
-            receipts_dropped: Notifier::new(),
-        };
-        let mesh = Mesh { shared: Arc::new(shared) };
-        let mut by_slug = self.by_slug.write().unwrap_or_else(PoisonError::into_inner);
-        by_slug.insert(slug, mesh.clone());
-        self.changed.notify(usize::MAX);
-        mesh
-    }
-
-    /// Completes at the next change of any link, or when a mesh is attached. Ask before looking,
-    /// so that nothing falls between.
-    pub fn changed(&self) -> impl Future<Output = ()> + use<> {
-        self.changed.listen()
-    }
-
-    /// The mesh of that slug.
-    #[must_use]
-    pub fn get(&self, slug: &str) -> Option<Mesh> {
-        self.by_slug.read().unwrap_or_else(PoisonError::into_inner).get(slug).cloned()
-    }
-
-    /// The only one, if there is exactly one.
-    #[must_use]
-    pub fn only(&self) -> Option<Mesh> {
-        let by_slug = self.by_slug.read().unwrap_or_else(PoisonError::into_inner);
-        by_slug.values().next().filter(|_| by_slug.len() == 1).cloned()
-    }
-
-    /// All of them, by slug.
-    #[must_use]
-    pub fn all(&self) -> Vec<Mesh> {
-        self.by_slug.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
 
 /// One attached mesh. Cheap to clone.
 #[derive(Clone)]

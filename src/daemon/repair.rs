@@ -5,9 +5,10 @@ pub mod files;
 mod rules;
 mod salvage;
 
-use crate::startup::DaemonError;
-use crate::startup::lock::Lock;
+use crate::error::DaemonError;
+use crate::lock::Lock;
 use claudemesh_base::db::Check;
+use claudemesh_base::db::open::companion;
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
 use files::{adopt_salvaged, rename, salvaged, set_aside};
@@ -85,16 +86,16 @@ pub fn run(
     }
     let lock = Lock::take(paths)?;
     let examine = |(store, name, path): (Store, _, PathBuf)| -> Result<RepairReport, DaemonError> {
-        let left_alone = Companions::of(&path);
+        let absent = absent_companions(&path);
         let mut examined = RepairReport::of(name, look(&path, repair, runtime)?);
-        left_alone.remove_new();
+        remove_all(&absent);
         if let DatabaseState::Damaged(_) = examined.found {
             match repair {
                 Repair::Check => {}
                 Repair::Fresh => examined.aside = Some(set_aside(&path, "damaged", runtime)?),
                 Repair::Salvage => {
                     examined.saved = salvage(store, &path)?;
-                    left_alone.remove_new();
+                    remove_all(&absent);
                     examined.aside = adopt_salvaged(&path, runtime)?;
                 }
             }
@@ -125,29 +126,17 @@ impl RepairReport {
     }
 }
 
-/// The files beside a database. Reading one makes them, empty, where there are none.
-struct Companions {
-    /// Those that were not there.
-    absent: Vec<PathBuf>,
+/// The files beside a database that are not there: reading it makes them, empty.
+fn absent_companions(path: &Path) -> Vec<PathBuf> {
+    let companions = ["-wal", "-shm"].map(|suffix| companion(path, suffix));
+    // A log that is there belongs to the database, and its index with it.
+    let has_log = companions[0].exists();
+    companions.into_iter().filter(|file| !has_log && !file.exists()).collect()
 }
 
-impl Companions {
-    fn of(path: &Path) -> Self {
-        let companions = ["-wal", "-shm"].map(|suffix| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        });
-        // A log that is there belongs to the database, and its index with it.
-        let has_log = companions[0].exists();
-        let absent = companions.into_iter().filter(|file| !has_log && !file.exists()).collect();
-        Self { absent }
-    }
-
-    /// Removes what reading made. The lock is held: nobody else has the database open.
-    fn remove_new(&self) {
-        self.absent.iter().for_each(|file| drop(std::fs::remove_file(file)));
-    }
+/// Removes what reading made. The lock is held: nobody else has the database open.
+fn remove_all(files: &[PathBuf]) {
+    files.iter().for_each(|file| drop(std::fs::remove_file(file)));
 }
 
 fn look(path: &Path, repair: Repair, runtime: &Runtime) -> Result<DatabaseState, DaemonError> {
@@ -168,26 +157,13 @@ fn look(path: &Path, repair: Repair, runtime: &Runtime) -> Result<DatabaseState,
 /// says it is.
 fn salvage(store: Store, path: &Path) -> Result<Vec<Saved>, DaemonError> {
     let unfinished = salvaged(path).with_extension("unfinished");
-    for companion in ["", "-wal", "-shm", "-journal"] {
-        let mut left = unfinished.clone().into_os_string();
-        left.push(companion);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
         // What an attempt that was cut short left behind holds nothing that is not in the original.
-        let _ = std::fs::remove_file(left);
+        let _ = std::fs::remove_file(companion(&unfinished, suffix));
     }
     let saved = store.salvage(path, &unfinished)?;
     rename(&unfinished, &salvaged(path))?;
     Ok(saved)
-}
-
-/// The first thing that SQLite has to say, on one line.
-#[must_use]
-pub fn first_finding(findings: &str) -> String {
-    let mut lines = findings.lines().filter(|line| !line.starts_with("***"));
-    let first = lines.next().unwrap_or("it cannot be read").to_owned();
-    match lines.count() {
-        0 => first,
-        more => format!("{first} (and {more} more)"),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 mod attach;
 mod bind;
 mod local;
-pub mod lock;
 mod revocation_logger;
 mod signals;
 pub mod stores;
@@ -11,23 +10,23 @@ pub mod stores;
 use crate::api::guard::AcceptedTokens;
 use crate::api::{self, App, listen};
 use crate::config::Settings;
+use crate::error::DaemonError;
 use crate::events::EventBus;
 use crate::flow::accept::AcceptFlow;
 use crate::flow::retention::RetentionFlow;
-use crate::identity::{IdentityError, LocalToken, SessionKeys, boot_id};
+use crate::identity::{LocalToken, SessionKeys, boot_id};
+use crate::lock::Lock;
 use crate::mesh::{Mesh, Meshes, roster};
 use crate::store::inbox::InboxLimits;
 use crate::store::quota::StorageLimits;
-use crate::store::{Error as StoreError, Kind};
 use attach::{AttachedMeshes, ReloadReport};
 use claudemesh_base::db::Driver;
 use claudemesh_base::log::Throttled;
-use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
+use claudemesh_base::paths::{Paths, check_socket_path, ensure_private_dir};
 use claudemesh_base::runtime::{Runtime, Shutdown, Slots};
 use claudemesh_base::{http, log};
 use claudemesh_fsm::link::LinkState;
 use futures_lite::{FutureExt, future};
-use lock::Lock;
 use signals::{OsSignals, SignalRequest};
 use smol::{Executor, Task};
 use std::collections::BTreeMap;
@@ -63,51 +62,6 @@ pub struct LocalBroker {
     /// Our name in the mesh `local`, if it has to be made.
     pub member_name: String,
 }
-
-/// Why the daemon did not start, or ended badly.
-#[derive(Debug)]
-pub enum DaemonError {
-    /// Another daemon holds the lock; its pid, where the file says.
-    AlreadyRunning(Option<u32>),
-    /// The outbox is damaged (exit 5).
-    StoreDamaged(String),
-    /// Something we need is taken, or a database is not one that we can use (exit 5).
-    Conflict(String),
-    /// No mesh is left that a broker would have (exit 10).
-    Refused(String),
-    /// Everything else, with what to do about it.
-    Failed(String),
-}
-
-impl DaemonError {
-    /// The exit code of §8.
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::AlreadyRunning(_) => 0,
-            Self::Failed(_) => 1,
-            Self::StoreDamaged(_) | Self::Conflict(_) => 5,
-            Self::Refused(_) => 10,
-        }
-    }
-}
-
-impl fmt::Display for DaemonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AlreadyRunning(Some(pid)) => {
-                write!(f, "the daemon is already running (pid {pid})")
-            }
-            Self::AlreadyRunning(None) => f.write_str("the daemon is already running"),
-            Self::StoreDamaged(why)
-            | Self::Conflict(why)
-            | Self::Refused(why)
-            | Self::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for DaemonError {}
 
 /// Runs until a signal ends it. Blocks.
 ///
@@ -341,32 +295,4 @@ fn save_rosters(paths: &Paths, meshes: &Meshes) {
 
 fn failed(doing: &str, error: &dyn fmt::Display) -> DaemonError {
     DaemonError::Failed(format!("cannot {doing}: {error}"))
-}
-
-impl From<PathsError> for DaemonError {
-    fn from(error: PathsError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<IdentityError> for DaemonError {
-    fn from(error: IdentityError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<StoreError> for DaemonError {
-    fn from(error: StoreError) -> Self {
-        match error.kind() {
-            Kind::Corrupt => {
-                let why = crate::repair::first_finding(&error.to_string());
-                Self::StoreDamaged(format!("outbox.db is damaged: {why}"))
-            }
-            // A service manager that starts it again finds the same.
-            Kind::InUse | Kind::Newer | Kind::Foreign | Kind::Constraint => {
-                Self::Conflict(error.to_string())
-            }
-            _ => Self::Failed(error.to_string()),
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use claudemesh_base::db::Driver;
 use claudemesh_daemon::repair::Store;
 use claudemesh_daemon::store::inbox::{ClearFilter, Inbox, NewMessage, Stored};
+use claudemesh_fsm::envelope::Encryption;
 use claudemesh_fsm::id::Millis;
 use smol::future::block_on;
 
@@ -15,7 +16,7 @@ fn arrival(name: &str) -> NewMessage {
         sender_pubkey: "alice".into(),
         body: Some("hola".into()),
         priority: "next".into(),
-        is_direct: true,
+        encryption: Encryption::Direct,
         received_at: Millis(1),
         ..NewMessage::default()
     }

@@ -1,7 +1,7 @@
 //! The only door from storage into types: columns in, a typed row or the reason there is none.
 
 use super::{Aborted, Dead, Done, Identity, Inflight, Pending, Row, Status};
-use crate::envelope::{Destination, DestinationKind, Envelope, Priority, Recipient};
+use crate::envelope::{Destination, DestinationKind, Draft, Envelope, Priority, Recipient};
 use crate::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use alloc::format;
 use alloc::string::String;
@@ -184,11 +184,15 @@ pub fn row_summary(record: RowSummaryRecord) -> Result<(Fingerprint, RowSummary)
 
 fn identity(record: RowRecord) -> Result<Identity, Corrupt> {
     let fingerprint = parse_fingerprint(&record.request_fingerprint)?;
-    let destination = Destination::restore(&record.destination_kind, &record.destination_ref)
+    let mut destination = Destination::restore(&record.destination_kind, &record.destination_ref)
         .ok_or_else(|| {
-            let (kind, reference) = (&record.destination_kind, &record.destination_ref);
-            Corrupt(format!("destination_kind `{kind}` with destination_ref `{reference}`"))
-        })?;
+        let (kind, reference) = (&record.destination_kind, &record.destination_ref);
+        Corrupt(format!("destination_kind `{kind}` with destination_ref `{reference}`"))
+    })?;
+    if record.mesh.is_empty() {
+        // A name means nothing without its mesh.
+        destination = Destination::Unrecorded;
+    }
     let priority = Priority::parse(&record.priority)
         .ok_or_else(|| Corrupt(format!("priority `{}`", record.priority)))?;
     let attempts = u32::try_from(record.attempts)
@@ -204,19 +208,21 @@ fn identity(record: RowRecord) -> Result<Identity, Corrupt> {
         attempts,
         envelope: Envelope {
             mesh: record.mesh,
-            destination,
             recipient,
-            priority,
-            meta: record.meta,
-            reply_to_id: record.reply_to_id,
-            mentions: record
-                .mentions
-                .iter()
-                .flat_map(|names| names.lines())
-                .map(String::from)
-                .collect(),
-            payload: record.payload,
-            fingerprint,
+            draft: Draft {
+                destination,
+                priority,
+                meta: record.meta,
+                reply_to_id: record.reply_to_id,
+                mentions: record
+                    .mentions
+                    .iter()
+                    .flat_map(|names| names.lines())
+                    .map(String::from)
+                    .collect(),
+                payload: record.payload,
+                fingerprint,
+            },
         },
     })
 }

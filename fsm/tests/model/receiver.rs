@@ -3,7 +3,8 @@
 
 use crate::rules::Rules;
 use crate::state::{Push, World};
-use claudemesh_fsm::receive::{self, Opened, ReceiveDecision, TargetKind};
+use claudemesh_fsm::envelope::DestinationKind;
+use claudemesh_fsm::receive::{self, Opened, ReceiveDecision};
 
 const US: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const PEER: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
@@ -41,7 +42,7 @@ fn is_new(seen: &[Push], push: Push, rules: &Rules) -> bool {
 fn judge() -> ReceiveDecision {
     receive::decide(&receive::PushFacts {
         subtype: None,
-        target: Some(TargetKind::Direct),
+        target: Some(DestinationKind::Dm),
         has_topic: false,
         sender_key: PEER,
         has_sender_member_key: true,

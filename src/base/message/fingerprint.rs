@@ -3,7 +3,7 @@
 //!
 //! The mesh is not part of it. The formula is today's network's, byte for byte.
 
-use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
+use claudemesh_fsm::envelope::{Destination, Draft, Priority};
 use claudemesh_fsm::id::Fingerprint;
 use sha2::{Digest, Sha256};
 
@@ -34,15 +34,15 @@ pub fn fingerprint(
     digest(&fields, body)
 }
 
-/// The same of what an envelope holds, whatever fingerprint it carries.
+/// The same of what a draft holds, whatever fingerprint it carries.
 #[must_use]
-pub fn fingerprint_of(envelope: &Envelope) -> Fingerprint {
+pub fn fingerprint_of(draft: &Draft) -> Fingerprint {
     fingerprint(
-        &envelope.destination,
-        envelope.reply_to_id.as_deref(),
-        envelope.priority,
-        envelope.meta.as_deref(),
-        &envelope.payload,
+        &draft.destination,
+        draft.reply_to_id.as_deref(),
+        draft.priority,
+        draft.meta.as_deref(),
+        &draft.payload,
     )
 }
 

@@ -6,37 +6,38 @@
 
 use super::canonical::to_canonical;
 use super::fingerprint::{Fields, digest};
-use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
+use claudemesh_fsm::envelope::{Destination, DestinationKind, Draft};
 use claudemesh_fsm::id::Fingerprint;
 use serde_json::{Map, Value};
 
 /// The largest number that JavaScript takes for an index when it orders keys: 2^32 − 2.
 const INDEX_MAX: u32 = u32::MAX - 1;
 
-/// What that daemon hashed for the request behind `envelope`; `None` if it is what we hash.
+/// What that daemon hashed for the request behind `draft`; `None` if it is what we hash.
 ///
-/// `key_as_written` is the public key the caller wrote, where it was not in lowercase.
+/// `reference_as_written` is the destination's reference as that daemon took it from the caller's
+/// words, where ours differs: a public key not in lowercase, or the `all` of `@all`.
 ///
 /// Two different requests never share a form, ours or theirs: a topic is `topic` in ours and `dm` in
 /// theirs, and the rest are two spellings of the same values. Comparing a row with both is therefore
 /// safe whoever accepted it.
 #[must_use]
-pub fn fingerprint(envelope: &Envelope, key_as_written: Option<&str>) -> Option<Fingerprint> {
-    let meta = envelope.meta.as_deref().and_then(in_their_order);
-    let is_topic = matches!(envelope.destination, Destination::Topic(_));
-    if meta.is_none() && key_as_written.is_none() && !is_topic {
+pub fn fingerprint(draft: &Draft, reference_as_written: Option<&str>) -> Option<Fingerprint> {
+    let meta = draft.meta.as_deref().and_then(in_their_order);
+    let is_topic = matches!(draft.destination, Destination::Topic(_));
+    if meta.is_none() && reference_as_written.is_none() && !is_topic {
         return None;
     }
-    let kind = if is_topic { DestinationKind::Dm } else { envelope.destination.kind() };
-    let reference = envelope.destination.reference();
+    let kind = if is_topic { DestinationKind::Dm } else { draft.destination.kind() };
+    let reference = draft.destination.reference();
     let fields = Fields {
         kind: kind.as_str(),
-        reference: key_as_written.unwrap_or(&reference),
-        reply_to_id: envelope.reply_to_id.as_deref().unwrap_or_default(),
-        priority: envelope.priority.as_str(),
-        meta: meta.as_deref().or(envelope.meta.as_deref()).unwrap_or_default(),
+        reference: reference_as_written.unwrap_or(&reference),
+        reply_to_id: draft.reply_to_id.as_deref().unwrap_or_default(),
+        priority: draft.priority.as_str(),
+        meta: meta.as_deref().or(draft.meta.as_deref()).unwrap_or_default(),
     };
-    Some(digest(&fields, &envelope.payload))
+    Some(digest(&fields, &draft.payload))
 }
 
 /// Canonical `meta` with its keys in JavaScript's order; `None` if that changes nothing. Numbers and

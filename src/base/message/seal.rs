@@ -4,12 +4,11 @@
 //! Only direct messages are sealed. What goes to many is base64 of its plain text on today's
 //! network, and [`plain`] says so by its name. Nonces are arguments: one nonce, one box.
 
-use super::canonical::{self, MetaError};
+use super::extension::{Extension, ExtensionError};
 use super::keys::{KeyError, PublicKey, SecretKey};
 use crypto_box::SalsaBox;
 use crypto_box::aead::Aead;
 use data_encoding::BASE64;
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const NONCE_BYTES: usize = 24;
 /// How many bytes a box adds to its plaintext.
 pub const TAG_BYTES: usize = 16;
-/// The only version of [`Extension`] there is.
-pub const EXTENSION_VERSION: u64 = 1;
 
 /// A nonce: random, never used twice with one pair of keys.
 pub type Nonce = [u8; NONCE_BYTES];
@@ -185,168 +182,5 @@ pub fn open_plain(ciphertext_b64: &str) -> Option<String> {
     String::from_utf8(BASE64.decode(ciphertext_b64.as_bytes()).ok()?).ok()
 }
 
-/// What travels beside the body of a direct message, in a box of its own (§3.6).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Extension {
-    /// Canonical JSON of `meta`.
-    pub meta: Option<String>,
-    /// The message this one answers.
-    pub reply_to_id: Option<String>,
-}
-
-/// Why a second box says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExtensionError {
-    /// No box between these keys, or a damaged one.
-    #[error("the second box does not open")]
-    Unopened,
-    /// Not the JSON of an extension.
-    #[error("the second box is not an extension: {0}")]
-    Malformed(MetaError),
-    /// A `v` we do not know.
-    #[error("the second box has a version this build predates")]
-    UnknownVersion,
-    /// This field has the wrong type.
-    #[error("the second box has a malformed `{0}`")]
-    BadField(&'static str),
-}
-
-impl Extension {
-    /// Whether there is nothing to send, so that no second box is needed.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.meta.is_none() && self.reply_to_id.is_none()
-    }
-
-    /// The JSON that is sealed. Its length plus [`TAG_BYTES`] counts against the frame limit.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut json = format!(r#"{{"v":{EXTENSION_VERSION}"#);
-        if let Some(meta) = &self.meta {
-            json += r#","meta":"#;
-            json += meta;
-        }
-        if let Some(id) = &self.reply_to_id {
-            json += r#","reply_to_id":"#;
-            json += &Value::from(id.as_str()).to_string();
-        }
-        json + "}"
-    }
-
-    /// Reads the JSON of a second box. Unknown fields are left for later versions; `meta` comes
-    /// back canonical whatever its sender wrote, under the same rules as a caller's.
-    ///
-    /// # Errors
-    /// When it is not JSON, has another version, or a field of the wrong type.
-    pub fn parse(json: &[u8]) -> Result<Self, ExtensionError> {
-        let not_utf8 = |_| ExtensionError::Malformed(MetaError::not_utf8());
-        let text = std::str::from_utf8(json).map_err(not_utf8)?;
-        let mut fields = canonical::parse_object(text)
-            .map_err(ExtensionError::Malformed)?
-            .ok_or(ExtensionError::UnknownVersion)?;
-        if fields.get("v").and_then(Value::as_u64) != Some(EXTENSION_VERSION) {
-            return Err(ExtensionError::UnknownVersion);
-        }
-        Ok(Self { meta: take_meta(&mut fields)?, reply_to_id: take_reply(&mut fields)? })
-    }
-}
-
-fn take_meta(fields: &mut Map<String, Value>) -> Result<Option<String>, ExtensionError> {
-    match fields.remove("meta") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(meta)) => Ok(Some(canonical::to_canonical(&Value::Object(meta)))),
-        Some(_) => Err(ExtensionError::BadField("meta")),
-    }
-}
-
-fn take_reply(fields: &mut Map<String, Value>) -> Result<Option<String>, ExtensionError> {
-    match fields.remove("reply_to_id") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(id)) => Ok(Some(id)),
-        Some(_) => Err(ExtensionError::BadField("reply_to_id")),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair() -> (SecretKey, SecretKey) {
-        (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]))
-    }
-
-    #[test]
-    fn only_the_recipient_opens_a_box_and_only_untouched() {
-        let (alice, bob) = pair();
-        let eve = SecretKey::from_seed([5; 32]);
-        let sealed = seal(b"hola", &alice, &bob.public(), [9; NONCE_BYTES]);
-        let EncodedPayload { nonce_b64, ciphertext_b64 } = &sealed;
-        assert_eq!(ciphertext_b64.len(), sealed_b64_bytes(4));
-        assert_eq!(open(nonce_b64, ciphertext_b64, &bob, &alice.public()), Some(b"hola".into()));
-        assert_eq!(open(nonce_b64, ciphertext_b64, &eve, &alice.public()), None);
-        assert_eq!(open(nonce_b64, ciphertext_b64, &bob, &eve.public()), None);
-        let mut bytes = BASE64.decode(ciphertext_b64.as_bytes()).expect("our own base64");
-        bytes[3] ^= 1;
-        assert_eq!(open(nonce_b64, &BASE64.encode(&bytes), &bob, &alice.public()), None);
-        assert_eq!(open("AAAA", ciphertext_b64, &bob, &alice.public()), None);
-        assert_eq!(open(nonce_b64, "", &bob, &alice.public()), None);
-    }
-
-    #[test]
-    fn a_key_as_text_gives_the_same_box_every_time_and_no_key_gives_none() {
-        let (alice, bob) = pair();
-        let boxes = SharedBoxes::default();
-        let text = bob.public().to_hex();
-        let first = boxes.between_text(&alice, &text).expect("is a key");
-        let again = boxes.between_text(&alice, &text).expect("is a key");
-        assert!(Arc::ptr_eq(&first, &again));
-        assert!(Arc::ptr_eq(&first, &boxes.between(&alice, &bob.public())));
-        for _ in 0..2 {
-            assert!(boxes.between_text(&alice, &"0".repeat(64)).is_err());
-            assert!(boxes.between_text(&alice, "bob").is_err());
-        }
-    }
-
-    #[test]
-    fn base64_without_padding_or_of_the_url_alphabet_is_refused() {
-        assert_eq!(open_plain("aG9sYQ=="), Some("hola".into()));
-        for bad in ["aG9sYQ", "aG9sYQ=", "aG9s YQ==", "_-8=", "aG9sYR=="] {
-            assert_eq!(open_plain(bad), None, "{bad}");
-        }
-        assert_eq!(open_plain(&BASE64.encode(&[0xFF, 0xFE])), None, "bytes are not text");
-    }
-
-    #[test]
-    fn the_second_box_carries_meta_and_reply() {
-        let (alice, bob) = pair();
-        let extension = Extension {
-            meta: Some(r#"{"a":1,"b":"\"é"}"#.into()),
-            reply_to_id: Some("m\"1".into()),
-        };
-        let sealed =
-            SharedBox::between(&alice, &bob.public()).seal_extension(&extension, [8; NONCE_BYTES]);
-        let theirs = SharedBox::between(&bob, &alice.public());
-        let opened = theirs.open_extension(&sealed.nonce_b64, &sealed.ciphertext_b64);
-        assert_eq!(opened, Ok(extension));
-        let wrong = theirs.open_extension(&sealed.nonce_b64, "AAAA");
-        assert_eq!(wrong, Err(ExtensionError::Unopened));
-        assert!(Extension::default().is_empty());
-        assert_eq!(Extension::parse(br#"{"v":1,"later":[]}"#), Ok(Extension::default()));
-    }
-
-    #[test]
-    fn a_hostile_second_box_is_refused_not_believed() {
-        for (json, want) in [
-            (r#"{"v":2}"#, ExtensionError::UnknownVersion),
-            (r#"null"#, ExtensionError::UnknownVersion),
-            (r#"{"v":1,"meta":[]}"#, ExtensionError::BadField("meta")),
-            (r#"{"v":1,"reply_to_id":7}"#, ExtensionError::BadField("reply_to_id")),
-        ] {
-            assert_eq!(Extension::parse(json.as_bytes()), Err(want), "{json}");
-        }
-        for json in [&b"\xFF"[..], b"{", br#"{"v":1,"v":1}"#] {
-            let refused = Extension::parse(json);
-            assert!(matches!(refused, Err(ExtensionError::Malformed(_))), "{refused:?}");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 use super::{SendFrame, to_text};
 use crate::message::seal::{plain, sealed_b64_bytes};
 use crate::message::{EncodedPayload, Extension, Nonce, SharedBox};
-use claudemesh_fsm::envelope::{Destination, Envelope};
+use claudemesh_fsm::envelope::{Encryption, Envelope};
 use claudemesh_fsm::id::ClientMessageId;
 
 /// Length of a nonce in base64.
@@ -55,7 +55,7 @@ pub fn encoded_frame_bytes(envelope: &Envelope, id: &ClientMessageId) -> usize {
     let empty = || EncodedPayload { nonce_b64: String::new(), ciphertext_b64: String::new() };
     let extension = extension(envelope);
     let bare =
-        frame(envelope, id, target_spec(envelope), empty(), extension.as_ref().map(|_| empty()));
+        frame(envelope, id, envelope.target_spec(), empty(), extension.as_ref().map(|_| empty()));
     let second =
         extension.map_or(0, |extension| NONCE_B64_BYTES + b64_bytes(extension.to_json().len()));
     to_text(&super::ClientFrame::Send(Box::new(bare))).len()
@@ -89,15 +89,6 @@ pub fn oversized_frame_bytes(
     Some(encoded_frame_bytes(envelope, id)).filter(|bytes| *bytes > bytes_max)
 }
 
-/// What the broker is asked to route to.
-#[must_use]
-pub fn target_spec(envelope: &Envelope) -> String {
-    match (&envelope.recipient, &envelope.destination) {
-        (Some(recipient), _) => recipient.routing_key.clone(),
-        (None, destination) => destination.to_text(),
-    }
-}
-
 fn extension(envelope: &Envelope) -> Option<Extension> {
     // In clear, the reply has a field of its own.
     let reply_to_id = envelope.reply_to_id.clone().filter(|_| envelope.destination.is_direct());
@@ -114,7 +105,7 @@ fn frame(
 ) -> SendFrame {
     let (ext_nonce, ext_ciphertext) =
         second.map(|sealed| (sealed.nonce_b64, sealed.ciphertext_b64)).unzip();
-    let in_clear = !matches!(envelope.destination, Destination::Member(_));
+    let in_clear = envelope.destination.encryption() == Encryption::None;
     SendFrame {
         id: Some(id.as_str().to_owned()),
         target_spec,
@@ -131,69 +122,4 @@ fn frame(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::SecretKey;
-    use crate::wire::ClientFrame;
-    use claudemesh_fsm::envelope::{Priority, Recipient};
-    use claudemesh_fsm::id::Fingerprint;
-
-    fn envelope(to: &str, payload: &str, meta: Option<&str>, reply: Option<&str>) -> Envelope {
-        let destination = Destination::parse(to).expect("a destination");
-        let key = SecretKey::from_seed([2; 32]).public().to_hex();
-        let recipient = destination
-            .is_direct()
-            .then(|| Recipient { routing_key: key.clone(), member_key: key.clone() });
-        Envelope {
-            mesh: "demo".into(),
-            destination,
-            recipient,
-            priority: Priority::Next,
-            meta: meta.map(str::to_owned),
-            reply_to_id: reply.map(str::to_owned),
-            mentions: vec!["ann".into()],
-            payload: payload.into(),
-            fingerprint: Fingerprint::new([7; 32]),
-        }
-    }
-
-    #[test]
-    fn the_predicted_weight_is_the_real_one() {
-        let shared = SharedBox::between(
-            &SecretKey::from_seed([1; 32]),
-            &SecretKey::from_seed([2; 32]).public(),
-        );
-        let id = ClientMessageId::parse("id\"-1").expect("an id");
-        for to in ["bob", "#ops", "*"] {
-            for payload in ["x", "xy", "xyz", "hola, mesh ✔"] {
-                for (meta, reply) in
-                    [(None, None), (Some("{\"a\":1}"), None), (Some("{\"a\":12}"), Some("m1"))]
-                {
-                    let envelope = envelope(to, payload, meta, reply);
-                    let sealed_for = envelope.destination.is_direct().then_some(&shared);
-                    let nonces = [[1; 24], [2; 24]];
-                    let send = encode(&envelope, &id, target_spec(&envelope), sealed_for, nonces);
-                    let frame = to_text(&ClientFrame::Send(Box::new(send)));
-                    assert_eq!(frame.len(), encoded_frame_bytes(&envelope, &id), "{frame}");
-                    assert!(!certainly_fits(&envelope, &id, frame.len() - 1), "{frame}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_direct_says_nothing_in_clear() {
-        let shared = SharedBox::between(
-            &SecretKey::from_seed([1; 32]),
-            &SecretKey::from_seed([2; 32]).public(),
-        );
-        let id = ClientMessageId::parse("id-1").expect("an id");
-        let envelope = envelope("bob", "the secret", Some("{\"k\":\"hidden\"}"), Some("hidden-id"));
-        let send =
-            encode(&envelope, &id, target_spec(&envelope), Some(&shared), [[1; 24], [2; 24]]);
-        let frame = to_text(&send);
-        for secret in ["secret", "hidden", "dGhlIHNlY3JldA"] {
-            assert!(!frame.contains(secret), "{frame}");
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::reply::{self, Problem};
 use super::{App, Request};
-use crate::api::bodies::{BodyError, Encryption, SendBody, Sent};
+use crate::api::bodies::{BodyError, SendBody, Sent};
 use crate::flow::accept::{AcceptAnswer, Rejection};
 use crate::store::outbox::AcceptOutcome;
 use claudemesh_fsm::accept::{AcceptDecision, Conflict};
@@ -90,14 +90,14 @@ fn code_of(field: &str) -> &'static str {
 }
 
 fn respond(answer: AcceptAnswer, explicit_mesh: Option<&str>) -> tide::Response {
-    let AcceptAnswer { client_message_id, accepted, is_direct } = answer;
+    let AcceptAnswer { client_message_id, accepted, encryption } = answer;
     let AcceptOutcome { row_id, decision, mesh, has_no_destination, fingerprint } = accepted;
     let location = format!("/v1/messages/{}", reply::encode_segment(client_message_id.as_str()));
     let sent = |status: &str| Sent {
         client_message_id: client_message_id.as_str().to_owned(),
         status: status.to_owned(),
         mesh: mesh.clone(),
-        encryption: Encryption::of(is_direct),
+        encryption,
         durable: DURABLE,
         duplicate: None,
         broker_message_id: None,

@@ -6,22 +6,21 @@
 //! The loop sleeps until a wake-up, a deadline or an answer; it never touches a row that cannot
 //! progress.
 
+mod attempt;
+mod claim;
 mod expiry;
 mod offline_recipients;
 mod rate_backoff;
 
-use crate::mesh::{Mesh, roster};
-use crate::port::{LinkTransport, SendOutcome};
+use crate::mesh::Mesh;
+use crate::port::LinkTransport;
+use crate::store::Error as StoreError;
 use crate::store::outbox::Outbox;
-use crate::store::{Error as StoreError, Kind};
 use claudemesh_base::log::{Repeated, Throttled};
 use claudemesh_base::message::SharedBoxes;
 use claudemesh_base::runtime::{Runtime, Shutdown};
-use claudemesh_base::wire::{self, send_frame};
-use claudemesh_fsm::id::{ClientMessageId, Millis};
-use claudemesh_fsm::outbox::{Inflight, Row, State, Step};
-use claudemesh_fsm::refusal::{SendRefusal, TransientRefusal};
-use claudemesh_fsm::retry;
+use claudemesh_fsm::id::ClientMessageId;
+use claudemesh_fsm::outbox::{Inflight, Row};
 use expiry::ExpiryGuard;
 use futures_lite::{FutureExt, StreamExt, future};
 use futures_util::stream::FuturesUnordered;
@@ -194,120 +193,6 @@ impl DrainFlow {
         }
     }
 
-    /// Claims what is due and expires what is too old.
-    async fn claim(&self, limit: usize, max_age_ms: u64) -> (Vec<Row<Inflight>>, NextClaim) {
-        let paused_until = self.rate_backoff.paused_until();
-        if self.runtime.monotonic() < paused_until {
-            return (Vec::new(), NextClaim::At(paused_until));
-        }
-        let now = self.runtime.now();
-        let (expired_before, jumped) = self.expiry.expiry_cutoff(&self.runtime, max_age_ms);
-        let claimed = async {
-            if jumped {
-                self.outbox.expedite(self.mesh.slug(), now).await?;
-                self.expiry.acknowledge_jump(&self.runtime);
-            }
-            self.outbox.claim_due(self.mesh.slug(), now, expired_before, limit).await
-        };
-        let claimed = match claimed.await {
-            Ok(claimed) => {
-                // A claim of nothing wrote nothing.
-                if !claimed.rows.is_empty() {
-                    self.note_store_works();
-                }
-                claimed
-            }
-            Err(error) => {
-                self.note_store_failed(&error);
-                return (Vec::new(), NextClaim::At(self.runtime.monotonic() + STORE_RETRY));
-            }
-        };
-        let had_expired = !claimed.expired.is_empty();
-        for row in claimed.expired {
-            // An expiry that cannot be stored now is found again by a later claim.
-            if let Err((_, error)) = self.outbox.store(row.expire()).await {
-                self.note_store_failed(&error);
-                return (claimed.rows, NextClaim::At(self.runtime.monotonic() + STORE_RETRY));
-            }
-        }
-        let next = match claimed.next_due_at {
-            // What expired was still due when the next one was looked for.
-            _ if claimed.more || had_expired => NextClaim::Now,
-            None => NextClaim::WhenWoken,
-            // What was due is claimed. Whatever says otherwise is not asked again at once.
-            Some(due_at) if due_at <= now => NextClaim::At(self.runtime.monotonic() + STORE_RETRY),
-            Some(due_at) => {
-                let wait = Duration::from_millis(due_at.since(now));
-                NextClaim::At(self.runtime.monotonic() + wait)
-            }
-        };
-        (claimed.rows, next)
-    }
-
-    /// One attempt, from its frame to its answer on disk.
-    async fn attempt(&self, row: Row<Inflight>, transport: &Arc<dyn LinkTransport>) {
-        let tried_at_version = self.mesh.with_roster(|roster| roster.version);
-        let delivery = match self.encode(&row, transport.as_ref()) {
-            Ok(message) => transport.deliver(message).await,
-            Err(reason) => SendOutcome::Refused { code: None, permanent: Some(true), reason },
-        };
-        let attempts = row.identity().attempts;
-        match delivery {
-            SendOutcome::Acked(ack) => {
-                self.rate_backoff.on_accepted();
-                self.settle(row, |row| row.acked(ack.clone())).await;
-            }
-            // The due time is reckoned anew for each try to store it: the clock may jump between.
-            SendOutcome::Lost { reason } => {
-                self.settle(row, |row| row.lost(reason.clone(), self.back_off(attempts))).await;
-            }
-            SendOutcome::Unsent { reason } => {
-                self.settle(row, |row| row.unsent(reason.clone(), self.back_off(attempts))).await;
-            }
-            SendOutcome::Refused { code, permanent, reason } => {
-                match SendRefusal::classify(code, permanent, &reason) {
-                    SendRefusal::Permanent => {
-                        self.note_refused(&row.identity().client_message_id, &reason);
-                        self.settle(row, |row| row.refused(reason.clone())).await;
-                    }
-                    SendRefusal::Transient(why) => {
-                        let due = self.due_after(why, attempts);
-                        let absent = offline_recipients::pinned_recipient(&row)
-                            .filter(|_| why == TransientRefusal::RecipientOffline);
-                        self.settle(row, |row| row.deferred(why, reason.clone(), due)).await;
-                        // Only now: a row that is inflight cannot be made due.
-                        if let Some(absent) = absent {
-                            self.mesh.with_roster(|now| {
-                                self.offline_recipients.add(absent, tried_at_version, now)
-                            });
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Stores the end of an attempt. A store that fails is tried again for as long as this flow
-    /// lives: the answer is known here and nowhere else.
-    async fn settle<N: State>(
-        &self,
-        mut row: Row<Inflight>,
-        end: impl Fn(Row<Inflight>) -> Step<Inflight, N>,
-    ) {
-        loop {
-            match self.outbox.store(end(row)).await {
-                // `None`: an operator was first, and the row is no longer ours.
-                Ok(_) => return,
-                Err((_, error)) if error.kind() == Kind::Closed => return,
-                Err((same_row, error)) => {
-                    self.note_store_failed(&error);
-                    row = same_row;
-                    self.runtime.sleep(STORE_RETRY).await;
-                }
-            }
-        }
-    }
-
     fn note_store_failed(&self, error: &StoreError) {
         if self.store_failing.happened() {
             let mesh = self.mesh.slug();
@@ -319,58 +204,6 @@ impl DrainFlow {
         if let Some(failures) = self.store_failing.ended() {
             tracing::info!(mesh = self.mesh.slug(), failures, "the outbox can be written again");
         }
-    }
-
-    /// One line a minute: a hundred thousand rows may go to a topic that is gone, and each of them
-    /// says so in its `last_error`.
-    fn note_refused(&self, id: &ClientMessageId, reason: &str) {
-        let mesh = self.mesh.slug();
-        if let Some(suppressed) = self.refusals.admit(self.runtime.monotonic()) {
-            tracing::warn!(mesh, %id, reason, suppressed, "the broker refused a message for good");
-        }
-    }
-
-    fn back_off(&self, attempts: u32) -> Millis {
-        let cap_ms = self.limits.backoff_cap_ms;
-        self.runtime.now().plus(retry::backoff_ms(attempts, cap_ms, self.runtime.jitter()))
-    }
-
-    fn due_after(&self, why: TransientRefusal, attempts: u32) -> Millis {
-        match why {
-            TransientRefusal::Busy => self.back_off(attempts),
-            TransientRefusal::RecipientOffline => {
-                self.runtime.now().plus(self.limits.backoff_cap_ms)
-            }
-            TransientRefusal::RateLimited => {
-                let pause = self.rate_backoff.on_rate_limited(self.runtime.monotonic());
-                self.runtime.now().plus(pause.as_millis() as u64)
-            }
-        }
-    }
-
-    fn encode(
-        &self,
-        row: &Row<Inflight>,
-        transport: &dyn LinkTransport,
-    ) -> Result<wire::SendFrame, String> {
-        let envelope = row.envelope();
-        let nonces = [self.runtime.random(), self.runtime.random()];
-        let id = &row.identity().client_message_id;
-        let Some(recipient) = &envelope.recipient else {
-            if envelope.destination.is_direct() {
-                return Err("nobody is recorded to seal this direct message to".to_owned());
-            }
-            let target = send_frame::target_spec(envelope);
-            return Ok(send_frame::encode(envelope, id, target, None, nonces));
-        };
-        let routing_key = self
-            .mesh
-            .with_roster(|roster| roster::routing_key(roster, recipient, &envelope.destination));
-        let shared = self
-            .boxes
-            .between_text(transport.secret(), &routing_key)
-            .map_err(|error| format!("the recipient's key cannot be used: {error}"))?;
-        Ok(send_frame::encode(envelope, id, routing_key, Some(&shared), nonces))
     }
 
     /// A success that arrives for an attempt already given up still makes its row done (§4.5.2).

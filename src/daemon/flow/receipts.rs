@@ -9,10 +9,11 @@ use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::Mesh;
 use crate::port::LinkTransport;
 use crate::store::Error;
-use crate::store::outbox::Outbox;
+use crate::store::outbox::{Outbox, ReportedReceipt};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::runtime::{Runtime, Shutdown};
 use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt};
+use claudemesh_fsm::retry::doubling;
 use futures_lite::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,7 @@ impl ReceiptFlow {
 
     async fn store(&self, reported: Vec<Receipt>) -> Result<(), Incomplete> {
         let (slug, now) = (self.mesh.slug(), self.runtime.now());
+        let reported = reported.into_iter().map(as_reported).collect();
         let stored = self.outbox.store_receipts(slug, reported, now).await;
         let update = stored.map_err(|error| self.note_store_failed(&error))?;
         if let Some(failures) = self.store_failing.ended() {
@@ -126,10 +128,14 @@ impl ReceiptFlow {
     }
 }
 
+fn as_reported(receipt: Receipt) -> ReportedReceipt {
+    let Receipt { client_message_id, recipients, stored, expired } = receipt;
+    ReportedReceipt { client_message_id, recipients, stored, expired }
+}
+
 /// Between two rounds, the last so many of which failed.
 fn pause_after(failed: u32) -> Duration {
-    let doublings = failed.saturating_sub(1).min(16);
-    (ASK_PAUSE * (1 << doublings)).min(ASK_EVERY)
+    doubling(ASK_PAUSE, failed, ASK_EVERY)
 }
 
 /// Something is left to ask for.

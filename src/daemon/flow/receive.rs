@@ -10,9 +10,11 @@ use crate::mesh::Mesh;
 use crate::port::InboundPush;
 use crate::store::inbox::{Inbox, NewMessage, Stored, StoredMessage};
 use claudemesh_base::log::Repeated;
+use claudemesh_base::message::Extension;
 use claudemesh_base::runtime::Runtime;
-use claudemesh_base::wire::{ClientAck, PushFrame};
-use claudemesh_fsm::receive::{Encryption, ReceiveDecision};
+use claudemesh_base::wire::{ClientAck, PushFrame, RosterEntry};
+use claudemesh_fsm::envelope::Encryption;
+use claudemesh_fsm::receive::ReceiveDecision;
 use open::{OpenedPush, PushOpener};
 use serde_json::{Map, Value};
 use smol::channel::{Receiver, Sender};
@@ -35,11 +37,8 @@ pub struct ReceiveFlow {
     store_failing: Repeated,
 }
 
-/// A push that will be stored, and how to acknowledge it.
-struct AcceptedPush {
-    message: NewMessage,
-    acks: Sender<ClientAck>,
-}
+/// A message that will be stored, and where to acknowledge it.
+type Accepted = (NewMessage, Sender<ClientAck>);
 
 impl ReceiveFlow {
     /// A receive flow for `mesh`, which does nothing until it runs.
@@ -53,28 +52,27 @@ impl ReceiveFlow {
     /// Takes pushes until the links are gone.
     pub async fn run(self, inbound: Receiver<InboundPush>) {
         while let Ok(first) = inbound.recv().await {
-            let mut accepted_pushes = Vec::new();
-            accepted_pushes.extend(self.classify(first));
-            while accepted_pushes.len() < BATCH_MAX
+            let mut accepted = Vec::new();
+            accepted.extend(self.classify(first));
+            while accepted.len() < BATCH_MAX
                 && let Ok(next) = inbound.try_recv()
             {
-                accepted_pushes.extend(self.classify(next));
+                accepted.extend(self.classify(next));
             }
-            if !accepted_pushes.is_empty() {
-                self.store(accepted_pushes).await;
+            if !accepted.is_empty() {
+                self.store(accepted).await;
             }
         }
     }
 
     /// Deals at once with a push that is not to be stored.
-    fn classify(&self, inbound: InboundPush) -> Option<AcceptedPush> {
+    fn classify(&self, inbound: InboundPush) -> Option<Accepted> {
         let OpenedPush { decision, body, extension } = self.opener.read(&inbound);
         let InboundPush { push, acks, .. } = inbound;
         match decision {
             ReceiveDecision::Store { undecryptable, encryption } => {
-                let mut message = self.message(push, encryption, extension);
-                message.body = body.filter(|_| !undecryptable);
-                return Some(AcceptedPush { message, acks });
+                let body = body.filter(|_| !undecryptable);
+                return Some((self.message(push, encryption, body, extension), acks));
             }
             ReceiveDecision::System => self.announce_system(push),
             ReceiveDecision::Own { ack } => {
@@ -102,13 +100,12 @@ impl ReceiveFlow {
         &self,
         push: PushFrame,
         encryption: Encryption,
-        extension: claudemesh_base::message::Extension,
+        body: Option<String>,
+        extension: Extension,
     ) -> NewMessage {
         let name_of = |key: &str| {
             self.mesh.with_roster(|roster| {
-                let known = |peer: &&claudemesh_base::wire::RosterEntry| {
-                    peer.pubkey == key || peer.member_pubkey == key
-                };
+                let known = |peer: &&RosterEntry| peer.pubkey == key || peer.member_pubkey == key;
                 roster.peers.iter().find(known).map(|peer| peer.display_name.clone())
             })
         };
@@ -125,20 +122,19 @@ impl ReceiveFlow {
             sender_member_pubkey: push.sender_member_pubkey,
             recipient_pubkey: push.target_spec.filter(|_| is_direct),
             recipient_kind: is_direct.then(|| "member".to_owned()),
-            body: None,
+            body,
             meta: extension.meta,
             priority: push.priority,
             subtype: push.subtype,
-            is_direct,
+            encryption,
             created_at: Some(push.created_at).filter(|at| !at.is_empty()),
             received_at: self.runtime.now(),
             reply_to_id: extension.reply_to_id.or(push.reply_to_id),
         }
     }
 
-    async fn store(&self, accepted_pushes: Vec<AcceptedPush>) {
-        let (messages, acks): (Vec<_>, Vec<_>) =
-            accepted_pushes.into_iter().map(|accepted| (accepted.message, accepted.acks)).unzip();
+    async fn store(&self, accepted: Vec<Accepted>) {
+        let (messages, acks): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
         let stored = match self.inbox.store(messages).await {
             Ok(stored) => stored,
             Err(error) => {

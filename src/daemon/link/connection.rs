@@ -3,17 +3,20 @@
 //! It handles what means the same in every state (pushes, acks, pings) and hands the rest to the
 //! state that the link is in. It never decides what becomes of the link.
 
+mod read;
+mod write;
+
 use super::commands::{LinkCommand, LinkCommands};
-use super::pending_sends::{AckOutcome, PendingSends};
-use super::socket::{Incoming, WebSocket};
+use super::pending_sends::PendingSends;
+use super::socket::WebSocket;
 use super::{CLIENT_ACKS_MAX, LinkConfig};
 use crate::port::{InboundPush, LinkObserver};
 use claudemesh_base::message::{PublicKey, SecretKey};
 use claudemesh_base::runtime::{BoxFuture, Runtime};
-use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, PushFrame, to_text};
+use claudemesh_base::wire::{BrokerFrame, ClientAck, ClientFrame, to_text};
 use claudemesh_fsm::link::Closed;
-use futures_lite::Stream;
-use smol::channel::{self, Receiver, Sender, TrySendError};
+use read::ReadProgress;
+use smol::channel::{self, Receiver, Sender};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,10 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// How many frames are read before writing, the deadlines and everybody else get a turn. What the
-/// link's state has to deal with counts too: a broker chooses what it sends.
-const READ_BATCH: usize = 64;
 
 /// What a link's state has to deal with.
 #[derive(Debug)]
@@ -227,78 +226,6 @@ impl Connection {
         rung
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> ReadProgress {
-        while self.batch < READ_BATCH {
-            self.batch += 1;
-            if let Some(held) = &mut self.held {
-                // The silence is ours as long as we do not listen.
-                self.last_heard = self.runtime.monotonic();
-                if held.as_mut().poll(cx).is_pending() {
-                    return ReadProgress::Nothing;
-                }
-                self.held = None;
-            }
-            let Poll::Ready(incoming) = self.socket.poll_incoming(cx) else {
-                return ReadProgress::Nothing;
-            };
-            let event = match incoming {
-                Incoming::Closed(closed) => {
-                    return ReadProgress::Event(ConnectionEvent::Closed(closed));
-                }
-                Incoming::Alive => None,
-                Incoming::Malformed => {
-                    self.drop_frame("a message that is no frame");
-                    None
-                }
-                Incoming::Frame(frame) => self.take(frame),
-            };
-            self.last_heard = self.runtime.monotonic();
-            if let Some(event) = event {
-                return ReadProgress::Event(event);
-            }
-        }
-        ReadProgress::More
-    }
-
-    fn take(&mut self, frame: BrokerFrame) -> Option<ConnectionEvent> {
-        match frame {
-            BrokerFrame::Push(push) => return self.take_push(*push),
-            BrokerFrame::Ack(ack) => match self.pending_sends.settle(*ack, self.runtime.now()) {
-                AckOutcome::Acked => self.delivered = true,
-                AckOutcome::Refused | AckOutcome::Stale => {}
-                AckOutcome::Late(late) => self.observer.late_ack(late),
-                AckOutcome::Unusable => self.drop_frame("an ack that answers nothing"),
-            },
-            BrokerFrame::Receipts(receipts) => {
-                if let Some(news) = self.pending_sends.receipt_queries.answer(receipts) {
-                    self.observer.receipts(news);
-                }
-            }
-            // Today's network says more than we listen to.
-            BrokerFrame::Unknown => {}
-            other => return Some(ConnectionEvent::Frame(other)),
-        }
-        None
-    }
-
-    fn take_push(&mut self, push: PushFrame) -> Option<ConnectionEvent> {
-        let event = system_event(&push, &self.key);
-        let inbound = InboundPush {
-            push,
-            acks: self.client_acks.0.clone(),
-            secrets: self.secrets.clone(),
-            connection_key: self.key,
-        };
-        if let Err(TrySendError::Full(inbound)) = self.inbound.try_send(inbound) {
-            let sender = self.inbound.clone();
-            self.held = Some(Box::pin(async move {
-                // A receive flow that has ended takes no more: the broker keeps the message.
-                let _ = sender.send(inbound).await;
-            }));
-        }
-        event
-    }
-
     /// Counts what cannot be used; said once per link, because a broker that is rubbish is so on
     /// every connection.
     pub(super) fn drop_frame(&mut self, what: &str) {
@@ -307,59 +234,6 @@ impl Connection {
         }
         self.dropped += 1;
     }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, now: Duration) -> Result<(), Closed> {
-        while let Poll::Ready(room) = self.socket.poll_room(cx) {
-            room?;
-            if let Some(text) = self.queue.pop_front() {
-                self.socket.feed(text)?;
-            } else if self.ping {
-                self.ping = false;
-                self.socket.feed_ping()?;
-            } else if let Poll::Ready(text) = self.poll_frame(cx, now) {
-                self.socket.feed(text)?;
-            } else {
-                break;
-            }
-        }
-        match self.socket.poll_flush(cx) {
-            Poll::Ready(flushed) => {
-                self.stalled_since = None;
-                flushed
-            }
-            Poll::Pending => {
-                self.stalled_since.get_or_insert(now);
-                Ok(())
-            }
-        }
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>, now: Duration) -> Poll<String> {
-        if self.may_ack
-            && let Poll::Ready(Some(ack)) = self.client_acks.1.as_mut().poll_next(cx)
-        {
-            self.delivered = true;
-            return Poll::Ready(to_text(&ClientFrame::ClientAck(ack)));
-        }
-        if !self.may_send {
-            return Poll::Pending;
-        }
-        match self.pending_sends.poll_frame(cx, now) {
-            Poll::Pending => self.pending_sends.receipt_queries.poll_frame(cx),
-            frame => frame,
-        }
-    }
-
-    /// What was committed is acknowledged before we go, as far as it costs no waiting.
-    fn flush_client_acks(&mut self) {
-        while self.may_ack
-            && let Ok(ack) = self.client_acks.1.try_recv()
-        {
-            if self.socket.feed(to_text(&ClientFrame::ClientAck(ack))).is_err() {
-                return;
-            }
-        }
-    }
 }
 
 impl Drop for Connection {
@@ -367,31 +241,5 @@ impl Drop for Connection {
         if self.dropped > 1 {
             tracing::debug!(dropped = self.dropped, "unusable frames on this connection");
         }
-    }
-}
-
-enum ReadProgress {
-    Event(ConnectionEvent),
-    More,
-    Nothing,
-}
-
-/// What a system push means for the link itself.
-fn system_event(push: &PushFrame, own: &PublicKey) -> Option<ConnectionEvent> {
-    if push.subtype.as_deref() != Some("system") {
-        return None;
-    }
-    match push.event.as_deref()? {
-        "peer_joined" | "peer_left" | "peer_returned" | "peer_visible" | "peer_hidden" => {
-            Some(ConnectionEvent::RosterChanged)
-        }
-        event @ ("member_revoked" | "keypair_revoked") => {
-            let data = push.event_data.as_ref()?;
-            let own = own.to_hex();
-            let names = |key: &str| data.get(key).and_then(|it| it.as_str()) == Some(own.as_str());
-            let about_us = ["pubkey", "memberPubkey", "member_pubkey"].into_iter().any(names);
-            about_us.then(|| ConnectionEvent::Revoked(event.to_owned()))
-        }
-        _ => None,
     }
 }

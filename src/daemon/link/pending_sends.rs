@@ -5,15 +5,15 @@
 //! link's end is dropped in the middle.
 
 mod abandoned;
+mod answer;
 mod transport;
 
-use super::WORDS_CHARS_MAX;
 use super::receipt_queries::ReceiptQueries;
 use crate::port::{LateAck, SendOutcome};
 use abandoned::AbandonedSends;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire;
-use claudemesh_fsm::id::{BrokerMessageId, Millis};
+use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::negotiate::PAYLOAD_BYTES_MIN;
 use claudemesh_fsm::outbox::Ack;
 use futures_channel::oneshot;
@@ -32,13 +32,6 @@ const TOO_LARGE: u16 = 413;
 /// A broker that closes over a frame of fewer bytes than this is not believed: no broker may take
 /// less (§15, `max_payload`).
 const TOO_LARGE_BYTES_MIN: usize = PAYLOAD_BYTES_MIN as usize;
-/// The most bytes of a broker's id that are believed.
-const ID_BYTES_MAX: usize = 256;
-/// The status of an id that was used for another message (§4.5b).
-const CONFLICT: u16 = 409;
-/// Codes with which a broker says that it has the message (§4.5b); older ones give none.
-const ACCEPTED: [u16; 2] = [200, 201];
-
 /// A frame on its way to the socket.
 enum Outgoing {
     /// A send, whose answer somebody waits for.
@@ -181,7 +174,7 @@ impl PendingSends {
         let name =
             if ack.id.is_empty() { ack.client_message_id.as_deref() } else { Some(&*ack.id) };
         let Some(name) = name.map(str::to_owned) else { return AckOutcome::Unusable };
-        let Some(delivery) = read(ack, at) else { return AckOutcome::Unusable };
+        let Some(delivery) = answer::read(ack, at) else { return AckOutcome::Unusable };
         let is_success = matches!(delivery, SendOutcome::Acked(_));
         let answers_earlier = self.abandoned.answered(&name);
         if answers_earlier && !is_success {
@@ -267,32 +260,6 @@ impl Drop for PendingSends {
     fn drop(&mut self) {
         self.close("the link ended");
     }
-}
-
-/// What a broker answered; `None` if it is neither yes nor no.
-fn read(ack: wire::AckFrame, at: Millis) -> Option<SendOutcome> {
-    let (code, permanent) = (ack.code, ack.permanent);
-    if let Some(reason) = ack.error {
-        let reason = reason.chars().take(WORDS_CHARS_MAX).collect();
-        return Some(SendOutcome::Refused { code, permanent, reason });
-    }
-    if let Some(failing) = code.filter(|code| !ACCEPTED.contains(code)) {
-        let reason = match failing {
-            CONFLICT => "idempotency_key_reused".to_owned(),
-            other => format!("the broker answered with code {other} and no word"),
-        };
-        return Some(SendOutcome::Refused { code, permanent, reason });
-    }
-    let named = ack.broker_message_id.filter(|id| !id.is_empty()).unwrap_or(ack.message_id);
-    if named.is_empty() || named.len() > ID_BYTES_MAX {
-        return None;
-    }
-    Some(SendOutcome::Acked(Ack {
-        broker_message_id: BrokerMessageId::trusted(named),
-        history_id: ack.history_id.filter(|id| id.len() <= ID_BYTES_MAX),
-        delivered_at: at,
-        recipients: ack.recipients,
-    }))
 }
 
 fn late(client_message_id: String, ack: Ack) -> AckOutcome {

@@ -21,11 +21,11 @@ use futures_rustls::pki_types::ServerName;
 use futures_util::Sink;
 use smol::net::TcpStream;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::{fmt, io};
 
 /// How long name resolution, TCP, TLS and the WebSocket handshake may take together, by default.
 pub const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -42,36 +42,27 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 const WRITE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why there is no connection.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     /// The address is not one of a WebSocket.
+    #[error("brokerUrl {0}; write ws://host/ws or wss://host/ws")]
     BadUrl(&'static str),
     /// Name resolution or TCP failed.
+    #[error("{0}")]
     Connect(io::Error),
     /// No TLS client could be made.
+    #[error("{0}")]
     Tls(TlsError),
     /// TLS failed: mostly a certificate that nobody we trust vouches for.
+    #[error("TLS: {0}")]
     TlsHandshake(io::Error),
     /// The other side does not speak WebSocket to us.
+    #[error("WebSocket: {0}")]
     Handshake(Box<Error>),
     /// All of it together took too long.
+    #[error("no WebSocket within {0:?}")]
     TooSlow(Duration),
 }
-
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadUrl(why) => write!(f, "brokerUrl {why}; write ws://host/ws or wss://host/ws"),
-            Self::Connect(error) => error.fmt(f),
-            Self::Tls(error) => error.fmt(f),
-            Self::TlsHandshake(error) => write!(f, "TLS: {error}"),
-            Self::Handshake(error) => write!(f, "WebSocket: {error}"),
-            Self::TooSlow(limit) => write!(f, "no WebSocket within {limit:?}"),
-        }
-    }
-}
-
-impl std::error::Error for DialError {}
 
 /// What came from the broker.
 #[derive(Debug)]

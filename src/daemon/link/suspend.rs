@@ -16,7 +16,7 @@ pub(super) struct SuspendDetector {
 
 impl SuspendDetector {
     pub(super) fn new(runtime: &Runtime) -> Self {
-        Self { offset_ms: offset_ms(runtime) }
+        Self { offset_ms: runtime.wall_offset_ms() }
     }
 
     /// Whether the host slept since this was last asked.
@@ -28,11 +28,6 @@ impl SuspendDetector {
 
     /// What was until now does not count.
     pub(super) fn forget(&mut self, runtime: &Runtime) {
-        self.offset_ms = offset_ms(runtime);
+        self.offset_ms = runtime.wall_offset_ms();
     }
-}
-
-fn offset_ms(runtime: &Runtime) -> i64 {
-    let monotonic_ms = i64::try_from(runtime.monotonic().as_millis()).unwrap_or(i64::MAX);
-    runtime.now().0.saturating_sub(monotonic_ms)
 }

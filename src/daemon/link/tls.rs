@@ -6,7 +6,6 @@ use claudemesh_base::runtime::Runtime;
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::crypto::ring;
 use futures_rustls::rustls::{ClientConfig, RootCertStore};
-use std::fmt;
 use std::sync::Arc;
 
 /// The certificate authorities to trust.
@@ -22,24 +21,15 @@ pub enum TlsRoots {
 }
 
 /// Why there is no TLS client. The text is the remedy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
     /// A certificate of [`TlsRoots::Only`] is none.
+    #[error("a trusted root is no certificate: {0}")]
     BadRoot(String),
     /// The cryptography at hand speaks no TLS version.
+    #[error("no usable TLS version: {0}")]
     NoVersion(String),
 }
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadRoot(why) => write!(f, "a trusted root is no certificate: {why}"),
-            Self::NoVersion(why) => write!(f, "no usable TLS version: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 /// The TLS client of one link, made when it is first needed.
 pub(super) struct Tls {

@@ -1,35 +1,30 @@
 //! How a database file is put aside, and how a salvaged one takes its place. Nothing is deleted.
 
 use crate::store::{Error, Kind};
+use claudemesh_base::db::open::companion;
 use claudemesh_base::runtime::Runtime;
 use std::path::{Path, PathBuf};
 
 /// Renames a database and its companions to `<name>.<word>-<time>`; nothing is deleted.
-///
-/// # Errors
-/// When a file cannot be renamed.
 pub fn set_aside(path: &Path, word: &str, runtime: &Runtime) -> Result<PathBuf, Error> {
     let mark = format!(".{word}-{}", runtime.now().0);
     // What was written last goes first: a database without its log would look older than it is.
-    for companion in ["-wal", "-shm", ""] {
-        rename(&suffixed(path, companion), &suffixed(path, &format!("{mark}{companion}")))?;
+    for suffix in ["-wal", "-shm", ""] {
+        rename(&companion(path, suffix), &companion(path, &format!("{mark}{suffix}")))?;
     }
-    Ok(suffixed(path, &mark))
+    Ok(companion(path, &mark))
 }
 
 /// Where a salvaged database waits to take the place of the damaged one at `path`. A file of this
 /// name is whole: it gets the name when it is.
 #[must_use]
 pub fn salvaged(path: &Path) -> PathBuf {
-    suffixed(path, ".salvaged")
+    companion(path, ".salvaged")
 }
 
 /// Puts a salvaged database in its place, if one waits; yields where the damaged one went. Whoever
 /// opens a store calls this first, so that a salvage that was cut short is finished by the next
 /// start, and never forgotten for a new and empty file.
-///
-/// # Errors
-/// When a file cannot be renamed.
 pub fn adopt_salvaged(path: &Path, runtime: &Runtime) -> Result<Option<PathBuf>, Error> {
     let waiting = salvaged(path);
     if !waiting.exists() {
@@ -54,12 +49,6 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn io_error(doing: &str, path: &Path, error: &std::io::Error) -> Error {

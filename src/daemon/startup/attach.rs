@@ -1,8 +1,9 @@
 //! Attaching meshes: for each, a link, a drain and a receive flow of its own (§1).
 
 use super::revocation_logger::RevocationLogger;
-use super::{DaemonError, save_rosters};
+use super::save_rosters;
 use crate::config::Settings;
+use crate::error::DaemonError;
 use crate::events::EventBus;
 use crate::flow::drain::{DrainFlow, DrainLimits};
 use crate::flow::receipts::ReceiptFlow;

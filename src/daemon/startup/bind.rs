@@ -1,6 +1,7 @@
 //! The two listening sockets of the local API (§1.1, §3.1).
 
-use super::{DaemonError, failed};
+use super::failed;
+use crate::error::DaemonError;
 use claudemesh_base::http::Listener;
 use claudemesh_base::paths::{Paths, write_public};
 use rustix::fs::Mode;

@@ -1,6 +1,7 @@
 //! `--local`: the embedded broker inside the daemon, and a mesh `local` on it (§17.3).
 
-use super::{DaemonError, LocalBroker, failed};
+use super::{LocalBroker, failed};
+use crate::error::DaemonError;
 use crate::identity::IdentityConfig;
 use crate::join::{self, JoinError, Prepared, VerifiedInvite};
 use claudemesh_base::paths::Paths;

@@ -3,7 +3,6 @@
 //!
 //! Decides nothing, and never says more of a key than its public half.
 
-use crate::identity::host::host_id;
 use crate::mesh::Mesh;
 use crate::port::{LateAck, LinkObserver, LinkTransport, LinkView};
 use crate::store::outbox::Outbox;
@@ -11,7 +10,10 @@ use claudemesh_base::wire::{Receipt, RosterEntry};
 use claudemesh_fsm::outbox::Status;
 use std::sync::Arc;
 
-/// The ears of one mesh.
+/// Where a Linux host says which one it is; the first file that has it counts (§2.2).
+const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
+/// The observer of one mesh's link.
 pub(super) struct RevocationLogger {
     pub(super) mesh: Mesh,
     pub(super) outbox: Outbox,
@@ -45,4 +47,11 @@ impl LinkObserver for RevocationLogger {
         let host_id = host_id();
         tracing::warn!(mesh, member_pubkey, via, host_id, pending_rows, "member_revoked");
     }
+}
+
+/// Which host this is; `None` where nothing says. Reads one line of a small file.
+fn host_id() -> Option<String> {
+    let read = |path: &&str| std::fs::read_to_string(path).ok();
+    let ids = MACHINE_ID_FILES.iter().filter_map(read).map(|id| id.trim().to_owned());
+    ids.into_iter().find(|id| !id.is_empty()).map(|id| format!("linux:{id}"))
 }

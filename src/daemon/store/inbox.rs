@@ -7,6 +7,7 @@ pub use prune::{ClearFilter, InboxLimits, SEEN_OUTLIVES_MS};
 use super::quota::Quota;
 use super::schema;
 use claudemesh_base::db::{Columns, Db, Driver, Durability, Error, Integrity, Kind, Param, Tx};
+use claudemesh_fsm::envelope::Encryption;
 use claudemesh_fsm::id::Millis;
 use std::path::Path;
 
@@ -30,8 +31,7 @@ pub struct NewMessage {
     pub meta: Option<String>,
     pub priority: String,
     pub subtype: Option<String>,
-    /// Sealed end to end, or in clear (§3.7).
-    pub is_direct: bool,
+    pub encryption: Encryption,
     pub created_at: Option<String>,
     pub received_at: Millis,
     pub reply_to_id: Option<String>,
@@ -112,9 +112,6 @@ macro_rules! columns {
 
 impl Inbox {
     /// Opens or creates the database.
-    ///
-    /// # Errors
-    /// See [`Db::open`].
     pub fn open(path: &Path, driver: Driver) -> Result<Self, Error> {
         let db = Db::open(path, &schema::INBOX, driver)?;
         let epoch = |tx: &Tx<'_>| {
@@ -176,25 +173,16 @@ impl Inbox {
     }
 
     /// A page of messages.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn list(&self, query: InboxFilter) -> Result<InboxPage, Error> {
         self.db.read(move |tx| list_in(tx, &query)).await
     }
 
     /// The newest place that was ever given to a message, also one that has left; 0 if none was.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn newest_seq(&self) -> Result<i64, Error> {
         self.db.read(newest_seq).await
     }
 
     /// Messages after a place, oldest first: what a listener missed.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn after(&self, seq: i64, limit: usize) -> Result<Vec<StoredMessage>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let sql = columns!("WHERE seq > ? ORDER BY seq LIMIT ?");
@@ -202,9 +190,6 @@ impl Inbox {
     }
 
     /// Marks messages as seen; says how many were unread.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn mark_seen(&self, seqs: Vec<i64>, now: Millis) -> Result<usize, Error> {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE inbox SET seen_at = ? WHERE seq = ? AND seen_at IS NULL";
@@ -218,9 +203,6 @@ impl Inbox {
     }
 
     /// As [`mark_seen`](Self::mark_seen), by the messages' ids; unknown ones are passed over.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn mark_ids_seen(&self, ids: Vec<String>, now: Millis) -> Result<usize, Error> {
         let job = move |tx: &Tx<'_>| {
             let sql = "UPDATE inbox SET seen_at = ? WHERE id = ? AND seen_at IS NULL";
@@ -279,7 +261,7 @@ fn store_in(tx: &Tx<'_>, message: &NewMessage) -> Result<Stored, Error> {
             message.meta.as_deref().into(),
             message.priority.as_str().into(),
             message.subtype.as_deref().into(),
-            (if message.is_direct { "direct" } else { "none" }).into(),
+            message.encryption.as_str().into(),
             message.created_at.as_deref().into(),
             message.received_at.0.into(),
             message.reply_to_id.as_deref().into(),
@@ -361,7 +343,7 @@ fn read(row: &Columns<'_, '_>) -> Result<StoredMessage, Error> {
         meta: row.text_or_null(12)?,
         priority: row.text(13)?,
         subtype: row.text_or_null(14)?,
-        is_direct: row.text(15)? == "direct",
+        encryption: Encryption::parse(&row.text(15)?).unwrap_or(Encryption::None),
         created_at: row.text_or_null(16)?,
         received_at: Millis(row.int(17)?),
         reply_to_id: row.text_or_null(19)?,

@@ -7,15 +7,13 @@ use claudemesh_fsm::envelope::Priority;
 
 const KEY: &str = "8A88E3DD7409F195FD52DB2D3CBA5D72CA6709BF1D94121BF3748801B40F6F5C";
 
-fn envelope(to: &str, meta: Option<&str>) -> Envelope {
+fn draft(to: &str, meta: Option<&str>) -> Draft {
     let destination = Destination::parse(to).expect("a good destination");
     let meta = meta.and_then(|meta| canonical_meta(meta).expect("good meta"));
     let payload = "hola, mesh ✔".as_bytes().to_vec();
     let fingerprint = ours(&destination, None, Priority::Next, meta.as_deref(), &payload);
-    Envelope {
-        mesh: "demo".into(),
+    Draft {
         destination,
-        recipient: None,
         priority: Priority::Next,
         meta,
         reply_to_id: None,
@@ -25,16 +23,16 @@ fn envelope(to: &str, meta: Option<&str>) -> Envelope {
     }
 }
 
-fn theirs(envelope: &Envelope, key_as_written: Option<&str>) -> Option<String> {
-    fingerprint(envelope, key_as_written).map(|found| found.to_hex())
+fn theirs(draft: &Draft, reference_as_written: Option<&str>) -> Option<String> {
+    fingerprint(draft, reference_as_written).map(|found| found.to_hex())
 }
 
 #[test]
 fn a_request_that_both_hash_alike_has_no_second_form() {
     for to in ["bob", "@eng", "*", &KEY.to_lowercase()] {
-        assert_eq!(theirs(&envelope(to, None), None), None, "{to}");
-        assert_eq!(theirs(&envelope(to, Some("{}")), None), None, "{to}");
-        assert_eq!(theirs(&envelope(to, Some(r#"{"b":1,"a":[{"é":"ü\n"}]}"#)), None), None);
+        assert_eq!(theirs(&draft(to, None), None), None, "{to}");
+        assert_eq!(theirs(&draft(to, Some("{}")), None), None, "{to}");
+        assert_eq!(theirs(&draft(to, Some(r#"{"b":1,"a":[{"é":"ü\n"}]}"#)), None), None);
     }
 }
 
@@ -42,19 +40,28 @@ fn a_request_that_both_hash_alike_has_no_second_form() {
 #[test]
 fn a_topic_was_a_direct_message_to_them() {
     let want = "d1eb3c049c474b75a3f9c2c3c65b0b97f96c34a8558ec0ff805c164bec278c46";
-    assert_eq!(theirs(&envelope("#deploys", None), None).as_deref(), Some(want));
+    assert_eq!(theirs(&draft("#deploys", None), None).as_deref(), Some(want));
 }
 
 /// `1␀dm␀8A88…␀␀next␀␀sha256(body)`: the key as the caller wrote it.
 #[test]
 fn a_key_kept_its_case() {
-    let envelope = envelope(KEY, None);
+    let draft = draft(KEY, None);
     let want = "aa488255a987826a3c032ed336d560c6319028f023df50432c1761bad9075e3c";
-    assert_eq!(theirs(&envelope, Some(KEY)).as_deref(), Some(want));
+    assert_eq!(theirs(&draft, Some(KEY)).as_deref(), Some(want));
     assert_eq!(
-        envelope.fingerprint.to_hex(),
+        draft.fingerprint.to_hex(),
         "a0b4fe866a330bdbcc7a76b83ea60baff72c9e93b7658e44b8fdce809a25f59a"
     );
+}
+
+/// `1␀topic␀all␀␀next␀␀sha256(body)`: `@all` was a group like any other.
+#[test]
+fn everyone_was_a_group_where_a_caller_wrote_it_as_one() {
+    let mut group = draft("@eng", None);
+    group.destination = Destination::Group("all".into());
+    let stored = super::super::fingerprint_of(&group).to_hex();
+    assert_eq!(theirs(&draft("@all", None), Some("all")), Some(stored));
 }
 
 /// `canonical_json_quirk` of `specs/vectors.json`, and its hash as `meta` of a message to `bob`.
@@ -65,17 +72,17 @@ fn keys_that_are_numbers_came_first_and_by_number() {
     assert_eq!(sorted, r#"{"10":1,"9":2,"a":4,"b":3}"#);
     assert_eq!(in_their_order(&sorted).as_deref(), Some(quirk));
     let want = "d0f9c0f24654505dfd0651b02bc70e908a0ec74295041ec752fcd88894852763";
-    assert_eq!(theirs(&envelope("bob", Some(quirk)), None).as_deref(), Some(want));
+    assert_eq!(theirs(&draft("bob", Some(quirk)), None).as_deref(), Some(want));
 }
 
 /// `1␀dm␀#deploys␀m1␀now␀{"2":{"1":[{"7":0,"07":0}]},"a":1}␀sha256(body)`.
 #[test]
 fn every_difference_counts_at_any_depth() {
-    let mut envelope = envelope("#deploys", Some(r#"{"a":1,"2":{"1":[{"07":0,"7":0}]}}"#));
+    let mut envelope = draft("#deploys", Some(r#"{"a":1,"2":{"1":[{"07":0,"7":0}]}}"#));
     envelope.reply_to_id = Some("m1".into());
     envelope.priority = Priority::Now;
     let want = "face9d8df9c2b46f165e4297f18ed3892ae27ea17847971544ed09a75b48ccd5";
-    assert_eq!(theirs(&envelope, None).as_deref(), Some(want));
+    assert_eq!(theirs(&draft, None).as_deref(), Some(want));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the routes below `/v1/inbox` answer.
 
-use super::Encryption;
+use super::message::{Encryption, encryption_word};
 use crate::store::inbox::StoredMessage;
 use claudemesh_base::runtime::iso;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ pub struct InboxMessage {
     pub meta: Option<Value>,
     pub priority: String,
     pub subtype: Option<String>,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub undecryptable: bool,
     pub created_at: Option<String>,
@@ -68,7 +69,7 @@ impl From<StoredMessage> for InboxMessage {
             meta: content.meta.and_then(|meta| serde_json::from_str(&meta).ok()),
             priority: content.priority,
             subtype: content.subtype,
-            encryption: Encryption::of(content.is_direct),
+            encryption: content.encryption,
             created_at: content.created_at,
             received_at: iso(content.received_at),
             seen_at: seen_at.map(iso),

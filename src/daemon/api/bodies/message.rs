@@ -3,23 +3,26 @@
 use super::outbox::{is_unanswered, next_attempt};
 use crate::store::outbox::{RowView, StoredReceipt};
 use claudemesh_base::runtime::iso;
+pub use claudemesh_fsm::envelope::Encryption;
 use serde::{Deserialize, Serialize};
 
-/// How a message travels (§3.7): sealed end to end, or in clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encryption {
-    /// One recipient, sealed end to end.
-    Direct,
-    /// Many recipients, in clear.
-    None,
-}
+/// How a message travels, in JSON: its word.
+pub(super) mod encryption_word {
+    use super::Encryption;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-impl Encryption {
-    /// The encryption of a message, by whether it has one recipient.
-    #[must_use]
-    pub const fn of(is_direct: bool) -> Self {
-        if is_direct { Self::Direct } else { Self::None }
+    pub(in super::super) fn serialize<S: Serializer>(
+        it: &Encryption,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(it.as_str())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Encryption, D::Error> {
+        let word = String::deserialize(from)?;
+        Encryption::parse(&word).ok_or_else(|| D::Error::custom("`direct` or `none` is expected"))
     }
 }
 
@@ -29,6 +32,7 @@ pub struct Sent {
     pub client_message_id: String,
     pub status: String,
     pub mesh: String,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub durable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +50,7 @@ pub struct MessageStatus {
     pub status: String,
     pub mesh: String,
     pub to: String,
+    #[serde(with = "encryption_word")]
     pub encryption: Encryption,
     pub attempts: i64,
     pub enqueued_at: String,
@@ -97,7 +102,7 @@ impl From<RowView> for MessageStatus {
             status: row.status.as_str().to_owned(),
             mesh: row.mesh,
             to: row.to,
-            encryption: Encryption::of(row.is_direct),
+            encryption: row.encryption,
             attempts: row.attempts,
             enqueued_at: iso(row.enqueued_at),
             delivered_at: row.delivered_at.map(iso),

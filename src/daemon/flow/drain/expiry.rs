@@ -21,7 +21,7 @@ struct ClockOffset {
 impl ExpiryGuard {
     pub(super) fn new(runtime: &Runtime) -> Self {
         Self(Mutex::new(ClockOffset {
-            offset_ms: offset_ms(runtime),
+            offset_ms: runtime.wall_offset_ms(),
             trusted_from: Duration::ZERO,
         }))
     }
@@ -33,7 +33,7 @@ impl ExpiryGuard {
     /// has really passed since.
     pub(super) fn expiry_cutoff(&self, runtime: &Runtime, max_age_ms: u64) -> (Millis, bool) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let offset_ms = offset_ms(runtime);
+        let offset_ms = runtime.wall_offset_ms();
         let jumped = offset_ms.abs_diff(known.offset_ms) > CLOCK_JUMP_MS_MIN;
         if jumped {
             known.trusted_from = runtime.monotonic() + Duration::from_millis(max_age_ms);
@@ -48,10 +48,6 @@ impl ExpiryGuard {
 
     /// Every waiting row is due by the clock as it is now: only then is a jump over.
     pub(super) fn acknowledge_jump(&self, runtime: &Runtime) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).offset_ms = offset_ms(runtime);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).offset_ms = runtime.wall_offset_ms();
     }
-}
-
-fn offset_ms(runtime: &Runtime) -> i64 {
-    runtime.now().0 - i64::try_from(runtime.monotonic().as_millis()).unwrap_or(i64::MAX)
 }

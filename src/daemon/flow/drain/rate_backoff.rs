@@ -1,5 +1,6 @@
 //! How a broker's rate limit slows the link (§4.6): each refusal in a row doubles the pause.
 
+use claudemesh_fsm::retry::doubling;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,8 +8,6 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest a rate-limit answer stops the link.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often the pause doubles at the most.
-const DOUBLINGS_MAX: u32 = 5;
 
 /// What the drain knows of the broker's patience.
 #[derive(Debug, Default)]
@@ -39,9 +38,8 @@ impl RateBackoff {
         if !rest.is_zero() {
             return rest;
         }
-        let doublings = state.refusals.min(DOUBLINGS_MAX);
-        let pause = (PAUSE * (1 << doublings)).min(PAUSE_MAX);
         state.refusals = state.refusals.saturating_add(1);
+        let pause = doubling(PAUSE, state.refusals, PAUSE_MAX);
         state.paused_until = now + pause;
         pause
     }

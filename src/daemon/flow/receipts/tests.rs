@@ -9,7 +9,7 @@ use claudemesh_base::db::{Driver, Durability, Faults, Kind};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::{BoxFuture, RuntimeBackend};
 use claudemesh_base::wire;
-use claudemesh_fsm::envelope::{Destination, Envelope, Priority};
+use claudemesh_fsm::envelope::{Destination, Draft, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Ack;
@@ -184,10 +184,8 @@ fn asked(fates: &[Fate], count: usize) -> Vec<u64> {
 
 /// One row that the broker has, and that is for two.
 async fn have_done(outbox: &Outbox) {
-    let envelope = Envelope {
-        mesh: MESH.to_owned(),
+    let draft = Draft {
         destination: Destination::Everyone,
-        recipient: None,
         priority: Priority::Next,
         meta: None,
         reply_to_id: None,
@@ -195,13 +193,12 @@ async fn have_done(outbox: &Outbox) {
         payload: b"hola".to_vec(),
         fingerprint: Fingerprint::new([7; 32]),
     };
+    let envelope = draft.address(MESH, |_| Err(())).expect("an envelope");
     let new = NewRow {
         id: RowId::trusted("row".to_owned()),
-        client_message_id: ClientMessageId::trusted(ID.to_owned()),
+        key: ClientMessageId::trusted(ID.to_owned()).into(),
         envelope,
         enqueued_at: Millis(0),
-        mesh_is_explicit: false,
-        key_as_written: None,
     };
     outbox.accept(new).await.expect("accepts");
     let claimed = outbox.claim_due(MESH, Millis(i64::MAX), Millis(i64::MIN), 1).await;

@@ -4,8 +4,8 @@ use crate::port::InboundPush;
 use claudemesh_base::message::seal::open_plain;
 use claudemesh_base::message::{Extension, PublicKey, SharedBox, SharedBoxes};
 use claudemesh_base::wire::PushFrame;
-use claudemesh_fsm::envelope::Destination;
-use claudemesh_fsm::receive::{self, Encryption, Opened, ReceiveDecision, TargetKind};
+use claudemesh_fsm::envelope::{Destination, DestinationKind, Encryption};
+use claudemesh_fsm::receive::{self, Opened, ReceiveDecision};
 use std::sync::Arc;
 
 /// What a push turned out to be.
@@ -72,15 +72,9 @@ impl PushOpener {
     }
 }
 
-/// What the broker says it was sent to; brokers of today's network do not say.
-fn target_kind(push: &PushFrame) -> Option<TargetKind> {
-    match Destination::parse(push.target_spec.as_deref()?).ok()? {
-        Destination::Member(_) => Some(TargetKind::Direct),
-        Destination::Group(_) => Some(TargetKind::Group),
-        Destination::Topic(_) => Some(TargetKind::Topic),
-        Destination::Everyone => Some(TargetKind::Everyone),
-        Destination::Unrecorded => None,
-    }
+/// Whether it went to one member or to many, as the broker says; those of today's network do not.
+fn target_kind(push: &PushFrame) -> Option<DestinationKind> {
+    Destination::parse(push.target_spec.as_deref()?).ok().map(|target| target.kind())
 }
 
 fn sealed_extension(push: &PushFrame, shared: &SharedBox) -> Extension {
@@ -104,41 +98,4 @@ fn unreadable(error: &dyn std::fmt::Display) -> Extension {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use claudemesh_base::message::SecretKey;
-    use claudemesh_fsm::receive::Encryption;
-    use data_encoding::BASE64;
-    use smol::channel;
-
-    fn read(target: &str, ciphertext: String) -> OpenedPush {
-        let (us, peer) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
-        let push = PushFrame {
-            message_id: "b".into(),
-            sender_pubkey: peer.public().to_hex(),
-            target_spec: Some(target.into()),
-            ciphertext,
-            ..PushFrame::default()
-        };
-        let (connection_key, acks) = (us.public(), channel::bounded(1).0);
-        let secrets = Arc::from([us]);
-        PushOpener::default().read(&InboundPush { push, acks, secrets, connection_key })
-    }
-
-    #[test]
-    fn bytes_to_many_that_are_no_text_have_no_body_and_text_has_one() {
-        for target in ["#ops", "@eng", "*"] {
-            let read = |ciphertext: String| read(target, ciphertext);
-            let text = read(BASE64.encode("hola".as_bytes()));
-            let stored = |undecryptable| ReceiveDecision::Store {
-                undecryptable,
-                encryption: Encryption::None,
-            };
-            assert_eq!((text.decision, text.body.as_deref()), (stored(false), Some("hola")));
-            for bytes in [BASE64.encode(&[0x80, 0xFE]), "no base64!".into(), "aG9sYQ".into()] {
-                let none = read(bytes);
-                assert_eq!((none.decision, none.body), (stored(true), None));
-            }
-        }
-    }
-}
+mod tests;

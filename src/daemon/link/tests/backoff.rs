@@ -6,7 +6,8 @@ use claudemesh_base::wire::ClientAck;
 use serde_json::json;
 use std::time::Duration;
 
-const SPEED: u32 = 5;
+/// Not more: what a busy machine loses between two steps counts as many times.
+const SPEED: u32 = 3;
 
 /// Closes, and says how long the link waits before it dials again.
 async fn wait_after(rig: &Rig, mut peer: Peer) -> (Duration, Peer) {
@@ -40,6 +41,6 @@ fn only_what_was_taken_or_stored_starts_the_back_off_over() {
         inbound.acks.try_send(ClientAck::default()).expect("room");
         peer.recv_type("client_ack").await;
         let (waited, _) = wait_after(&rig, peer).await;
-        assert!(waited < Duration::from_secs(6), "{waited:?} and not eight seconds");
+        assert!(waited < Duration::from_secs(7), "{waited:?} and not eight seconds");
     });
 }

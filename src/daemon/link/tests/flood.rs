@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// A flood ends at last, so that a link that drowns in it fails its test and does not hang.
-const FLOOD_MAX: Duration = Duration::from_secs(20);
+/// A flood ends at last, so that a link that drowns in it fails its test and does not hang. It is
+/// measured in bytes and not in time: a link takes only so much between two turns of the others, on
+/// a slow machine as on a fast one.
+const FLOOD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How much is written at once, in bytes.
 const WAVE_BYTES: usize = 64 * 1024;
 
@@ -34,12 +36,12 @@ impl Flood {
         thread::spawn(move || {
             let mut stream = connection(&listener, opens);
             stream.write_all(&first).expect("sent");
-            let timer = ends.clone();
-            thread::spawn(move || {
-                thread::sleep(FLOOD_MAX);
-                timer.store(true, Ordering::SeqCst);
-            });
-            while !ends.load(Ordering::SeqCst) && stream.write_all(&wave).is_ok() {}
+            for _ in 0..FLOOD_BYTES_MAX / WAVE_BYTES {
+                if stream.write_all(&wave).is_err() {
+                    return;
+                }
+            }
+            ends.store(true, Ordering::SeqCst);
         });
         Self { url, is_over }
     }

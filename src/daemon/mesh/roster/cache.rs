@@ -25,9 +25,6 @@ fn parse(value: Value) -> Option<Roster> {
 }
 
 /// Writes the rosters that were ever fetched.
-///
-/// # Errors
-/// When the file cannot be written.
 pub fn save<'a>(
     paths: &Paths,
     rosters: impl Iterator<Item = (&'a str, Roster)>,

@@ -43,9 +43,6 @@ struct PrunableMessage {
 
 impl Inbox {
     /// Removes one message, by its id; says whether it was there.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn remove(&self, id: String) -> Result<bool, Error> {
         let job = move |tx: &Tx<'_>| tx.execute("DELETE FROM inbox WHERE id = ?", &[(&id).into()]);
         let removed = self.db.write(Durability::Synced, job, |_: &Result<usize, Error>| ());
@@ -70,9 +67,6 @@ impl Inbox {
     }
 
     /// Upkeep looks at the clock: what makes messages older.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn observe_clock(&self, now: Millis, bounds: InboxLimits) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = newest_seq(tx)?;

@@ -1,7 +1,7 @@
 //! Abort (§4.5.3): a row that waits or is dead is given up, and nothing takes its place.
 
 use super::moves::{Applied, apply};
-use super::{Outbox, query};
+use super::{Outbox, rows};
 use claudemesh_base::db::{Durability, Error, Tx};
 use claudemesh_fsm::id::{Millis, RowId};
 use claudemesh_fsm::outbox::{Abort, AnyRow, Status};
@@ -64,7 +64,7 @@ impl Outbox {
 }
 
 fn abort_in(tx: &Tx<'_>, request: AbortRequest) -> Result<(AbortOutcome, Option<Applied>), Error> {
-    let Some(row) = query::row_by_row_id(tx, &request.id)? else {
+    let Some(row) = rows::row_by_row_id(tx, &request.id)? else {
         return Ok((AbortOutcome::NotFound, None));
     };
     let abort = Abort { aborted_at: request.now, aborted_by: request.aborted_by };

@@ -1,12 +1,45 @@
 //! Accepting inside its transaction: the insert and the look-up of §4.5.1.
 
-use super::NewRow;
-use claudemesh_base::db::{Error, Param, Tx};
+use super::depth::{Reservation, row_bytes};
+use super::{Moved, Outbox};
+use claudemesh_base::db::{Error, Kind, Param, Tx};
 use claudemesh_base::message::legacy;
 use claudemesh_fsm::accept::{AcceptDecision, decide, mismatch};
-use claudemesh_fsm::envelope::Envelope;
-use claudemesh_fsm::id::{ClientMessageId, Fingerprint, RowId};
-use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, row_summary};
+use claudemesh_fsm::envelope::{Draft, Envelope};
+use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
+use claudemesh_fsm::outbox::{RowSummary, RowSummaryRecord, Status, row_summary};
+use std::sync::Arc;
+
+/// What a request is compared by with a row that has its id, beside its fingerprint (§4.5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's name for the message.
+    pub client_message_id: ClientMessageId,
+    /// The mesh, if the caller named one: another mesh's row is a mismatch then (§3.3).
+    pub explicit_mesh: Option<String>,
+    /// The reference of the destination as an earlier daemon hashed it, if it is not ours: a public
+    /// key that is not in lowercase, or the `all` of `@all` (§4.4).
+    pub reference_as_written: Option<String>,
+}
+
+impl From<ClientMessageId> for RequestKey {
+    fn from(client_message_id: ClientMessageId) -> Self {
+        Self { client_message_id, explicit_mesh: None, reference_as_written: None }
+    }
+}
+
+/// A message to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewRow {
+    /// Our name for the row.
+    pub id: RowId,
+    /// The caller's name for the message, and what else a retry of it is recognised by.
+    pub key: RequestKey,
+    /// The message.
+    pub envelope: Envelope,
+    /// Now.
+    pub enqueued_at: Millis,
+}
 
 /// What a request is told, with what every 409 also says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,22 +57,70 @@ pub struct AcceptOutcome {
     pub fingerprint: Fingerprint,
 }
 
-/// A request as an existing row is compared with it.
-pub(super) struct RetryRequest<'a> {
-    pub(super) envelope: &'a Envelope,
-    /// See [`NewRow::key_as_written`].
-    pub(super) key_as_written: Option<&'a str>,
-    /// The mesh, if the caller named one.
-    pub(super) explicit_mesh: Option<&'a str>,
-}
+impl Outbox {
+    /// Looks the id up, decides (§4.5.1), inserts if there is no row, commits, and only then
+    /// answers. The work is queued before this returns: a caller that goes away changes nothing.
+    /// Where there is no room for a row, an id that has one is answered all the same (§3.3).
+    ///
+    /// # Errors
+    /// When there is no room, the queue is full or the commit fails: then nothing was accepted.
+    pub fn accept(
+        &self,
+        new: NewRow,
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let new = Arc::new(new);
+        let room = self.depths.reserve(row_bytes(&new.envelope));
+        let queued = room.map(|room| self.insert(new.clone(), room));
+        async move {
+            let answer = match queued {
+                Ok(answer) => answer.await,
+                Err(no_room) => Err(no_room),
+            };
+            match answer {
+                Err(no_room) if no_room.kind() == Kind::Full => {
+                    let known = move |tx: &Tx<'_>| known_in(tx, &new.key, &new.envelope);
+                    outbox.db.read(known).await?.ok_or(no_room)
+                }
+                answer => answer,
+            }
+        }
+    }
 
-impl RetryRequest<'_> {
-    /// The request's fingerprint as a row that has `stored` is to be compared with: the form of
-    /// the daemon before us if that is the row's, or else ours (§4.4).
-    fn fingerprint_beside(&self, stored: Fingerprint) -> Fingerprint {
-        let ours = self.envelope.fingerprint;
-        let theirs = || legacy::fingerprint(self.envelope, self.key_as_written);
-        if stored != ours && theirs() == Some(stored) { stored } else { ours }
+    fn insert(
+        &self,
+        new: Arc<NewRow>,
+        room: Reservation,
+    ) -> impl Future<Output = Result<AcceptOutcome, Error>> + Send + use<> {
+        let outbox = self.clone();
+        let inserted = Moved {
+            from: None,
+            mesh: new.envelope.mesh.clone(),
+            client_message_id: new.key.client_message_id.clone(),
+            status: Status::Pending,
+            broker_message_id: None,
+            last_error: None,
+            bytes: row_bytes(&new.envelope),
+        };
+        let after = move |result: &Result<AcceptOutcome, Error>| {
+            let is_new = |accepted: &AcceptOutcome| accepted.decision == AcceptDecision::Insert;
+            if result.as_ref().is_ok_and(is_new) {
+                outbox.announce(&inserted);
+            }
+            outbox.quota().record_outcome(result, is_new);
+            drop(room);
+        };
+        self.db.try_write_one(move |tx| accept_in(tx, &new), after)
+    }
+
+    /// What a request is told whose id has a row: for requests that cannot be inserted but may be
+    /// retries all the same (§3.3).
+    pub async fn existing(
+        &self,
+        key: RequestKey,
+        draft: Draft,
+    ) -> Result<Option<AcceptOutcome>, Error> {
+        self.db.read(move |tx| known_in(tx, &key, &draft)).await
     }
 }
 
@@ -53,18 +134,26 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    pub(super) fn judge(self, asked: &RetryRequest<'_>) -> AcceptOutcome {
+    fn judge(self, key: &RequestKey, draft: &Draft) -> AcceptOutcome {
         let Self { row_id, fingerprint: stored, row_summary, mesh, has_no_destination } = self;
         // A mesh that nobody recorded differs from none.
         let is_of_another =
-            asked.explicit_mesh.is_some_and(|named| !mesh.is_empty() && named != mesh);
+            key.explicit_mesh.as_ref().is_some_and(|named| !mesh.is_empty() && *named != mesh);
         let decision = if is_of_another {
             AcceptDecision::Conflict(mismatch(row_summary))
         } else {
-            decide(Some((stored, row_summary)), asked.fingerprint_beside(stored))
+            decide(Some((stored, row_summary)), fingerprint_beside(stored, key, draft))
         };
         AcceptOutcome { row_id, decision, mesh, has_no_destination, fingerprint: stored }
     }
+}
+
+/// The request's fingerprint as a row that has `stored` is to be compared with: the form of the
+/// daemon before us if that is the row's, or else ours (§4.4).
+fn fingerprint_beside(stored: Fingerprint, key: &RequestKey, draft: &Draft) -> Fingerprint {
+    let ours = draft.fingerprint;
+    let theirs = || legacy::fingerprint(draft, key.reference_as_written.as_deref());
+    if stored != ours && theirs() == Some(stored) { stored } else { ours }
 }
 
 pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
@@ -100,22 +189,23 @@ pub(super) fn accept_in(tx: &Tx<'_>, new: &NewRow) -> Result<AcceptOutcome, Erro
             fingerprint: envelope.fingerprint,
         });
     }
-    known_in(tx, new)?.ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
+    known_in(tx, &new.key, envelope)?
+        .ok_or_else(|| Error::corrupt("an id is taken by a row that is not there"))
 }
 
 /// What a retry is told, if its id has a row.
-pub(super) fn known_in(tx: &Tx<'_>, new: &NewRow) -> Result<Option<AcceptOutcome>, Error> {
-    let asked = RetryRequest {
-        envelope: &new.envelope,
-        key_as_written: new.key_as_written.as_deref(),
-        explicit_mesh: new.mesh_is_explicit.then_some(new.envelope.mesh.as_str()),
-    };
-    Ok(look_up(tx, &new.client_message_id)?.map(|existing| existing.judge(&asked)))
+pub(super) fn known_in(
+    tx: &Tx<'_>,
+    key: &RequestKey,
+    draft: &Draft,
+) -> Result<Option<AcceptOutcome>, Error> {
+    let existing = look_up(tx, &key.client_message_id)?;
+    Ok(existing.map(|existing| existing.judge(key, draft)))
 }
 
 /// Inserts a pending row, or says that its `client_message_id` has one.
 pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
-    let NewRow { id, client_message_id, envelope, enqueued_at, .. } = new;
+    let NewRow { id, key, envelope, enqueued_at } = new;
     let reference = envelope.destination.reference();
     let sql = "INSERT INTO outbox (id, client_message_id, request_fingerprint, payload, mesh, \
                destination_kind, destination_ref, recipient, recipient_member, priority, meta, \
@@ -125,7 +215,7 @@ pub(super) fn insert(tx: &Tx<'_>, new: &NewRow) -> Result<bool, Error> {
     let mentions = (!envelope.mentions.is_empty()).then(|| envelope.mentions.join("\n"));
     let params = [
         id.as_str().into(),
-        client_message_id.as_str().into(),
+        key.client_message_id.as_str().into(),
         Param::Blob(envelope.fingerprint.as_bytes()),
         Param::Blob(&envelope.payload),
         envelope.mesh.as_str().into(),

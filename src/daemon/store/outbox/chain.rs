@@ -31,9 +31,6 @@ pub struct Successor {
 
 impl Outbox {
     /// One row, by its row id, with the whole chain of its successors.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn inspect(&self, id: RowId) -> Result<Option<RowChain>, Error> {
         self.db.read(move |tx| inspect_in(tx, &id)).await
     }

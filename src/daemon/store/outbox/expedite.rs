@@ -4,9 +4,8 @@
 //! A million rows may be backed off, and the writer thread serves accepts too: so rows become due
 //! some at a time, the farthest due first.
 
-use super::{Outbox, query};
+use super::{Outbox, rows};
 use claudemesh_base::db::{Durability, Error, Tx};
-use claudemesh_base::wire::to_text;
 use claudemesh_fsm::envelope::Priority;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
@@ -61,7 +60,7 @@ impl Outbox {
         keys: &[&str],
         now: Millis,
     ) -> Result<usize, Error> {
-        let (mesh, keys) = (mesh.to_owned(), to_text(&keys));
+        let (mesh, keys) = (mesh.to_owned(), serde_json::json!(keys).to_string());
         let find = move |tx: &Tx<'_>| {
             let sql = "SELECT seq FROM outbox \
                        WHERE mesh = ? AND status = 'pending' AND next_attempt_at > ? \
@@ -94,7 +93,7 @@ impl Outbox {
             let seqs = tx.query(sql, &params, |row| row.int(0))?;
             let expedited = reschedule(tx, &seqs, now)?;
             // The count ends the caller's loop: an index that is wrong would end it too soon.
-            if expedited == seqs.len() { Ok(expedited) } else { Err(query::damaged_due_index(tx)) }
+            if expedited == seqs.len() { Ok(expedited) } else { Err(rows::damaged_due_index(tx)) }
         };
         self.db.write(Durability::Relaxed, job, |_: &Result<_, Error>| ()).await
     }
@@ -105,5 +104,5 @@ fn reschedule(tx: &Tx<'_>, seqs: &[i64], now: Millis) -> Result<usize, Error> {
     let sql = "UPDATE outbox SET next_attempt_at = ?1 \
                WHERE seq IN (SELECT value FROM json_each(?2)) \
                AND status = 'pending' AND next_attempt_at > ?1";
-    tx.execute(sql, &[now.0.into(), (&to_text(&seqs)).into()])
+    tx.execute(sql, &[now.0.into(), (&serde_json::json!(seqs).to_string()).into()])
 }

@@ -29,9 +29,6 @@ impl Outbox {
     /// `boot_id` names this boot of the host. Unless the last life ended in it, or in order, the
     /// host may have lost power and the outbox commits that were not synced: then every row that
     /// waits may have been sent (§4.7). Synced, so that no claim of this life is on disk before it.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn recover(
         &self,
         next_attempt_at: Millis,

@@ -1,10 +1,12 @@
 //! Guarded moves inside their transaction, one `UPDATE` each (§4.5.2), and claims, which are many.
 
 use super::depth::ROW_OVERHEAD_BYTES;
-use super::{Moved, query, receipt};
-use claudemesh_base::db::{Columns, Error, Param, Tx};
+use super::{Moved, Outbox, receipt, rows};
+use claudemesh_base::db::{Columns, Durability, Error, Param, Tx};
 use claudemesh_fsm::id::{ClientMessageId, Millis, RowId};
-use claudemesh_fsm::outbox::{Change, Guard, Inflight, Pending, Row, Status, Unsettled, Verdict};
+use claudemesh_fsm::outbox::{
+    Ack, AnyRow, Change, Guard, Inflight, Pending, Row, State, Status, Step, Unsettled, Verdict,
+};
 use std::convert::Infallible;
 
 /// What a claim found.
@@ -18,6 +20,85 @@ pub struct Claimed {
     pub more: bool,
     /// When the next row is due, if none is now.
     pub next_due_at: Option<Millis>,
+}
+
+impl Outbox {
+    /// Stores one move. `Ok(None)` means another writer moved the row first, and this result is to
+    /// be dropped.
+    ///
+    /// # Errors
+    /// When the commit fails, the row comes back in the state it had, with the reason.
+    pub async fn store<S, N>(&self, step: Step<S, N>) -> Result<Option<Row<N>>, (Row<S>, Error)>
+    where
+        S: State,
+        N: State,
+    {
+        let (guard, unsettled) = step.split();
+        let outcome = self.write_guard(guard).await;
+        unsettled.settle(outcome)
+    }
+
+    /// Claims up to `limit` due rows of `mesh` for one attempt each, in one commit. Rows accepted
+    /// before `expired_before` are not claimed but handed back, to be expired.
+    ///
+    /// # Errors
+    /// When the commit fails: then nothing was claimed.
+    pub async fn claim_due(
+        &self,
+        mesh: &str,
+        now: Millis,
+        expired_before: Millis,
+        limit: usize,
+    ) -> Result<Claimed, Error> {
+        let mesh = mesh.to_owned();
+        let outbox = self.clone();
+        let job = move |tx: &Tx<'_>| claim_due_in(tx, &mesh, now, expired_before, limit);
+        let after = move |result: &Result<UnsettledClaim, Error>| {
+            result.iter().for_each(UnsettledClaim::log_dead_lettered);
+            result.iter().flat_map(UnsettledClaim::moves).for_each(|moved| outbox.announce(moved));
+        };
+        Ok(self.db.write(Durability::Relaxed, job, after).await?.settle())
+    }
+
+    /// The broker acknowledged an attempt that had been given up: a pending row becomes done, any
+    /// other is left as it is (§4.5.2). Says whether a row moved.
+    pub async fn late_ack(
+        &self,
+        mesh: &str,
+        id: &ClientMessageId,
+        ack: Ack,
+    ) -> Result<bool, Error> {
+        let (mesh, id) = (mesh.to_owned(), id.clone());
+        let outbox = self.clone();
+        let job = move |tx: &Tx<'_>| match rows::row(tx, &id)? {
+            // A broker speaks for its own mesh alone.
+            Some(AnyRow::Pending(row)) if row.envelope().mesh == mesh => {
+                let (guard, _) = row.acked_late(ack).split();
+                apply(tx, guard).map(Some)
+            }
+            _ => Ok(None),
+        };
+        let after = move |result: &Result<Option<Applied>, Error>| {
+            result
+                .iter()
+                .flatten()
+                .for_each(|applied| applied.moved.iter().for_each(|moved| outbox.announce(moved)));
+        };
+        Ok(self.db.write(Durability::Relaxed, job, after).await?.is_some())
+    }
+
+    async fn write_guard(&self, guard: Guard) -> Result<Verdict, Error> {
+        let durability =
+            if guard.change().must_be_synced() { Durability::Synced } else { Durability::Relaxed };
+        let outbox = self.clone();
+        let after = move |result: &Result<Applied, Error>| {
+            result
+                .iter()
+                .for_each(|applied| applied.moved.iter().for_each(|moved| outbox.announce(moved)));
+        };
+        let applied = self.db.write(durability, move |tx| apply(tx, guard), after).await?;
+        Ok(applied.verdict)
+    }
 }
 
 /// A claim whose commit is not decided yet.
@@ -64,10 +145,10 @@ pub(super) fn claim_due_in(
     expired_before: Millis,
     limit: usize,
 ) -> Result<UnsettledClaim, Error> {
-    let due = query::due(tx, mesh, now, limit)?;
+    let due = rows::due(tx, mesh, now, limit)?;
     let more = due.len() == limit;
     // One of them must not keep the others of its mesh from being sent.
-    let damage = || query::damaged_due_index(tx);
+    let damage = || rows::damaged_due_index(tx);
     let dead_lettered =
         due.corrupt.iter().map(|(id, why)| dead_letter(tx, id, why)?.ok_or_else(damage));
     let dead_lettered = dead_lettered.collect::<Result<_, Error>>()?;
@@ -83,11 +164,11 @@ pub(super) fn claim_due_in(
     };
     let claims = fresh.into_iter().map(claim).collect::<Result<Vec<_>, Error>>()?;
     for row in &expired {
-        if !query::waits(tx, &row.identity().id)? {
+        if !rows::waits(tx, &row.identity().id)? {
             return Err(damage());
         }
     }
-    let next_due_at = if more { None } else { query::next_due_at(tx, mesh)? };
+    let next_due_at = if more { None } else { rows::next_due_at(tx, mesh)? };
     Ok(UnsettledClaim { claims, dead_lettered, expired, more, next_due_at })
 }
 

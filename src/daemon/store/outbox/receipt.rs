@@ -3,9 +3,21 @@
 
 use super::Outbox;
 use claudemesh_base::db::{Columns, Durability, Error, Tx};
-use claudemesh_base::wire;
 use claudemesh_fsm::id::{Millis, RowId};
 use claudemesh_fsm::outbox::Status;
+
+/// What the broker told of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedReceipt {
+    /// The caller's id.
+    pub client_message_id: String,
+    /// How many members it is for.
+    pub recipients: u32,
+    /// How many of them have stored it.
+    pub stored: u32,
+    /// How many will never get it.
+    pub expired: u32,
+}
 
 /// How far a message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +71,7 @@ impl Outbox {
     pub async fn store_receipts(
         &self,
         mesh: &str,
-        reported: Vec<wire::Receipt>,
+        reported: Vec<ReportedReceipt>,
         now: Millis,
     ) -> Result<Vec<ReceiptUpdate>, Error> {
         let mesh = mesh.to_owned();
@@ -74,9 +86,6 @@ impl Outbox {
     }
 
     /// The messages of `mesh` whose receipts may still grow, oldest first, beyond `after_seq`.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn open_receipts(
         &self,
         mesh: &str,
@@ -104,7 +113,7 @@ pub(super) fn begin(
 fn store_in(
     tx: &Tx<'_>,
     mesh: &str,
-    reported: &wire::Receipt,
+    reported: &ReportedReceipt,
     now: Millis,
 ) -> Result<Option<ReceiptUpdate>, Error> {
     let sql = "SELECT seq, status, broker_message_id FROM outbox \

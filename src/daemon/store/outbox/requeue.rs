@@ -3,11 +3,11 @@
 
 use super::abort::status_and_successor;
 use super::accept::{insert, look_up};
-use super::depth::row_bytes;
+use super::depth::{ROW_OVERHEAD_BYTES, row_bytes};
 use super::moves::apply;
-use super::{Moved, NewRow, query};
-use claudemesh_base::db::{Error, Tx};
-use claudemesh_fsm::envelope::Envelope;
+use super::{Moved, NewRow, Outbox, rows};
+use claudemesh_base::db::{Durability, Error, Tx};
+use claudemesh_fsm::envelope::{Draft, Envelope};
 use claudemesh_fsm::id::{ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::{AnyRow, Retire, Status};
 
@@ -15,8 +15,8 @@ use claudemesh_fsm::outbox::{AnyRow, Retire, Status};
 pub struct Patch {
     /// The new payload.
     pub payload: Vec<u8>,
-    /// Fingerprints the patched envelope: what binds the new id to it (§4.4).
-    pub fingerprint: fn(&Envelope) -> Fingerprint,
+    /// Fingerprints the patched message: what binds the new id to it (§4.4).
+    pub fingerprint: fn(&Draft) -> Fingerprint,
 }
 
 /// Why a successor would never be sent.
@@ -86,6 +86,30 @@ pub enum RequeueOutcome {
     TooLarge(TooLarge),
 }
 
+impl Outbox {
+    /// Retires a row and puts a successor in its place, in one transaction (§4.5.3).
+    ///
+    /// # Errors
+    /// When there is no room for the successor or the commit fails: then nothing changed.
+    pub async fn requeue(&self, request: RequeueRequest) -> Result<RequeueOutcome, Error> {
+        // What is put in place of an old payload is new; the rest only changes its state.
+        let payload_bytes = request.patch.as_ref().map_or(0, |patch| patch.payload.len());
+        let room = self.depths.reserve(ROW_OVERHEAD_BYTES + payload_bytes as u64)?;
+        let outbox = self.clone();
+        let job = move |tx: &Tx<'_>| requeue_in(tx, request);
+        let after = move |result: &Result<RequeueEffect, Error>| {
+            if let Ok(done) = result {
+                done.moves.iter().for_each(|moved| outbox.announce(moved));
+            }
+            outbox.quota().record_outcome(result, |done| {
+                matches!(done.outcome, RequeueOutcome::Requeued { .. })
+            });
+            drop(room);
+        };
+        Ok(self.db.write(Durability::Synced, job, after).await?.outcome)
+    }
+}
+
 pub(super) struct RequeueEffect {
     pub(super) outcome: RequeueOutcome,
     pub(super) moves: Vec<Moved>,
@@ -98,7 +122,7 @@ impl RequeueEffect {
 }
 
 pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<RequeueEffect, Error> {
-    let Some(row) = query::row_by_row_id(tx, &request.id)? else {
+    let Some(row) = rows::row_by_row_id(tx, &request.id)? else {
         return Ok(RequeueEffect::nothing(RequeueOutcome::NotFound));
     };
     let retire = Retire {
@@ -135,8 +159,8 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Requeue
         return Ok(RequeueEffect::nothing(RequeueOutcome::NewIdTaken));
     }
     if let Some(patch) = request.patch {
-        envelope.payload = patch.payload;
-        envelope.fingerprint = (patch.fingerprint)(&envelope);
+        envelope.draft.payload = patch.payload;
+        envelope.draft.fingerprint = (patch.fingerprint)(&envelope);
     }
     if envelope.payload.is_empty() {
         return Ok(RequeueEffect::nothing(RequeueOutcome::BodyEmptied { status }));
@@ -156,11 +180,9 @@ pub(super) fn requeue_in(tx: &Tx<'_>, request: RequeueRequest) -> Result<Requeue
     let retired = apply(tx, guard)?;
     let new = NewRow {
         id: request.new_id,
-        client_message_id: request.new_client_message_id,
+        key: request.new_client_message_id.into(),
         envelope,
         enqueued_at: request.now,
-        mesh_is_explicit: true,
-        key_as_written: None,
     };
     if !insert(tx, &new)? {
         return Err(Error::corrupt("a free id was taken inside its own transaction"));

@@ -118,9 +118,6 @@ impl ShrinkPhase {
 
 impl Outbox {
     /// Upkeep looks at the clock: what makes rows older.
-    ///
-    /// # Errors
-    /// When the commit fails.
     pub async fn observe_clock(&self, now: Millis) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = tx.query_row("SELECT max(seq) FROM outbox", &[], |row| row.int(0))?;

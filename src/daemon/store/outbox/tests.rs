@@ -6,9 +6,11 @@ mod operator;
 mod shrinking;
 
 use super::*;
-use claudemesh_fsm::envelope::{Destination, Priority, Recipient};
-use claudemesh_fsm::id::{BrokerMessageId, Fingerprint};
-use claudemesh_fsm::outbox::Inflight;
+use claudemesh_base::db::{Durability, Kind, Tx};
+use claudemesh_fsm::accept::AcceptDecision;
+use claudemesh_fsm::envelope::{Destination, Draft, Priority, Recipient};
+use claudemesh_fsm::id::{BrokerMessageId, Fingerprint, RowId};
+use claudemesh_fsm::outbox::{Ack, Inflight, Row};
 use smol::future::block_on;
 
 const MESH: &str = "demo";
@@ -48,10 +50,10 @@ impl Bench {
     /// What a retry is told: the same request, another one, and one that names another mesh.
     fn answers(&self, id: &str) -> [AcceptOutcome; 3] {
         let existing = |fingerprint, mesh: Option<&str>| {
-            let id = ClientMessageId::trusted(id.to_owned());
-            let envelope = Envelope { fingerprint, ..new_row("", b"hola").envelope };
-            let asked = self.outbox.existing(&id, envelope, None, mesh.map(str::to_owned));
-            block_on(asked).expect("reads").expect("has a row")
+            let NewRow { key, envelope, .. } = new_row(id, b"hola");
+            let key = RequestKey { explicit_mesh: mesh.map(str::to_owned), ..key };
+            let draft = Draft { fingerprint, ..envelope.draft };
+            block_on(self.outbox.existing(key, draft)).expect("reads").expect("has a row")
         };
         let (same, other) = (Fingerprint::new([7; 32]), Fingerprint::new([8; 32]));
         [existing(same, Some(MESH)), existing(other, None), existing(same, Some("work"))]
@@ -133,23 +135,21 @@ fn ack(id: &str) -> Ack {
 
 fn new_row(id: &str, body: &[u8]) -> NewRow {
     let key = "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394".to_owned();
+    let recipient = Recipient { routing_key: key.clone(), member_key: key };
+    let draft = Draft {
+        destination: Destination::Member("bob".into()),
+        priority: Priority::Next,
+        meta: Some("{\"ticket\":42}".into()),
+        reply_to_id: Some("m0".into()),
+        mentions: Vec::new(),
+        payload: body.to_vec(),
+        fingerprint: Fingerprint::new([7; 32]),
+    };
     NewRow {
         id: RowId::trusted(format!("row-{id}")),
-        client_message_id: ClientMessageId::trusted(id.to_owned()),
-        envelope: Envelope {
-            mesh: MESH.into(),
-            destination: Destination::Member("bob".into()),
-            recipient: Some(Recipient { routing_key: key.clone(), member_key: key }),
-            priority: Priority::Next,
-            meta: Some("{\"ticket\":42}".into()),
-            reply_to_id: Some("m0".into()),
-            mentions: Vec::new(),
-            payload: body.to_vec(),
-            fingerprint: Fingerprint::new([7; 32]),
-        },
+        key: ClientMessageId::trusted(id.to_owned()).into(),
+        envelope: draft.address(MESH, |_| Ok::<_, ()>(recipient)).expect("an envelope"),
         enqueued_at: Millis(START_MS),
-        mesh_is_explicit: false,
-        key_as_written: None,
     }
 }
 

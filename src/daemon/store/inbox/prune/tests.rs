@@ -4,6 +4,7 @@ use super::*;
 use crate::store::inbox::{InboxFilter, NewMessage, Stored};
 use crate::store::schema;
 use claudemesh_base::db::{Db, Driver};
+use claudemesh_fsm::envelope::Encryption;
 use smol::future::block_on;
 use std::ops::Range;
 
@@ -24,7 +25,7 @@ fn message(name: &str) -> NewMessage {
         sender_pubkey: "alice".into(),
         body: Some("hola".into()),
         priority: "next".into(),
-        is_direct: true,
+        encryption: Encryption::Direct,
         received_at: Millis(START_MS),
         ..NewMessage::default()
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::outbox::{NewRow, Outbox, RequeueRequest};
 use crate::store::schema;
 use claudemesh_base::db::Driver;
-use claudemesh_fsm::envelope::{Destination, Priority};
+use claudemesh_fsm::envelope::{Destination, Draft, Priority};
 use claudemesh_fsm::id::{BrokerMessageId, ClientMessageId, Fingerprint, Millis, RowId};
 use claudemesh_fsm::outbox::Ack;
 use smol::future::block_on;
@@ -17,23 +17,21 @@ fn open(path: &Path) -> Outbox {
 }
 
 fn new_row(number: usize) -> NewRow {
+    let mesh = if number.is_multiple_of(3) { "demo" } else { "work" };
+    let draft = Draft {
+        destination: Destination::Everyone,
+        priority: Priority::Next,
+        meta: number.is_multiple_of(2).then(|| "{\"key\":\"✔\"}".to_owned()),
+        reply_to_id: None,
+        mentions: Vec::new(),
+        payload: vec![b'x'; number],
+        fingerprint: Fingerprint::new([7; 32]),
+    };
     NewRow {
         id: RowId::trusted(format!("row-{number}")),
-        client_message_id: ClientMessageId::trusted(format!("message-{number}")),
-        envelope: Envelope {
-            mesh: if number.is_multiple_of(3) { "demo" } else { "work" }.into(),
-            destination: Destination::Everyone,
-            recipient: None,
-            priority: Priority::Next,
-            meta: number.is_multiple_of(2).then(|| "{\"key\":\"✔\"}".to_owned()),
-            reply_to_id: None,
-            mentions: Vec::new(),
-            payload: vec![b'x'; number],
-            fingerprint: Fingerprint::new([7; 32]),
-        },
+        key: ClientMessageId::trusted(format!("message-{number}")).into(),
+        envelope: draft.address(mesh, |_| Err(())).expect("an envelope"),
         enqueued_at: NOW,
-        mesh_is_explicit: true,
-        key_as_written: None,
     }
 }
 

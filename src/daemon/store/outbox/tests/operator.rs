@@ -129,12 +129,8 @@ fn a_chain_is_followed_forward_to_its_end_and_no_further_than_its_bound() {
 fn a_message_that_was_given_up_has_no_receipt_to_ask_for() {
     let bench = Bench::new();
     bench.unanswered("m");
-    let told = claudemesh_base::wire::Receipt {
-        client_message_id: "m".into(),
-        recipients: 2,
-        stored: 1,
-        expired: 0,
-    };
+    let told =
+        ReportedReceipt { client_message_id: "m".into(), recipients: 2, stored: 1, expired: 0 };
     let stored = bench.outbox.store_receipts(MESH, vec![told], Millis(START_MS));
     assert_eq!(block_on(stored).expect("stores").len(), 1);
     let open = || block_on(bench.outbox.open_receipts(MESH, 0, 10)).expect("reads").ids;

@@ -1,6 +1,6 @@
 //! One daemon per directory: `daemon.lock` is the truth, `daemon.pid` is for people (§1.1).
 
-use super::DaemonError;
+use crate::error::DaemonError;
 use claudemesh_base::paths::{Paths, write_private};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
