@@ -129,7 +129,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("mesh", &["events", "port"]),
     ("link", &["identity", "port"]),
-    ("flow", &["api", "events", "mesh", "port", "store"]),
+    ("flow", &["events", "mesh", "port", "store"]),
     ("api", &["config", "events", "flow", "mesh", "store"]),
     ("repair", &["startup", "store"]),
     (

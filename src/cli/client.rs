@@ -9,21 +9,23 @@ mod query;
 mod sse;
 
 pub(crate) use error::{Error, Problem};
-pub(crate) use query::{InboxQuery, OutboxQuery, Requeue, Send};
+pub(crate) use query::{InboxQuery, OutboxQuery};
 pub(crate) use sse::Event;
 
 use claudemesh_base::http::Socket;
 use claudemesh_base::http::client::{self as http, Chunks, Connection, Request, Response};
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::to_text;
 use claudemesh_daemon::api::bodies::{
-    Aborted, Health, InboxMessage, Inspected, MessageStatus, OutboxRow, Page, Peers, Pruned,
-    Requeued, Sent, Version,
+    AbortBody, Aborted, Health, InboxMessage, Inspected, MarkedSeen, MessageStatus, OutboxRow,
+    Page, Peers, PruneBody, Pruned, RequeueBody, Requeued, SeenBody, SendBody, Sent, Version,
 };
 use futures_lite::StreamExt;
 use query::{path_segment, with_query};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,106 +56,66 @@ impl Client {
     }
 
     /// `GET /v1/version`.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn version(&self) -> Result<Version, Error> {
         self.get("/v1/version".to_owned()).await
     }
 
     /// `GET /v1/health`.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn health(&self) -> Result<Health, Error> {
         self.get("/v1/health".to_owned()).await
     }
 
     /// `POST /v1/send`. After [`Error::Unanswered`] the daemon may hold the message: send exactly
     /// the same again, with the same id.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) async fn send(&self, message: &Send) -> Result<Sent, Error> {
-        self.post("/v1/send", &message.to_json()).await
+    pub(crate) async fn send(&self, message: &SendBody) -> Result<Sent, Error> {
+        self.post("/v1/send", message).await
     }
 
     /// `GET /v1/messages/{client_message_id}`: where a message is.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn message(&self, client_message_id: &str) -> Result<MessageStatus, Error> {
         self.get(format!("/v1/messages/{}", path_segment(client_message_id))).await
     }
 
     /// `GET /v1/inbox`, newest first.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn inbox(&self, query: &InboxQuery) -> Result<Page<InboxMessage>, Error> {
         self.get(with_query("/v1/inbox", &query.parameters())).await
     }
 
     /// `POST /v1/inbox/seen`; how many were marked.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) async fn mark_seen(&self, ids: &[String]) -> Result<u64, Error> {
-        let marked: Value = self.post("/v1/inbox/seen", &json!({ "ids": ids })).await?;
-        marked["marked_seen"].as_u64().ok_or_else(|| Error::bad_answer("`marked_seen` is missing"))
+    pub(crate) async fn mark_seen(&self, ids: &[String]) -> Result<usize, Error> {
+        let body = SeenBody { ids: ids.to_vec() };
+        let marked: MarkedSeen = self.post("/v1/inbox/seen", &body).await?;
+        Ok(marked.marked_seen)
     }
 
     /// `GET /v1/outbox`, newest first.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn outbox(&self, query: &OutboxQuery) -> Result<Page<OutboxRow>, Error> {
         self.get(with_query("/v1/outbox", &query.parameters())).await
     }
 
     /// `POST /v1/outbox/requeue` (§4.5.3).
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) async fn requeue(&self, requeue: &Requeue) -> Result<Requeued, Error> {
-        self.post("/v1/outbox/requeue", &requeue.to_json()).await
+    pub(crate) async fn requeue(&self, requeue: &RequeueBody) -> Result<Requeued, Error> {
+        self.post("/v1/outbox/requeue", requeue).await
     }
 
     /// `POST /v1/outbox/abort` (§4.5.3).
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn abort(&self, row_id: &str) -> Result<Aborted, Error> {
-        self.post("/v1/outbox/abort", &json!({ "id": row_id })).await
+        let body = AbortBody { id: row_id.to_owned(), aborted_by: None };
+        self.post("/v1/outbox/abort", &body).await
     }
 
     /// `GET /v1/outbox/{id}`: one row and its successors.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn outbox_row(&self, row_id: &str) -> Result<Inspected, Error> {
         self.get(format!("/v1/outbox/{}", path_segment(row_id))).await
     }
 
     /// `POST /v1/outbox/prune` (§4.5.2), from `cursor` on: shrinks, or with `confirm` unset counts,
     /// rows that were finished before an instant (ISO-8601). One answer may not be the whole.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub(crate) async fn prune(
-        &self,
-        before: &str,
-        confirm: bool,
-        cursor: Option<&str>,
-    ) -> Result<Pruned, Error> {
-        let body = json!({ "before": before, "confirm": confirm, "cursor": cursor });
-        self.post("/v1/outbox/prune", &body).await
+    pub(crate) async fn prune(&self, prune: &PruneBody) -> Result<Pruned, Error> {
+        self.post("/v1/outbox/prune", prune).await
     }
 
     /// `GET /v1/peers`, of one mesh or of all.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn peers(&self, mesh: Option<&str>) -> Result<Peers, Error> {
         let parameters: Vec<_> = mesh.map(|mesh| ("mesh", mesh.to_owned())).into_iter().collect();
         self.get(with_query("/v1/peers", &parameters)).await
@@ -161,9 +123,6 @@ impl Client {
 
     /// `GET /v1/events`: live events of these types (all when empty), after what `last_event_id`
     /// names if it names something (§3.5).
-    ///
-    /// # Errors
-    /// [`Error`].
     pub(crate) async fn events(
         &self,
         types: &[String],
@@ -220,8 +179,12 @@ impl Client {
         self.call(Request::get(path), READ_TIMEOUT).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
-        self.call(Request::post_json(path, body.to_string()), WRITE_TIMEOUT).await
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.call(Request::post_json(path, to_text(body)), WRITE_TIMEOUT).await
     }
 
     async fn call<T: DeserializeOwned>(

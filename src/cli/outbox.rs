@@ -6,8 +6,8 @@ use super::exit;
 use super::failure::Failure;
 use super::print::{columns, inline};
 use super::send::read_whole;
-use crate::client::{OutboxQuery, Requeue};
-use claudemesh_daemon::api::bodies::OutboxRow;
+use crate::client::OutboxQuery;
+use claudemesh_daemon::api::bodies::{OutboxRow, RequeueBody};
 use serde_json::json;
 use std::fs::File;
 
@@ -106,13 +106,14 @@ pub(super) fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure>
     if payload.as_ref().is_some_and(String::is_empty) {
         return Err(Failure::usage("--patch-payload is empty").hint("a message has some text"));
     }
-    let request = Requeue {
+    let request = RequeueBody {
         id: id.to_owned(),
         new_client_message_id: parsed
             .value("new-client-id")
             .or_else(|| parsed.value("new-id"))
             .map(str::to_owned),
         payload,
+        aborted_by: None,
         force: parsed.has("force"),
     };
     let done = context.block_on(async {

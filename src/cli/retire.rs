@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::inbox::instant;
 use super::outbox::known;
 use super::print::{columns, inline};
-use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
+use claudemesh_daemon::api::bodies::{ChainLink, Inspected, PruneBody, Pruned};
 use serde_json::json;
 
 /// `daemon outbox inspect`
@@ -97,15 +97,16 @@ pub(super) fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let confirm = parsed.has("confirm");
     let rows = context.block_on(async {
         let client = context.daemon().await?;
-        let (mut rows, mut cursor) = (0, None);
+        let mut rows = 0;
+        let mut body = PruneBody { before: before.clone(), confirm, cursor: None };
         loop {
-            let answer = client.prune(&before, confirm, cursor.as_deref()).await;
+            let answer = client.prune(&body).await;
             let Pruned { rows: more, next_cursor, .. } =
                 answer.map_err(|error| context.explain(error))?;
             rows += more;
             match next_cursor {
                 None => return Ok(rows),
-                some => cursor = some,
+                some => body.cursor = some,
             }
             context.print.progress(&format!("{rows} rows so far…"));
         }

@@ -8,8 +8,9 @@ use super::context::Context;
 use super::exit;
 use super::failure::Failure;
 use super::print::{Tone, inline};
-use crate::client::{Client, Error, Send};
-use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, ReceiptBody, Sent};
+use crate::client::{Client, Error};
+use claudemesh_daemon::api::bodies::{Encryption, MessageStatus, ReceiptBody, SendBody, Sent};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::time::Duration;
@@ -55,7 +56,7 @@ enum Until {
     Delivered,
 }
 
-fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Failure> {
+fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<SendBody, Failure> {
     let (to, words) = parsed.operands.split_first().expect("<to> is required by the table");
     let text = match words {
         [dash] if dash == "-" => read_whole(std::io::stdin().lock(), "standard input")?,
@@ -68,14 +69,16 @@ fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Fa
     let priority = parsed
         .parsed("priority", expected, |text| PRIORITIES.contains(&text).then(|| text.to_owned()))?;
     let own = |flag| parsed.value(flag).map(str::to_owned);
-    Ok(Send {
+    Ok(SendBody {
         to: to.clone(),
         message: text,
         mesh: own("mesh"),
         priority,
         meta: meta(&parsed.values("meta"))?,
         reply_to_id: own("reply-to"),
-        client_message_id: own("id").unwrap_or_else(mint_id),
+        // Always ours: without it a retry could not be told from a new message.
+        client_message_id: Some(own("id").unwrap_or_else(mint_id)),
+        mentions: None,
     })
 }
 
@@ -92,7 +95,7 @@ pub(super) fn read_whole(from: impl Read, name: &str) -> Result<String, Failure>
     String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name} is not UTF-8 text")))
 }
 
-fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
+fn meta(pairs: &[&str]) -> Result<Option<Box<RawValue>>, Failure> {
     let mut meta = Map::new();
     for pair in pairs {
         let (name, value) = pair
@@ -103,12 +106,13 @@ fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
             return Err(Failure::usage(format!("--meta names {name:?} twice")));
         }
     }
-    Ok((!meta.is_empty()).then_some(meta))
+    let is_given = !meta.is_empty();
+    Ok(is_given.then(|| to_raw_value(&meta).expect("text keys")))
 }
 
 /// Offers the message until the daemon answers. What was written and not answered is offered again
 /// here, with the same id, and nowhere else (§8).
-async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent, Failure> {
+async fn send(context: &Context, client: &Client, message: &SendBody) -> Result<Sent, Failure> {
     let mut may_be_taken = false;
     let mut attempt = 1;
     loop {

@@ -11,6 +11,7 @@ use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
 use claudemesh_base::wire::RosterEntry;
 use claudemesh_daemon::api::bodies::SendBody;
+use claudemesh_daemon::api::draft_of;
 use claudemesh_daemon::events::{EventBus, EventContent};
 use claudemesh_daemon::flow::accept::{AcceptFlow, Rejection};
 use claudemesh_daemon::flow::drain::{DrainFlow, DrainLimits};
@@ -28,6 +29,7 @@ use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
 use futures_lite::FutureExt;
 use smol::Task;
+use serde_json::value::RawValue;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 
@@ -135,15 +137,17 @@ impl Daemon {
     pub fn send(&mut self, request: Request) {
         let (accept, disk, around, index) =
             (self.accept.clone(), self.disk.clone(), self.around.clone(), self.index);
+        let runtime = self.runtime.clone();
         let call = async move {
             let body = SendBody {
                 to: request.to.clone(),
                 message: request.body.clone(),
-                meta: request.meta.clone(),
+                meta: request.meta.clone().map(|meta| RawValue::from_string(meta).expect("JSON")),
                 client_message_id: Some(request.id.clone()),
                 ..SendBody::default()
             };
-            let answer = accept.accept(body, None).await;
+            let (key, draft) = draft_of(body, None, &runtime).expect("a well-formed request");
+            let answer = accept.accept(key, draft).await;
             if !disk.is_alive() {
                 return;
             }

@@ -22,11 +22,11 @@ fn offered(answers: &[&str]) -> Failure {
             stream.write_all(answer.as_bytes()).expect("written");
         }
     });
-    let message = Send {
+    let message = SendBody {
         to: "bob".into(),
         message: "x".into(),
-        client_message_id: "order-17".into(),
-        ..Send::default()
+        client_message_id: Some("order-17".into()),
+        ..SendBody::default()
     };
     let failed = context.run(send(&context, &context.client(), &message));
     daemon.join().expect("every answer was asked for");

@@ -17,7 +17,7 @@ pub(crate) use events::{EventKind, data_of};
 pub use inbox::{InboxMessage, MarkedSeen, Removed};
 pub use message::{Encryption, MessageStatus, ReceiptBody, Sent};
 pub use outbox::{Aborted, ChainLink, Inspected, OutboxRow, Pruned, Requeued};
-pub use request::{AbortBody, BodyError, PruneBody, RequeueBody, SeenBody, SendBody};
+pub use request::{AbortBody, BodyError, PruneBody, RequestBody, RequeueBody, SeenBody, SendBody};
 pub use status::{
     Candidate, DiskHealth, Health, MeshHealth, MeshRoster, MeshVersion, OutboxHealth, Peers,
     StoresHealth, Version,
@@ -27,9 +27,6 @@ use serde::{Deserialize, Serialize};
 
 /// The routes' generation.
 pub const IPC_API: &str = "v1";
-/// What this surface offers; a client asks before it relies on one.
-pub const IPC_FEATURES: [&str; 8] =
-    ["version", "health", "send", "messages", "inbox", "outbox", "events", "peers"];
 
 /// A page of anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

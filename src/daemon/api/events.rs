@@ -7,7 +7,7 @@
 
 use super::listen::EventStream;
 use super::query::{QueryParameters, bad};
-use super::reply::{self, Problem};
+use super::reply::{self, Answer, Problem};
 use super::{App, Request};
 use crate::api::bodies::{EventKind, LaggedEvent, data_of};
 use crate::events::{Event, EventContent, Subscription};
@@ -32,27 +32,19 @@ const UNKNOWN_EPOCH: &str = "unknown_epoch";
 /// How many missed messages are read from the store at once.
 const REPLAY_PAGE: usize = 256;
 
-pub(super) async fn stream(request: Request) -> tide::Result {
+pub(super) async fn stream(request: Request) -> Answer {
     let app = request.state().clone();
-    let opened = wanted(&request).and_then(|kinds| Ok((kinds, last_event_id(&request)?)));
-    let (kinds, last) = match opened {
-        Ok(opened) => opened,
-        Err(problem) => return Ok(problem.into()),
-    };
+    let (kinds, last) = (wanted(&request)?, last_event_id(&request)?);
     // A full disk is no time for more work that nobody depends on (§1.2).
     if let Some(usage) = app.outbox.quota().usage().filter(Usage::disk_is_full) {
-        return Ok(Problem::insufficient_storage(usage.reasons().join("; ")).into());
+        return Err(Problem::insufficient_storage(usage.reasons().join("; ")));
     }
-    let Some(slot) = app.streams.take() else {
-        return Ok(Problem::too_many_streams(app.streams.max()).into());
-    };
+    let slot = app.streams.take();
+    let slot = slot.ok_or_else(|| Problem::too_many_streams(app.streams.max()))?;
     let (sender, events) = smol::channel::bounded(UNSENT_MAX);
     let subscription = app.bus.subscribe();
     // After the subscription: whatever is stored later is told live.
-    let newest = match app.inbox.newest_seq().await {
-        Ok(newest) => newest,
-        Err(error) => return Ok(app.store_problem(&error).into()),
-    };
+    let newest = app.inbox.newest_seq().await.map_err(|error| app.store_problem(&error))?;
     let runtime = app.runtime.clone();
     let run = async move {
         let _slot = slot;

@@ -15,8 +15,6 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// How long the token before the last rotation still opens the door (§14).
-pub const PREVIOUS_TOKEN_VALID: Duration = Duration::from_secs(60);
 /// The least time between two log lines about tokens in queries.
 pub const TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The code of the refusal that is worth a line in the log.
@@ -41,12 +39,10 @@ pub struct RequestHead<'a> {
 /// What the guard holds a request against.
 #[derive(Debug, Clone, Copy)]
 pub struct GuardPolicy<'a> {
-    /// The tokens that are good.
-    pub token: &'a AcceptedTokens,
+    /// The token that is good.
+    pub token: &'a AcceptedToken,
     /// `GET /v1/health` needs no token (`--public-health`).
     pub public_health: bool,
-    /// Monotonic time.
-    pub now: Duration,
 }
 
 /// A request that may go on.
@@ -142,7 +138,7 @@ fn check_bearer(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<(), Pr
                       `Authorization: Bearer <token>`";
         return Err(Problem::unauthorized("missing_bearer_token", detail));
     };
-    if values.next().is_some() || !policy.token.accepts(token, policy.now) {
+    if values.next().is_some() || !policy.token.accepts(token) {
         let detail = "this is not the token in ~/.claudemesh/daemon/local-token: read it again";
         return Err(Problem::unauthorized("invalid_bearer_token", detail));
     }
@@ -193,41 +189,23 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// The local token, and for a while the one before it. Never shown, wiped when dropped.
-pub struct AcceptedTokens {
-    current: Zeroizing<String>,
-    previous: Option<(Zeroizing<String>, Duration)>,
-}
+/// The local token. Never shown, wiped when dropped.
+pub struct AcceptedToken(Zeroizing<String>);
 
-impl AcceptedTokens {
+impl AcceptedToken {
     /// `token` without the newline of its file. An empty one opens nothing.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
-        Self { current: Zeroizing::new(token.into()), previous: None }
+        Self(Zeroizing::new(token.into()))
     }
 
-    /// Puts `token` in force; the one before it stays good for [`PREVIOUS_TOKEN_VALID`] from
-    /// `now`, and the one before that ends here. Rotating to the same token changes nothing.
-    pub fn rotate(&mut self, token: impl Into<String>, now: Duration) {
-        let token = Zeroizing::new(token.into());
-        if *token != *self.current {
-            let previous = std::mem::replace(&mut self.current, token);
-            self.previous = Some((previous, now + PREVIOUS_TOKEN_VALID));
-        }
-    }
-
-    /// Whether `presented` is good at `now`. The time it takes depends on lengths alone.
-    #[must_use]
-    pub fn accepts(&self, presented: &[u8], now: Duration) -> bool {
-        let is = |token: &str| !token.is_empty() && bool::from(token.as_bytes().ct_eq(presented));
-        let is_current = is(&self.current);
-        let previous = self.previous.as_ref().filter(|(_, until)| now < *until);
-        let is_previous = previous.is_some_and(|(token, _)| is(token));
-        is_current | is_previous
+    /// Whether `presented` is the token. The time it takes depends on lengths alone.
+    fn accepts(&self, presented: &[u8]) -> bool {
+        !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(presented))
     }
 }
 
-impl fmt::Debug for AcceptedTokens {
+impl fmt::Debug for AcceptedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LocalToken(..)")
     }

@@ -8,8 +8,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use tide::http::Method;
+use serde_json::{Map, Value};
 
 /// RFC 9457: the problem has no more to say than its status and its `error`.
 const TYPE: &str = "about:blank";
@@ -20,6 +19,9 @@ const PROBLEM_JSON: &str = "application/problem+json";
 const JSON: &str = "application/json";
 /// Seconds a refused caller should wait: the bound is what is in flight, and that changes fast.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+/// What a route answers.
+pub(crate) type Answer = Result<tide::Response, Problem>;
 
 /// Something that did not go well, as the caller will read it.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,18 +64,6 @@ impl Problem {
         Self::new(400, error, detail)
     }
 
-    /// 400 for one field: "`priority` is \"urgent\"; expected one of now, next, low".
-    #[must_use]
-    pub fn invalid_field(
-        error: &'static str,
-        field: &str,
-        found: impl Serialize,
-        expected: &str,
-    ) -> Self {
-        let found = serde_json::to_string(&found).unwrap_or_else(|_| "unreadable".to_owned());
-        Self::bad_request(error, format!("`{field}` is {found}; expected {expected}"))
-    }
-
     /// 400 for a header value outside visible ASCII.
     #[must_use]
     pub fn invalid_header(name: &str) -> Self {
@@ -108,8 +98,7 @@ impl Problem {
 
     /// 405 with `Allow`.
     #[must_use]
-    pub fn method_not_allowed(path: &str, allowed: &[Method]) -> Self {
-        let allowed: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
+    pub fn method_not_allowed(path: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
         Self::new(405, "method_not_allowed", format!("{path} takes {allowed}"))
             .header("allow", allowed)
@@ -160,12 +149,6 @@ impl Problem {
         Self::new(500, "internal", "the daemon failed: see `claudemesh daemon logs`")
     }
 
-    /// 502: a passthrough whose broker did not answer.
-    #[must_use]
-    pub fn bad_gateway(error: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(502, error, detail)
-    }
-
     /// 503: not now, and the daemon knows why.
     #[must_use]
     pub fn unavailable(error: &'static str, detail: impl Into<String>) -> Self {
@@ -199,16 +182,6 @@ impl Problem {
     }
 }
 
-impl From<Problem> for tide::Response {
-    fn from(problem: Problem) -> Self {
-        let mut response = respond(problem.status, PROBLEM_JSON, problem.to_json());
-        for (name, value) in problem.headers {
-            response.insert_header(name, value);
-        }
-        response
-    }
-}
-
 impl From<Problem> for hyper::Response<Body> {
     fn from(problem: Problem) -> Self {
         let mut response = Self::new(http::full(problem.to_json()));
@@ -230,10 +203,11 @@ pub fn encode_segment(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC_OR_MARK).to_string()
 }
 
-/// A path segment as it was meant; `None` if it is not UTF-8.
-#[must_use]
-pub fn decode_segment(segment: &str) -> Option<String> {
-    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+/// The id in the path of a request, decoded; `None` if it is not UTF-8.
+pub(super) fn id_of(request: &super::Request) -> Option<String> {
+    // tide hands path parameters over as they came.
+    let id = percent_decode_str(request.param("id").ok()?).decode_utf8();
+    id.ok().map(Into::into)
 }
 
 /// 200 with `body` as JSON.
@@ -261,7 +235,8 @@ fn json_response(status: u16, body: &impl Serialize) -> tide::Response {
         Ok(text) => respond(status, JSON, text),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            Problem::internal().into()
+            let problem = Problem::internal();
+            respond(problem.status, PROBLEM_JSON, problem.to_json())
         }
     }
 }
@@ -273,23 +248,6 @@ fn respond(status: u16, content_type: &str, body: String) -> tide::Response {
     response.set_body(body);
     response.insert_header("content-type", content_type);
     response
-}
-
-/// What a bare error of tide means to the caller, or `None` if `status` is no error.
-///
-/// `allowed` is the route table's answer for `path`.
-#[must_use]
-pub fn bare_error(status: u16, path: &str, allowed: Option<&[Method]>) -> Option<Problem> {
-    match (status, allowed) {
-        (0..400, _) => None,
-        (405, Some(allowed)) => Some(Problem::method_not_allowed(path, allowed)),
-        (404 | 405, _) => Some(Problem::unknown_route(path)),
-        (400..500, _) => Some(Problem::bad_request("bad_request", "the request is malformed")),
-        _ => {
-            tracing::error!(status, path, "a route failed without saying why");
-            Some(Problem::internal())
-        }
-    }
 }
 
 /// Gives 413 the phrase RFC 9110 has for it; the codec knows an older one.
@@ -316,17 +274,10 @@ const fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
-        502 => "Bad Gateway",
         503 => "Service Unavailable",
         507 => "Insufficient Storage",
         _ => "Internal Server Error",
     }
-}
-
-/// `{"ok":true}`.
-#[must_use]
-pub fn done() -> tide::Response {
-    ok(&json!({ "ok": true }))
 }
 
 #[cfg(test)]
@@ -344,23 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_names_the_field_and_the_expectation() {
-        let expected = "one of now, next, low";
-        let problem = Problem::invalid_field("invalid_priority", "priority", "urgent", expected);
-        assert_eq!(problem.detail, "`priority` is \"urgent\"; expected one of now, next, low");
-    }
-
-    #[test]
-    fn both_conversions_say_the_same() {
-        let problem = Problem::method_not_allowed("/v1/inbox", &[Method::Get, Method::Delete]);
-        let hyper = hyper::Response::<Body>::from(problem.clone());
-        let tide = tide::Response::from(problem);
-        assert_eq!(hyper.status().as_u16(), 405);
-        assert_eq!(tide.status() as u16, 405);
-        assert_eq!(hyper.headers()["allow"], "GET, DELETE");
-        assert_eq!(tide["allow"], "GET, DELETE");
-        assert_eq!(hyper.headers()["content-type"], PROBLEM_JSON);
-        assert_eq!(tide["content-type"], PROBLEM_JSON);
+    fn a_problem_keeps_its_status_and_its_headers() {
+        let problem = Problem::method_not_allowed("/v1/inbox", &["GET", "DELETE"]);
+        let response = hyper::Response::<Body>::from(problem);
+        assert_eq!(response.status().as_u16(), 405);
+        assert_eq!(response.headers()["allow"], "GET, DELETE");
+        assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
     }
 
     #[test]

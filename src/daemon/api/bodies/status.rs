@@ -1,5 +1,6 @@
 //! What `GET /v1/version`, `GET /v1/health` and `GET /v1/peers` answer.
 
+use crate::mesh::roster::MemberMatch;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -119,4 +120,15 @@ pub struct Candidate {
     pub member_pubkey: String,
     pub display_name: String,
     pub online: bool,
+}
+
+impl From<MemberMatch> for Candidate {
+    fn from(found: MemberMatch) -> Self {
+        Self {
+            pubkey: found.recipient.routing_key,
+            member_pubkey: found.recipient.member_key,
+            display_name: found.name,
+            online: found.online,
+        }
+    }
 }
