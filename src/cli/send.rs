@@ -156,11 +156,11 @@ fn tells_of_the_id(error: &Error) -> bool {
     !has_not_looked && !problem.error.is_empty()
 }
 
-fn unknown(message: &Send, error: &Error) -> Failure {
-    let id = &message.client_message_id;
+fn unknown(message: &SendBody, error: &Error) -> Failure {
+    let id = message.client_message_id.as_deref().unwrap_or_default();
     let words = format!("it is unknown whether the daemon has message {id}: {error}");
     Failure::new(exit::FAILED, "outcome_unknown", words)
-        .with("client_message_id", id.as_str())
+        .with("client_message_id", id)
         .hint(format!("repeat the command with --id {id}: it cannot be sent twice"))
 }
 

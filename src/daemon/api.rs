@@ -8,10 +8,8 @@
 //! decided in the flows; what a status code means, in [`reply`].
 
 pub mod bodies;
-pub mod guard;
-pub mod listen;
-pub mod reply;
-pub mod routes;
+pub(crate) mod guard;
+pub(crate) mod listen;
 
 mod body;
 mod events;
@@ -21,6 +19,8 @@ mod operator;
 mod outbox;
 mod peers;
 mod query;
+mod reply;
+mod routes;
 mod send;
 mod status;
 
@@ -41,25 +41,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What every route may use; shared by all requests.
-pub struct App {
+pub(crate) struct App {
     /// The accept flow.
-    pub accept: AcceptFlow,
+    pub(crate) accept: AcceptFlow,
     /// What was accepted.
-    pub outbox: Outbox,
+    pub(crate) outbox: Outbox,
     /// What arrived.
-    pub inbox: Inbox,
+    pub(crate) inbox: Inbox,
     /// The attached meshes.
-    pub meshes: Meshes,
+    pub(crate) meshes: Meshes,
     /// What listeners are told.
-    pub bus: EventBus,
+    pub(crate) bus: EventBus,
     /// Time.
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
     /// Places for event streams.
-    pub streams: Slots,
+    pub(crate) streams: Slots,
     /// Monotonic time at start.
-    pub started_at: Duration,
+    pub(crate) started_at: Duration,
     /// The stores could not answer.
-    pub store_failures: Throttled,
+    pub(crate) store_failures: Throttled,
 }
 
 impl App {
@@ -84,8 +84,7 @@ impl App {
 }
 
 /// The router.
-#[must_use]
-pub fn router(app: App) -> Router<Arc<App>> {
+pub(crate) fn router(app: App) -> Router<Arc<App>> {
     Router::new(Arc::new(app), &routes::ROUTES)
 }
 

@@ -28,8 +28,8 @@ use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
 use futures_lite::FutureExt;
-use smol::Task;
 use serde_json::value::RawValue;
+use smol::Task;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 

@@ -16,47 +16,47 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// The least time between two log lines about tokens in queries.
-pub const TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The code of the refusal that is worth a line in the log.
-pub const TOKEN_IN_QUERY: &str = "token_in_query";
+pub(crate) const TOKEN_IN_QUERY: &str = "token_in_query";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const HEALTH_PATH: &str = "/v1/health";
 
 /// A request as far as the guard looks at it.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestHead<'a> {
+pub(crate) struct RequestHead<'a> {
     /// The way it came in.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Its method.
-    pub method: &'a Method,
+    pub(crate) method: &'a Method,
     /// Its target, as sent.
-    pub target: &'a Uri,
+    pub(crate) target: &'a Uri,
     /// Its headers.
-    pub headers: &'a HeaderMap,
+    pub(crate) headers: &'a HeaderMap,
 }
 
 /// What the guard holds a request against.
 #[derive(Debug, Clone, Copy)]
-pub struct GuardPolicy<'a> {
+pub(crate) struct GuardPolicy<'a> {
     /// The token that is good.
-    pub token: &'a AcceptedToken,
+    pub(crate) token: &'a AcceptedToken,
     /// `GET /v1/health` needs no token (`--public-health`).
-    pub public_health: bool,
+    pub(crate) public_health: bool,
 }
 
 /// A request that may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// Whether a body follows.
-    pub has_body: bool,
+    pub(crate) has_body: bool,
 }
 
 /// Lets a request in or says why not, in the order of §3.1.
 ///
 /// # Errors
 /// The first check that fails, as the problem to answer with.
-pub fn admit(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<Admitted, Problem> {
+pub(crate) fn admit(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<Admitted, Problem> {
     check_query(head.target)?;
     check_host(head)?;
     check_origin(head.headers)?;
@@ -190,12 +190,11 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 /// The local token. Never shown, wiped when dropped.
-pub struct AcceptedToken(Zeroizing<String>);
+pub(crate) struct AcceptedToken(Zeroizing<String>);
 
 impl AcceptedToken {
     /// `token` without the newline of its file. An empty one opens nothing.
-    #[must_use]
-    pub fn new(token: impl Into<String>) -> Self {
+    pub(crate) fn new(token: impl Into<String>) -> Self {
         Self(Zeroizing::new(token.into()))
     }
 
@@ -213,14 +212,14 @@ impl fmt::Debug for AcceptedToken {
 
 /// Decides which tokens in queries are logged: one a minute, the others are counted.
 #[derive(Debug, Default)]
-pub struct TokenLog {
+pub(crate) struct TokenLog {
     logged_at: Option<Duration>,
     suppressed: u64,
 }
 
 impl TokenLog {
     /// One more was seen: `Some(how many went unlogged since)` if a line is due.
-    pub fn seen(&mut self, now: Duration) -> Option<u64> {
+    pub(crate) fn seen(&mut self, now: Duration) -> Option<u64> {
         if self.logged_at.is_some_and(|at| now < at + TOKEN_LOG_INTERVAL) {
             self.suppressed += 1;
             return None;

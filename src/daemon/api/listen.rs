@@ -18,42 +18,41 @@ use tide::http::{Method, Url};
 
 /// Put into a tide response (`insert_ext`), it becomes the body: one write per item, the headers
 /// at once, the end when the channel closes or the daemon shuts down. Keep the channel bounded.
-pub struct EventStream(pub Receiver<Bytes>);
+pub(crate) struct EventStream(pub(crate) Receiver<Bytes>);
 
 /// What the adapter is made of.
-pub struct ApiService<S: 'static> {
+pub(crate) struct ApiService<S: 'static> {
     /// The routes.
-    pub router: Router<S>,
+    pub(crate) router: Router<S>,
     /// The token TCP callers must show.
-    pub token: AcceptedToken,
+    pub(crate) token: AcceptedToken,
     /// `GET /v1/health` needs no token.
-    pub public_health: bool,
+    pub(crate) public_health: bool,
     /// Requests in flight; share one among all listeners.
-    pub in_flight: Slots,
+    pub(crate) in_flight: Slots,
     /// The longest bodies.
-    pub body_limits: BodyLimits,
+    pub(crate) body_limits: BodyLimits,
     /// Ends event streams.
-    pub shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
     /// Time for deadlines.
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 /// The longest bodies, in bytes, by route (§1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BodyLimits {
+pub(crate) struct BodyLimits {
     /// `POST /v1/send`.
-    pub send_bytes_max: usize,
+    pub(crate) send_bytes_max: usize,
     /// `POST /v1/outbox/requeue`.
-    pub requeue_bytes_max: usize,
+    pub(crate) requeue_bytes_max: usize,
     /// `POST /v1/inbox/seen`.
-    pub seen_bytes_max: usize,
+    pub(crate) seen_bytes_max: usize,
     /// Any other route.
-    pub other_bytes_max: usize,
+    pub(crate) other_bytes_max: usize,
 }
 
 /// The handler to give to [`http::serve`]; one serves all listeners.
-#[must_use]
-pub fn handler<S: Clone + Send + Sync + 'static>(ipc: ApiService<S>) -> Arc<dyn Handler> {
+pub(crate) fn handler<S: Clone + Send + Sync + 'static>(ipc: ApiService<S>) -> Arc<dyn Handler> {
     Arc::new(Adapter(Arc::new(Shared { ipc, token_log: Mutex::default() })))
 }
 

@@ -27,17 +27,17 @@ pub(crate) type Answer = Result<tide::Response, Problem>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// The HTTP status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The stable code callers branch on.
-    pub error: &'static str,
+    pub(crate) error: &'static str,
     /// The HTTP phrase.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// What a person should do about it.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Further members of the body.
-    pub extra: Map<String, Value>,
+    pub(crate) extra: Map<String, Value>,
     /// Headers that belong to the status: `Allow`, `Retry-After`, `WWW-Authenticate`.
-    pub headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
@@ -47,8 +47,7 @@ impl Problem {
     }
 
     /// Adds a member to the body.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
         self
     }
@@ -59,112 +58,95 @@ impl Problem {
     }
 
     /// 400; `detail` names the field and what was expected of it.
-    #[must_use]
-    pub fn bad_request(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(400, error, detail)
     }
 
     /// 400 for a header value outside visible ASCII.
-    #[must_use]
-    pub fn invalid_header(name: &str) -> Self {
+    pub(crate) fn invalid_header(name: &str) -> Self {
         let detail = format!("header `{name}` holds bytes that are not ASCII: percent-encode them");
         Self::bad_request("invalid_header", detail)
     }
 
     /// 401, with the challenge RFC 9110 asks for.
-    #[must_use]
-    pub fn unauthorized(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(401, error, detail).header("www-authenticate", "Bearer")
     }
 
     /// 403.
-    #[must_use]
-    pub fn forbidden(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(403, error, detail)
     }
 
     /// 404 for something named in the request.
-    #[must_use]
-    pub fn not_found(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(404, error, detail)
     }
 
     /// 404 for a path that is no route.
-    #[must_use]
-    pub fn unknown_route(path: &str) -> Self {
+    pub(crate) fn unknown_route(path: &str) -> Self {
         let detail = format!("{path} is no route: see GET /v1/version for what this daemon serves");
         Self::new(404, "not_found", detail)
     }
 
     /// 405 with `Allow`.
-    #[must_use]
-    pub fn method_not_allowed(path: &str, allowed: &[&str]) -> Self {
+    pub(crate) fn method_not_allowed(path: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
         Self::new(405, "method_not_allowed", format!("{path} takes {allowed}"))
             .header("allow", allowed)
     }
 
     /// 408: the request did not arrive in time.
-    #[must_use]
-    pub fn request_timeout() -> Self {
+    pub(crate) fn request_timeout() -> Self {
         Self::new(408, "request_timeout", "the request did not arrive in time: send it again")
     }
 
     /// 409.
-    #[must_use]
-    pub fn conflict(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(409, error, detail)
     }
 
     /// 413; `detail` says what was too large, `limit_bytes` what would fit.
-    #[must_use]
-    pub fn payload_too_large(detail: impl Into<String>, limit_bytes: usize) -> Self {
+    pub(crate) fn payload_too_large(detail: impl Into<String>, limit_bytes: usize) -> Self {
         Self::new(413, "payload_too_large", detail).with("limit_bytes", limit_bytes)
     }
 
     /// 415.
-    #[must_use]
-    pub fn unsupported_media_type() -> Self {
+    pub(crate) fn unsupported_media_type() -> Self {
         let detail = "the body must be JSON: send `Content-Type: application/json` or none";
         Self::new(415, "unsupported_media_type", detail)
     }
 
     /// 429: too many requests in flight.
-    #[must_use]
-    pub fn daemon_busy(in_flight_max: usize) -> Self {
+    pub(crate) fn daemon_busy(in_flight_max: usize) -> Self {
         let detail = format!("{in_flight_max} requests are in flight: try again in a second");
         Self::new(429, "daemon_busy", detail).header("retry-after", RETRY_AFTER_SECONDS)
     }
 
     /// 429: too many event streams.
-    #[must_use]
-    pub fn too_many_streams(streams_max: usize) -> Self {
+    pub(crate) fn too_many_streams(streams_max: usize) -> Self {
         let detail = format!("{streams_max} event streams are open: close one and try again");
         Self::new(429, "too_many_streams", detail).header("retry-after", RETRY_AFTER_SECONDS)
     }
 
     /// 500: a defect; the cause is in the log and nowhere else.
-    #[must_use]
-    pub fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(500, "internal", "the daemon failed: see `claudemesh daemon logs`")
     }
 
     /// 503: not now, and the daemon knows why.
-    #[must_use]
-    pub fn unavailable(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(503, error, detail)
     }
 
     /// 507.
-    #[must_use]
-    pub fn insufficient_storage(detail: impl Into<String>) -> Self {
+    pub(crate) fn insufficient_storage(detail: impl Into<String>) -> Self {
         Self::new(507, "insufficient_storage", detail)
     }
 
     /// The problem's body: the members of RFC 9457, then `error`, then the extra ones, which
     /// cannot replace them. Written in this order, because people read it.
-    #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let own: [(&str, Value); 5] = [
             ("type", TYPE.into()),
             ("title", self.title.into()),
@@ -198,8 +180,7 @@ impl From<Problem> for hyper::Response<Body> {
 }
 
 /// An id as one segment of a path, percent-encoded.
-#[must_use]
-pub fn encode_segment(id: &str) -> String {
+pub(crate) fn encode_segment(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC_OR_MARK).to_string()
 }
 
@@ -211,22 +192,19 @@ pub(super) fn id_of(request: &super::Request) -> Option<String> {
 }
 
 /// 200 with `body` as JSON.
-#[must_use]
-pub fn ok(body: &impl Serialize) -> tide::Response {
+pub(crate) fn ok(body: &impl Serialize) -> tide::Response {
     json_response(200, body)
 }
 
 /// 202 with `body` as JSON and where to ask what became of it.
-#[must_use]
-pub fn accepted(body: &impl Serialize, location: &str) -> tide::Response {
+pub(crate) fn accepted(body: &impl Serialize, location: &str) -> tide::Response {
     let mut response = json_response(202, body);
     response.insert_header("location", location);
     response
 }
 
 /// 200 with a body that is not JSON.
-#[must_use]
-pub fn ok_text(content_type: &str, body: String) -> tide::Response {
+pub(crate) fn ok_text(content_type: &str, body: String) -> tide::Response {
     respond(200, content_type, body)
 }
 

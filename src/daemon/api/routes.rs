@@ -63,7 +63,7 @@ pub(super) fn features() -> Vec<String> {
 }
 
 /// A table of routes, and tide to call them.
-pub struct Router<S: 'static> {
+pub(crate) struct Router<S: 'static> {
     table: &'static [Route<S>],
     server: tide::Server<S>,
 }
