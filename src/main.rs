@@ -1,4 +1,25 @@
-//! The claudemesh binary: hands its arguments to the library and leaves with what it says.
+//! The claudemesh binary: it hands its arguments to the command line and leaves with its exit code.
+//!
+//! This is where a reader begins. A message takes this way through the crates:
+//!
+//! ```text
+//! caller -> daemon::api -> daemon::flow::accept -> daemon::store (outbox.db) -> 202
+//!           daemon::flow::drain -> daemon::port -> daemon::link -> wire -> broker::peer
+//!           broker::ledger -> broker's hub -> wire -> the other daemon's link
+//!           daemon::flow::receive -> daemon::store (inbox.db) -> daemon::events -> listener
+//! ```
+//!
+//! The crates, from the lowest layer up; each one knows only those above it in this list:
+//!
+//! | crate | what it is |
+//! |---|---|
+//! | `fsm` | the decisions: pure, exhaustively tested |
+//! | `src/base` | runtime, files, databases, HTTP, frames and keys |
+//! | `src/broker` | the embedded broker |
+//! | `src/daemon` | stores, links, flows and the local API |
+//! | `src/cli` | the commands, and a client of the local API |
+//!
+//! `specs/architecture.md` says more of each.
 
 use std::process::ExitCode;
 

@@ -34,11 +34,11 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// The slice every run of the tests takes.
-const SLICE: Range<u64> = 0..60;
+const SLICE: Range<u64> = 0..200;
 /// Real time, of which a seed takes a fraction of a second.
 const SEED_TIME_MAX: Duration = Duration::from_secs(300);
-/// A mutant that survives this many seeds means blind checkers.
-const MUTANT_SEEDS_MAX: u64 = 1000;
+/// A mutant that survives half of the slice means that the slice is nearly blind to it.
+const MUTANT_SEEDS_MAX: u64 = SLICE.end / 2;
 
 fn replay(seed: u64) -> String {
     let next = seed + 1;

@@ -298,7 +298,7 @@ impl<T> Open<T> {
         self.into_retry_state(now).closed(closed, jitter)
     }
 
-    /// Nothing was heard for too long ([`Timers::idle`]).
+    /// Nothing was heard for too long ([`Timers::keepalive`]).
     pub fn dead(self, now: Duration, jitter: u32) -> Waiting {
         let reason = "nothing heard from the broker for too long".to_owned();
         self.into_retry_state(now).wait(Cause::Dead, reason, jitter)

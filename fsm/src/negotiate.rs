@@ -4,8 +4,10 @@
 //! that it says what happens when one member connects twice. This file judges such an offer, as
 //! neutral data: it reads no JSON, and it does not close the connection it refuses.
 
+mod offer;
 mod refusal;
 
+pub use offer::{Feature, Offer, Param};
 pub use refusal::{
     CLOSE_CODE, CLOSE_REASON_BYTES_MAX, MAX_AGE_REASON, MaxAgeRefused, NegotiationError,
     NegotiationErrorKind,
@@ -16,6 +18,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use offer::{at_least, invalid, note};
 
 /// The broker keeps one message per member and id (§4.5b).
 pub const DEDUPE: &str = "client_message_id_dedupe";
@@ -46,57 +49,6 @@ pub const EPOCHS_MIN: i64 = 1;
 
 /// What `status` says of a broker that knows no negotiation and was let in (§15).
 pub const LEGACY_NOTE: &str = "legacy broker: duplicates possible on retry; receivers deduplicate";
-
-/// One parameter of a feature, as far as this file cares about JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Param {
-    /// A whole number.
-    Int(i64),
-    /// `true` or `false`.
-    Bool(bool),
-    /// A string.
-    Text(String),
-    /// Anything else: never what a parameter should be.
-    Other,
-}
-
-/// One feature a broker supports, with its parameters; `version` is one of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Feature {
-    /// Its name.
-    pub name: String,
-    /// Its parameters, by name.
-    pub params: Vec<(String, Param)>,
-}
-
-impl Feature {
-    fn param(&self, name: &str) -> Option<&Param> {
-        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value)
-    }
-
-    fn int(&self, name: &str) -> Option<i64> {
-        match self.param(name) {
-            Some(Param::Int(value)) => Some(*value),
-            _ => None,
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        match self.param(name) {
-            Some(Param::Text(value)) => Some(value),
-            _ => None,
-        }
-    }
-}
-
-/// A broker's `feature_negotiation_response`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// What it supports.
-    pub features: Vec<Feature>,
-    /// What we required and it does not support, in its own words.
-    pub missing_required: Vec<String>,
-}
 
 /// What we ask of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,40 +292,6 @@ fn concurrent(feature: &Feature, agreed: &mut Negotiated) {
             let default = ConnectionPolicy::default().as_str();
             agreed.notes.push(note(feature, name, &format!("taken as {default}")));
         }
-    }
-}
-
-/// A required whole number that has a floor.
-fn at_least(feature: &Feature, param: &str, floor: i64) -> Result<u64, NegotiationError> {
-    match feature.param(param) {
-        Some(Param::Int(value)) if *value >= floor => Ok(value.unsigned_abs()),
-        Some(Param::Int(value)) => {
-            let detail = format!("{param} is {value}; at least {floor} is required");
-            Err(NegotiationError::of(NegotiationErrorKind::ParamBelowFloor, &feature.name, detail))
-        }
-        other => Err(invalid(&feature.name, param, other)),
-    }
-}
-
-fn invalid(feature: &str, param: &str, found: Option<&Param>) -> NegotiationError {
-    let detail = match found {
-        None => format!("{param} is missing"),
-        Some(value) => format!("{param} is {}", shown(value)),
-    };
-    NegotiationError::of(NegotiationErrorKind::ParamInvalid, feature, detail)
-}
-
-fn note(feature: &Feature, param: &str, done: &str) -> String {
-    let value = feature.param(param).map_or_else(String::new, shown);
-    format!("{}: invalid {param} ({value}), {done}", feature.name)
-}
-
-fn shown(param: &Param) -> String {
-    match param {
-        Param::Int(value) => value.to_string(),
-        Param::Bool(value) => value.to_string(),
-        Param::Text(value) => format!("{:?}", value.chars().take(64).collect::<String>()),
-        Param::Other => "neither a whole number, a string nor a boolean".to_owned(),
     }
 }
 

@@ -9,30 +9,37 @@
 //! bundled SQLite has a bug that corrupts the WAL otherwise.
 
 mod adopt;
-mod condition;
+pub mod check;
 mod error;
+pub mod files;
+mod integrity;
+mod job;
+mod migrations;
 pub mod open;
 mod reader;
 mod space;
 mod tx;
+mod values;
 mod writer;
 
 pub use adopt::Adoption;
-pub use condition::Integrity;
+pub use check::Check;
 pub use error::{Error, Kind};
-pub use open::{Check, Migrations};
+pub use integrity::Integrity;
+pub use migrations::Migrations;
 pub use space::Space;
-pub use tx::{Columns, Param, Tx};
+pub use tx::Tx;
+pub use values::{Columns, Param};
 
-use condition::{Alarm, Condition};
 use futures_channel::oneshot;
+use integrity::{IntegrityMonitor, PanicMonitor};
+use job::{Job, Undo, WriteRequest};
 use reader::Readers;
 use smol::channel::{Sender, TrySendError};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use writer::{Job, Undo, WriteRequest};
 
 /// How many jobs may wait for the writer (§1.2).
 pub const QUEUE_MAX: usize = 1024;
@@ -82,8 +89,8 @@ struct Shared {
     driver: Driver,
     jobs: Sender<Box<dyn Job>>,
     readers: Readers,
-    condition: Condition,
-    alarm: Alarm,
+    integrity: IntegrityMonitor,
+    panics: PanicMonitor,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -99,22 +106,22 @@ impl Db {
         migrations: &'static Migrations,
         driver: Driver,
     ) -> Result<Self, Error> {
-        let condition = Condition::new(path, open::prepare(path, migrations)?);
-        let alarm = Alarm::new();
+        let integrity = IntegrityMonitor::new(path, open::prepare(path, migrations)?);
+        let panics = PanicMonitor::new();
         // Before the writer: they open nothing until they are asked, and it opens the file at once.
-        let readers = Readers::start(path, migrations.name, &condition, &alarm)?;
+        let readers = Readers::start(path, migrations.name, &integrity, &panics)?;
         let (jobs, queue) = smol::channel::bounded(QUEUE_MAX);
         let writer_path = path.to_path_buf();
         let faults = match &driver {
             Driver::Threaded => None,
             Driver::Inline(faults) => Some(faults.clone()),
         };
-        let (watch, writer_condition) = (alarm.watch_writer(queue.clone()), condition.clone());
+        let (watch, writer_integrity) = (panics.watch_writer(queue.clone()), integrity.clone());
         let thread = std::thread::Builder::new()
             .name(format!("{}-writer", migrations.name))
             .spawn(move || {
                 let _watch = watch;
-                writer::run(&writer_path, &queue, &writer_condition, faults.as_deref());
+                writer::run(&writer_path, &queue, &writer_integrity, faults.as_deref());
             })
             .map_err(|e| Error::new(Kind::Io, format!("cannot start the writer thread: {e}")))?;
         let shared = Shared {
@@ -122,8 +129,8 @@ impl Db {
             driver,
             jobs,
             readers,
-            condition,
-            alarm,
+            integrity,
+            panics,
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -138,22 +145,22 @@ impl Db {
     /// Whether the file is known to be whole (§4.11).
     #[must_use]
     pub fn integrity(&self) -> Integrity {
-        self.shared.condition.integrity()
+        self.shared.integrity.current()
     }
 
     /// Checks the whole file, on a connection of its own that can only read. Blocks, for minutes if
     /// the file is large. Once it found damage, every request is answered with
     /// [`Kind::Corrupt`].
     pub fn check_whole(&self) {
-        let condition = &self.shared.condition;
-        condition.checked(Integrity::Checking);
-        match open::check(self.path()) {
-            Ok(Check::Whole) => condition.checked(Integrity::Whole),
-            Ok(Check::Damaged(findings)) => condition.found(&Error::damaged(findings)),
-            Err(error) if error.is_damage() => condition.found(&error),
+        let integrity = &self.shared.integrity;
+        integrity.record_check(Integrity::Checking);
+        match check::check(self.path()) {
+            Ok(Check::Whole) => integrity.record_check(Integrity::Whole),
+            Ok(Check::Damaged(findings)) => integrity.record_damage(&Error::damaged(findings)),
+            Err(error) if error.is_damage() => integrity.record_damage(&error),
             Err(error) => {
                 tracing::warn!(%error, path = %self.path().display(), "a check could not be made");
-                condition.checked(Integrity::Unchecked);
+                integrity.record_check(Integrity::Unchecked);
             }
         }
     }
@@ -161,7 +168,7 @@ impl Db {
     /// Completes when a thread of this database panicked. Nothing works any more then, and only a
     /// new process can help.
     pub async fn lost(&self) {
-        self.shared.alarm.rings().await;
+        self.shared.panics.wait().await;
     }
 
     /// Runs `job` in the writer's next transaction, waiting for room in its queue.

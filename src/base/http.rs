@@ -18,12 +18,12 @@ pub mod client;
 mod body;
 mod connection;
 mod credentials;
+mod progress;
 mod socket;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 pub use body::{Body, BodyError, empty, full, read_body, stream};
 pub use socket::{Listener, Socket, upgraded};
@@ -150,7 +150,7 @@ pub async fn serve(
     shutdown: Shutdown,
     handler: Arc<dyn Handler>,
 ) {
-    let (alive, gone) = channel::bounded::<Infallible>(1);
+    let (alive, all_closed) = channel::bounded::<Infallible>(1);
     let (abort_trigger, abort) = Shutdown::new();
     let refusals = Slots::new(REFUSALS_MAX);
     let server = Arc::new(Server { limits, refusals, runtime, shutdown, abort, handler });
@@ -158,9 +158,9 @@ pub async fn serve(
     drop(listener);
     drop(alive);
     // Nothing is ever sent: `recv` ends when the last connection drops its sender.
-    if server.runtime.timeout(server.limits.drain, gone.recv()).await.is_none() {
+    if server.runtime.timeout(server.limits.drain, all_closed.recv()).await.is_none() {
         abort_trigger.fire();
-        let _ = gone.recv().await;
+        let _ = all_closed.recv().await;
     }
 }
 
@@ -186,7 +186,7 @@ async fn accept_until_shutdown(
                 }
                 admit(server, socket, alive);
             }
-            Err(error) if is_the_peers(&error) => {}
+            Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 if failures == 0 {
                     tracing::warn!(%error, "cannot accept connections; trying again");
@@ -199,7 +199,7 @@ async fn accept_until_shutdown(
 }
 
 /// A connection that ended before it was accepted says nothing about this machine.
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

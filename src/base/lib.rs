@@ -9,7 +9,10 @@ pub mod db;
 pub mod http;
 pub mod log;
 pub mod message;
+mod nearest;
 pub mod paths;
 pub mod runtime;
 pub mod size;
 pub mod wire;
+
+pub use nearest::nearest;

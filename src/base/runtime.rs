@@ -6,19 +6,23 @@
 
 mod shutdown;
 mod slots;
+mod system;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod time;
 
 pub use shutdown::{Shutdown, Trigger};
 pub use slots::{Slot, Slots};
+pub use time::{iso, parse_iso};
 
 use claudemesh_fsm::id::Millis;
 use nanoid::nanoid;
-use smol::{Executor, Task, Timer};
+use smol::{Executor, Task};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use system::SystemBackend;
 
 /// A future that owns what it needs and may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -161,60 +165,6 @@ impl Runtime {
         };
         id + &nanoid!(MINTED_RANDOM_CHARACTERS, &CROCKFORD, random)
     }
-}
-
-struct SystemBackend {
-    origin: Instant,
-    executor: Arc<Executor<'static>>,
-}
-
-impl RuntimeBackend for SystemBackend {
-    fn now(&self) -> Millis {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
-    }
-
-    fn sleep_until(&self, deadline: Duration) -> BoxFuture<()> {
-        let at = self.origin + deadline;
-        Box::pin(async move {
-            Timer::at(at).await;
-        })
-    }
-
-    fn fill_random(&self, bytes: &mut [u8]) {
-        use rand_core::RngCore;
-        rand_core::OsRng.fill_bytes(bytes);
-    }
-
-    fn spawn(&self, task: BoxFuture<()>) -> Task<()> {
-        self.executor.spawn(task)
-    }
-
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        // When no thread can be had, the work is dropped, and its caller learns that.
-        if let Err(error) = std::thread::Builder::new().name("blocking".to_owned()).spawn(work) {
-            tracing::error!(%error, "cannot start a thread");
-        }
-    }
-}
-
-/// An instant as ISO-8601 UTC with milliseconds and `Z`, the form of every time in JSON.
-#[must_use]
-pub fn iso(at: Millis) -> String {
-    let since_epoch = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
-}
-
-/// Reads an ISO-8601 UTC time back; `None` if it is not one.
-#[must_use]
-pub fn parse_iso(text: &str) -> Option<Millis> {
-    let at = humantime::parse_rfc3339(text).ok()?;
-    let since_epoch = at.duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since_epoch.as_millis()).ok().map(Millis)
 }
 
 #[cfg(test)]

@@ -1,118 +1,111 @@
-//! The ledger: what the broker remembers, and the only room of it that contains SQL (design: a
-//! narrow seam, on SQLite today).
+//! The ledger: what the broker remembers, as a seam of traits. Whoever uses the ledger holds an
+//! `Arc<dyn Ledger>` and knows no database; `sqlite` is the one implementation today.
 //!
 //! Each method is one transaction that either commits whole or leaves nothing. The ledger knows no
-//! connection and no clock; it is told the time.
+//! connection and reads no clock; it is told the time.
 
 mod accept;
-mod age;
 mod audit;
 mod check;
 mod delivery;
-mod fanout;
 mod members;
+mod membership_status;
 mod meshes;
 mod receipts;
 mod retention;
-mod schema;
 mod session_keys;
-mod standing;
+mod sqlite;
 mod topics;
 
-pub(crate) use accept::{Accepted, Letter, NotAccepted, Refusal, Sender, Target};
-pub(crate) use audit::{BY_BROKER, Entry};
+pub(crate) use accept::{
+    AcceptError, AcceptLedger, AcceptOutcome, Accepted, Admit, IncomingMessage, MessageSender,
+    OnDecided, Recipient, Refusal,
+};
+pub use audit::AuditInfo;
+pub(crate) use audit::{ACTOR_BROKER, AuditEntry, AuditLedger};
 pub use check::Check;
-pub(crate) use delivery::{Mail, Mailbox};
-pub(crate) use members::{GROUPS_MAX, GroupError, Joined, Member, MemberState};
-pub(crate) use meshes::{Invite, Mesh};
-pub(crate) use receipts::Told;
-pub(crate) use retention::Retention;
-pub(crate) use topics::{TOPICS_MAX, TopicError, TopicKey, TopicRow};
+pub(crate) use check::HealthLedger;
+pub(crate) use delivery::{DeliveryLedger, QueueFilter, QueuedMessage};
+pub(crate) use members::{GROUPS_MAX, GroupError, JoinOutcome, Member, MemberLedger, MemberState};
+pub(crate) use membership_status::StatusLedger;
+pub(crate) use meshes::{Invite, InviteProblem, Mesh, MeshLedger};
+pub(crate) use receipts::{ReceiptLedger, ReceiptNotice};
+pub(crate) use retention::{Expired, Retention, RetentionLedger};
+pub(crate) use session_keys::SessionKeyLedger;
+pub(crate) use sqlite::SqliteLedger;
+pub(crate) use topics::{
+    TOPICS_MAX, TopicError, TopicKey, TopicLedger, TopicMember, TopicPage, TopicRow,
+};
 
-use claudemesh_base::db::{Db, Driver, Durability, Error, Tx};
-use std::path::Path;
+use claudemesh_base::log::Repeated;
+use claudemesh_base::runtime::BoxFuture;
+use std::ops::Deref;
+use std::sync::Arc;
 
-/// The ledger's file in the broker's data directory.
-const FILE_NAME: &str = "ledger.db";
+/// What a method of the ledger yields.
+pub(crate) type Answer<T, E = LedgerError> = BoxFuture<Result<T, E>>;
 
-/// A handle on the ledger. Cheap to clone.
+/// The database under the ledger failed. The text is for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LedgerError(pub(crate) String);
+
+/// Everything a ledger does.
+pub(crate) trait Ledger:
+    AcceptLedger
+    + AuditLedger
+    + DeliveryLedger
+    + HealthLedger
+    + MemberLedger
+    + MeshLedger
+    + ReceiptLedger
+    + RetentionLedger
+    + SessionKeyLedger
+    + StatusLedger
+    + TopicLedger
+    + Send
+    + Sync
+{
+}
+
+/// The ledger of a running broker, which says in the log when it begins to fail and when it works
+/// again. With a full disk it fails everybody, all the time, so that each failure is not a line.
 #[derive(Clone)]
-pub(crate) struct Ledger {
-    db: Db,
+pub(crate) struct LedgerHandle {
+    ledger: Arc<dyn Ledger>,
+    failures: Arc<Repeated>,
 }
 
-impl Ledger {
-    /// Opens or creates the ledger in `dir`.
-    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let db = Db::open(&dir.join(FILE_NAME), &schema::MIGRATIONS, Driver::Threaded)?;
-        Ok(Self { db })
+impl LedgerHandle {
+    pub(crate) fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, failures: Arc::default() }
     }
 
-    /// Whether `dir` holds a ledger.
-    pub(crate) fn is_in(dir: &Path) -> bool {
-        dir.join(FILE_NAME).exists()
+    /// The ledger failed a request whose sender was told so, or who will try again.
+    pub(crate) fn failed(&self, error: &LedgerError) {
+        if self.failures.happened() {
+            tracing::error!(%error, "the ledger fails: senders are asked to try again, acknowledgements wait");
+        }
     }
 
-    /// Finishes what is queued and closes the file. Blocks.
-    pub(crate) fn close(&self) {
-        self.db.close();
+    /// The ledger stored a message. Smaller writes may fit a disk that is full, and do not count.
+    pub(crate) fn works(&self) {
+        if let Some(failures) = self.failures.ended() {
+            tracing::info!(failures, "the ledger works again");
+        }
     }
 
-    /// Completes when a thread of the ledger panicked: nothing works any more then.
-    pub(crate) async fn lost(&self) {
-        self.db.lost().await;
-    }
-
-    /// What the file has room for without growing, in bytes.
-    pub(crate) async fn reusable_bytes(&self) -> u64 {
-        self.db.read::<_, Error, _>(|tx| Ok(reusable_bytes(tx))).await.unwrap_or(0)
-    }
-
-    /// Whether the database can be written (`GET /health/ready`).
-    pub(crate) async fn is_writable(&self) -> bool {
-        self.relaxed::<_, Error>(|_| Ok(())).await.is_ok()
-    }
-
-    /// Whether the database answers at all (`GET /health`).
-    pub(crate) async fn is_up(&self) -> bool {
-        self.db
-            .read::<_, Error, _>(|tx| tx.query_row("SELECT 1", &[], |row| row.int(0)))
-            .await
-            .is_ok()
-    }
-
-    /// One synced transaction.
-    async fn synced<T, E>(
-        &self,
-        job: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        self.db.write(Durability::Synced, job, |_| ()).await
-    }
-
-    /// One transaction that a power cut may forget.
-    async fn relaxed<T, E>(
-        &self,
-        job: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        self.db.write(Durability::Relaxed, job, |_| ()).await
+    /// How often the ledger has failed since it last worked; forgets the count.
+    #[cfg(test)]
+    pub(crate) fn take_failures(&self) -> Option<u64> {
+        self.failures.ended()
     }
 }
 
-/// What the file has room for without growing, in bytes: it does not become smaller, and what was
-/// freed in it is used again first.
-pub(crate) fn reusable_bytes(tx: &Tx<'_>) -> u64 {
-    let one = |sql| tx.query_row(sql, &[], |row| row.int(0)).ok().flatten();
-    let bytes = one("PRAGMA freelist_count").zip(one("PRAGMA page_size"));
-    bytes.and_then(|(pages, size)| u64::try_from(pages * size).ok()).unwrap_or(0)
-}
+impl Deref for LedgerHandle {
+    type Target = dyn Ledger;
 
-#[cfg(test)]
-mod tests;
+    fn deref(&self) -> &Self::Target {
+        &*self.ledger
+    }
+}

@@ -5,23 +5,17 @@ use super::*;
 
 #[test]
 fn a_broker_whose_ledger_is_lost_ends_with_an_error() {
-    let test = TestBroker::new(Settings::default());
-    let broker = Arc::clone(&test.broker);
-    let ended = test.run(async {
+    let TestBroker { parts, sqlite, executor, dir, .. } = TestBroker::new(Settings::default());
+    let runtime = Runtime::real(Arc::clone(&executor));
+    let ended = smol::block_on(executor.run(async {
         let tcp = bind(([127, 0, 0, 1], 0).into()).await.expect("binds");
-        let admin = files::bind_admin(&broker.dir.join(admin::SOCKET_NAME)).expect("binds");
-        let (_alarm, rings) = channel::bounded(1);
-        let (alive, gone) = channel::bounded(1);
-        *broker.alive.lock().expect("is whole") = Some(alive);
+        let admin = data_dir::bind_admin(&dir.path().join(admin::SOCKET_NAME)).expect("binds");
         let (_asked, shutdown) = Shutdown::new();
-        let panicked = broker.runtime.spawn({
-            let ledger = broker.ledger.clone();
-            async move { ledger.break_down().await }
-        });
-        let serving = Box::pin(serve(Arc::clone(&broker), tcp, admin, rings, gone, shutdown));
-        let ended = broker.runtime.timeout(Duration::from_secs(10), serving).await;
+        let panicked = runtime.spawn(async move { sqlite.break_down().await });
+        let serving = Box::pin(serve(parts, tcp, admin, runtime.clone(), shutdown));
+        let ended = runtime.timeout(Duration::from_secs(10), serving).await;
         panicked.await;
         ended
-    });
+    }));
     assert!(matches!(ended, Some(Err(BrokerError::Ledger(_)))), "{ended:?}");
 }

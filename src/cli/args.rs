@@ -1,12 +1,11 @@
-//! Arguments to plain data, by the [`table`](super::table). Touches nothing; acts on nothing.
+//! Reads a command line by the declarations of the commands. Touches nothing and runs nothing.
 
-use super::failure::Failure;
-use super::table::{COMMANDS, Command, Flag, GLOBAL_FLAGS, Takes};
-use claudemesh_daemon::config::distance;
+use super::Failure;
+use super::command::{Command, Flag, FlagValue, GLOBAL_FLAGS, Parsed, is_required, repeats};
+use claudemesh_base::nearest;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A name further away than this many edits is not suggested.
 const SUGGESTION_DISTANCE_MAX: usize = 3;
@@ -19,71 +18,7 @@ pub(super) enum Invocation {
     /// The version.
     Version,
     /// A command.
-    Run { globals: Globals, parsed: Parsed },
-}
-
-/// The flags every command takes and that are not about printing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Globals {
-    pub(super) home: Option<PathBuf>,
-}
-
-/// A command and what was said to it.
-#[derive(Debug)]
-pub(super) struct Parsed {
-    pub(super) command: &'static Command,
-    pub(super) operands: Vec<String>,
-    flags: Vec<(&'static str, Option<String>)>,
-}
-
-impl Parsed {
-    /// Whether a flag was given.
-    pub(super) fn has(&self, flag: &str) -> bool {
-        self.flags.iter().any(|(name, _)| *name == flag)
-    }
-
-    /// A flag's value; the last one counts.
-    pub(super) fn value(&self, flag: &str) -> Option<&str> {
-        self.flags.iter().rev().find(|(name, _)| *name == flag)?.1.as_deref()
-    }
-
-    /// Every value of a flag that may be repeated.
-    pub(super) fn values(&self, flag: &str) -> Vec<&str> {
-        let of_flag = self.flags.iter().filter(|(name, _)| *name == flag);
-        of_flag.filter_map(|(_, value)| value.as_deref()).collect()
-    }
-
-    /// Every flag as it was given, to be said again.
-    pub(super) fn flags(&self) -> &[(&'static str, Option<String>)] {
-        &self.flags
-    }
-
-    /// A flag's value as something else.
-    pub(super) fn parsed<T>(
-        &self,
-        flag: &str,
-        expected: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, Failure> {
-        let Some(text) = self.value(flag) else { return Ok(None) };
-        let wrong = || Failure::usage(format!("--{flag} is {text:?}; expected {expected}"));
-        parse(text).map(Some).ok_or_else(wrong)
-    }
-
-    /// A whole number within bounds.
-    pub(super) fn count(&self, flag: &str, max: usize) -> Result<Option<usize>, Failure> {
-        let expected = format!("a whole number from 1 to {max}");
-        self.parsed(flag, &expected, |text| {
-            text.parse().ok().filter(|count| (1..=max).contains(count))
-        })
-    }
-
-    /// A time like `30s`, `5m` or `7d`.
-    pub(super) fn duration(&self, flag: &str) -> Result<Option<Duration>, Failure> {
-        self.parsed(flag, "a duration like 30s, 5m or 7d", |text| {
-            humantime::parse_duration(text).ok().filter(|time| !time.is_zero())
-        })
-    }
+    Run { home: Option<PathBuf>, parsed: Parsed },
 }
 
 /// Whether the answer is to be JSON: asked of the whole line, so that an error in it is JSON too.
@@ -92,10 +27,13 @@ pub(super) fn wants_json(args: &[OsString]) -> bool {
 }
 
 /// Reads a command line.
-pub(super) fn parse(args: Vec<OsString>) -> Result<Invocation, Failure> {
+pub(super) fn parse(
+    commands: &'static [Command],
+    args: Vec<OsString>,
+) -> Result<Invocation, Failure> {
     let mut parser = Parser::from_args(args);
-    let mut line = Line::default();
-    while let Some(arg) = parser.next().map_err(|error| line.misread(&error))? {
+    let mut line = CommandLine { commands, ..CommandLine::default() };
+    while let Some(arg) = parser.next().map_err(|error| line.malformed(&error))? {
         match arg {
             Arg::Value(word) => {
                 let word = word.into_string().map_err(not_utf8)?;
@@ -119,17 +57,18 @@ fn not_utf8(word: OsString) -> Failure {
 
 /// A command line as far as it was read.
 #[derive(Default)]
-struct Line {
+struct CommandLine {
+    commands: &'static [Command],
     words: Vec<String>,
     command: Option<&'static Command>,
     operands: Vec<String>,
-    flags: Vec<(&'static str, Option<String>)>,
-    globals: Globals,
+    flags: Vec<(Flag, Option<String>)>,
+    home: Option<PathBuf>,
     wants_help: bool,
     wants_version: bool,
 }
 
-impl Line {
+impl CommandLine {
     fn take_word(&mut self, word: String) -> Result<(), Failure> {
         if let Some(command) = self.command {
             if let Some(longer) = self.continued_by(&word) {
@@ -138,7 +77,7 @@ impl Line {
                 return Ok(());
             }
             let takes = command.operands.len();
-            if self.operands.len() >= takes && !command.operands.iter().any(|last| last.repeats) {
+            if self.operands.len() >= takes && !command.operands.iter().any(|last| repeats(last)) {
                 let failure = Failure::usage(format!("{word:?} is one argument too many"));
                 return Err(failure.hint(self.see_help()));
             }
@@ -146,8 +85,8 @@ impl Line {
             return Ok(());
         }
         self.words.push(word);
-        self.command = COMMANDS.iter().find(|command| command.is_called(&self.words));
-        let leads_on = COMMANDS.iter().any(|command| command.begins_with(&self.words));
+        self.command = self.commands.iter().find(|command| command.is_called(&self.words));
+        let leads_on = self.commands.iter().any(|command| command.begins_with(&self.words));
         if self.command.is_some() || leads_on { Ok(()) } else { Err(self.unknown_command()) }
     }
 
@@ -157,7 +96,7 @@ impl Line {
             return None;
         }
         let words: Vec<String> = self.words.iter().cloned().chain([word.to_owned()]).collect();
-        COMMANDS.iter().find(|command| command.is_called(&words))
+        self.commands.iter().find(|command| command.is_called(&words))
     }
 
     fn take_flag(&mut self, name: &str, parser: &mut Parser) -> Result<(), Failure> {
@@ -167,21 +106,21 @@ impl Line {
             // Already asked of the whole line.
             "json" => {}
             "home" => {
-                let dir = parser.value().map_err(|error| self.misread(&error))?;
-                self.globals.home = Some(dir.into());
+                let dir = parser.value().map_err(|error| self.malformed(&error))?;
+                self.home = Some(dir.into());
             }
             _ => {
                 let flag = self.command.and_then(|command| find(command.flags, name));
                 let flag = flag.ok_or_else(|| self.unknown_flag(&format!("--{name}")))?;
                 let value = match flag.takes {
-                    Takes::Nothing => None,
-                    Takes::Maybe(_) => parser.optional_value(),
-                    Takes::One(_) | Takes::Many(_) => {
-                        Some(parser.value().map_err(|error| self.misread(&error))?)
+                    FlagValue::Nothing => None,
+                    FlagValue::Maybe(_) => parser.optional_value(),
+                    FlagValue::One(_) | FlagValue::Many(_) => {
+                        Some(parser.value().map_err(|error| self.malformed(&error))?)
                     }
                 };
                 let value = value.map(|value| value.string()).transpose();
-                self.flags.push((flag.long, value.map_err(|error| self.misread(&error))?));
+                self.flags.push((*flag, value.map_err(|error| self.malformed(&error))?));
             }
         }
         Ok(())
@@ -204,35 +143,34 @@ impl Line {
             return Err(failure.hint(format!("see `claudemesh help {group}`")));
         };
         if let Some(missing) =
-            command.operands.iter().skip(self.operands.len()).find(|o| o.required)
+            command.operands.iter().skip(self.operands.len()).find(|operand| is_required(operand))
         {
-            let failure = Failure::usage(format!("<{}> is missing", missing.name));
+            let failure = Failure::usage(format!("{} is missing", missing.trim_end_matches("...")));
             return Err(failure.hint(self.see_help()));
         }
-        let Self { operands, flags, globals, .. } = self;
-        Ok(Invocation::Run { globals, parsed: Parsed { command, operands, flags } })
+        let Self { commands, operands, flags, home, .. } = self;
+        Ok(Invocation::Run { home, parsed: Parsed { commands, command, operands, flags } })
     }
 
     fn see_help(&self) -> String {
         match self.command {
-            Some(command) => format!("see `claudemesh {} --help`", command.words.join(" ")),
+            Some(command) => format!("see `claudemesh {} --help`", command.name),
             None => "see `claudemesh help`".to_owned(),
         }
     }
 
-    fn misread(&self, error: &lexopt::Error) -> Failure {
+    fn malformed(&self, error: &lexopt::Error) -> Failure {
         Failure::usage(error).hint(self.see_help())
     }
 
     fn unknown_command(&self) -> Failure {
         let line = self.words.join(" ");
-        let all = COMMANDS.iter().filter(|command| !command.is_hidden);
         // Compared up to where we are: `daemon statsu` with `daemon status`, `sned` with `send`.
-        let names = all
-            .flat_map(Command::names)
-            .map(|name| name.iter().take(self.words.len()).copied().collect::<Vec<_>>().join(" "));
+        let length = self.words.len();
+        let names = self.commands.iter().flat_map(Command::names);
+        let names = names.map(|name| name.split(' ').take(length).collect::<Vec<_>>().join(" "));
         let failure = Failure::usage(format!("unknown command {line:?}"));
-        match nearest(&line, names) {
+        match suggestion(&line, names) {
             Some(name) => failure.hint(format!("did you mean `{name}`?")),
             None => failure.hint("see `claudemesh help`"),
         }
@@ -243,11 +181,10 @@ impl Line {
             let failure = Failure::usage(format!("unknown flag {flag} before a command"));
             return failure.hint("flags of a command come after it; see `claudemesh help`");
         };
-        let words = command.words.join(" ");
         let known =
             command.shown_flags().chain(GLOBAL_FLAGS).map(|flag| format!("--{}", flag.long));
-        let failure = Failure::usage(format!("`{words}` has no flag {flag}"));
-        match nearest(flag, known) {
+        let failure = Failure::usage(format!("`{}` has no flag {flag}", command.name));
+        match suggestion(flag, known) {
             Some(name) => failure.hint(format!("did you mean `{name}`?")),
             None => failure.hint(self.see_help()),
         }
@@ -259,9 +196,9 @@ fn find(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
 }
 
 /// The nearest of `known`, unless it is too far to be meant.
-fn nearest(text: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let best = known.map(|name| (distance(text, &name), name)).min()?;
-    (best.0 <= SUGGESTION_DISTANCE_MAX && best.0 < text.chars().count()).then_some(best.1)
+fn suggestion(text: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let (distance, name) = nearest(text, known)?;
+    (distance <= SUGGESTION_DISTANCE_MAX && distance < text.chars().count()).then_some(name)
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
-//! `broker`: the embedded broker in the foreground.
+//! `broker` runs the embedded broker in the foreground; `broker check` and `broker audit` examine it.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::failure::Failure;
+use super::command::{Command, Flag, Parsed, one, switch};
 use super::print::{Tone, columns, inline};
-use super::{exit, member};
+use super::{Context, Failure, exit};
 use async_signal::{Signal, Signals};
 use claudemesh_base::runtime::{Shutdown, iso};
 use claudemesh_broker::{Admin, AuditInfo, BrokerError, Check};
@@ -14,18 +12,35 @@ use claudemesh_fsm::retry::DedupeWindow;
 use futures_lite::{StreamExt, future};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// What helps where there is no ledger, or none with a mesh.
+/// The hint where there is no ledger, or one without a mesh.
 pub(super) const NO_LEDGER_HINT: &str =
     "name its data directory with --data, or make one: claudemesh mesh create";
 
-/// `broker`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+/// What every command that administers a broker takes.
+pub(super) const DATA: Flag = one("data", "dir", "the broker's data directory");
+/// What every command that administers a mesh takes.
+pub(super) const ITS_MESH: Flag = one("mesh", "slug", "in this mesh, where the broker has several");
+
+const LISTEN: Flag = one("listen", "addr", "where it listens (127.0.0.1:7900)");
+const OWN_DATA: Flag = one("data", "dir", "its data directory; else ~/.claudemesh/daemon/broker");
+const FAITHFUL: Flag =
+    switch("faithful", "behave like today's network, faults included (for tests)");
+
+pub(super) const BROKER: Command = Command {
+    name: "broker",
+    flags: &[LISTEN, OWN_DATA, FAITHFUL],
+    about: "run a broker",
+    details: "Stays until SIGTERM or Ctrl-C. One broker can carry many meshes.",
+    examples: &["claudemesh broker", "claudemesh broker --listen 0.0.0.0:7900 --data /srv/mesh"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let settings = Settings::load(&context.paths.config_toml())?;
-    let listen = parsed.parsed("listen", "an address like 127.0.0.1:7900", |text| {
-        text.parse::<SocketAddr>().ok()
-    })?;
+    let listen = parsed
+        .parsed(LISTEN, "an address like 127.0.0.1:7900", |text| text.parse::<SocketAddr>().ok())?;
     let print = context.print.clone();
     let data_dir = data_dir(context, parsed);
     let shown_dir = data_dir.display().to_string();
@@ -34,7 +49,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         data_dir,
         public_authority: None,
         settings: claudemesh_broker::Settings {
-            faithful: parsed.has("faithful"),
+            faithful: parsed.has(FAITHFUL),
             ..settings_of(&settings)
         },
         on_ready: Some(Box::new(move |bound| {
@@ -59,16 +74,24 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// `broker check`
-pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const CHECK: Command = Command {
+    name: "broker check",
+    flags: &[DATA],
+    about: "prove that the broker's tables agree",
+    details: "Exits 1 when they do not.",
+    examples: &["claudemesh broker check", "claudemesh broker check --json"],
+    ..Command::new(check)
+};
+
+fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let dir = data_dir(context, parsed);
     let found = context.block_on(async {
         let admin = Admin::open(&dir, &context.runtime).await?;
         Ok(admin.check().await?)
     })?;
-    let mut value = found.to_json();
-    value.insert("ok".to_owned(), found.is_whole().into());
-    context.print.answer(&serde_json::Value::from(value), || {
+    let mut value = json!(found);
+    value["ok"] = found.is_whole().into();
+    context.print.answer(&value, || {
         let Check { messages, dedupe, deliveries, .. } = found;
         let sizes = format!("{messages} messages, {dedupe} dedupe rows, {deliveries} deliveries");
         match found.complaints() {
@@ -84,11 +107,18 @@ pub(super) fn check(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(if found.is_whole() { exit::OK } else { exit::FAILED })
 }
 
-/// `broker audit`
-pub(super) fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const AUDIT: Command = Command {
+    name: "broker audit",
+    flags: &[ITS_MESH, DATA],
+    about: "who did what to a mesh, newest first",
+    examples: &["claudemesh broker audit --mesh demo"],
+    ..Command::new(audit)
+};
+
+fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let dir = data_dir(context, parsed);
     let (mesh, acts) = context.block_on(async {
-        let (admin, mesh) = member::open(context, &dir, parsed).await?;
+        let (admin, mesh) = open(context, &dir, parsed).await?;
         let acts = admin.audit(&mesh).await?;
         Ok((mesh, acts))
     })?;
@@ -106,13 +136,35 @@ pub(super) fn audit(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             vec![at, act.actor.clone(), act.act.clone(), act.subject.clone(), detail]
         };
         columns(&acts.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
+}
+
+/// Opens the broker's administration. The mesh is the flag's, or else the only one.
+pub(super) async fn open(
+    context: &Context,
+    dir: &Path,
+    parsed: &Parsed,
+) -> Result<(Admin, String), Failure> {
+    let admin = Admin::open(dir, &context.runtime).await?;
+    if let Some(mesh) = parsed.value(ITS_MESH) {
+        return Ok((admin, mesh.to_owned()));
+    }
+    let meshes = admin.meshes().await?;
+    match &meshes[..] {
+        [] => Err(Failure::failed(format!("the broker of {} has no mesh", dir.display()))
+            .hint(NO_LEDGER_HINT)),
+        [one] => Ok((admin, one.slug.clone())),
+        several => {
+            let slugs: Vec<_> = several.iter().map(|mesh| mesh.slug.as_str()).collect();
+            let words = format!("which mesh? this broker has {}", slugs.join(", "));
+            Err(Failure::usage(words).hint("choose one with --mesh <slug>"))
+        }
+    }
 }
 
 /// `--data`, or the daemon's own broker directory.
 pub(super) fn data_dir(context: &Context, parsed: &Parsed) -> PathBuf {
-    parsed.value("data").map_or_else(|| context.paths.broker_dir(), PathBuf::from)
+    parsed.value(DATA).map_or_else(|| context.paths.broker_dir(), PathBuf::from)
 }
 
 /// The broker's settings from `config.toml`.
@@ -126,11 +178,11 @@ pub(super) fn settings_of(settings: &Settings) -> claudemesh_broker::Settings {
             burst: settings.rate_burst,
             per_second: f64::from(settings.rate_per_s),
         }),
-        dedupe_retention_days: match settings.retention {
+        dedupe_retention_days: match settings.retention_days {
             DedupeWindow::Permanent => None,
             DedupeWindow::Days(days) => Some(days),
         },
-        undelivered_days: u32::try_from(settings.mail_days).unwrap_or(u32::MAX),
+        undelivered_days: settings.mail_days,
         connections_per_mesh_max: settings.connections_max,
         disk_reserved_bytes,
         faithful: false,

@@ -10,7 +10,7 @@ mod sse;
 
 pub(crate) use error::{Error, Problem};
 pub(crate) use query::{InboxQuery, OutboxQuery};
-pub(crate) use sse::Event;
+pub(crate) use sse::SseEvent;
 
 use claudemesh_base::http::Socket;
 use claudemesh_base::http::client::{self as http, Chunks, Connection, Request, Response};
@@ -156,10 +156,12 @@ impl Client {
 
     /// Any request, and its answer as it is, also one that says no: for whoever wants to see the
     /// API itself. With `body` it is a `POST`, without a `GET`; `path` is percent-encoded.
-    ///
-    /// # Errors
-    /// [`Error`], but never [`Error::Problem`].
-    pub(crate) async fn exchange(&self, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+    /// Never fails with [`Error::Problem`].
+    pub(crate) async fn raw_request(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<RawResponse, Error> {
         let (request, timeout) = match body {
             Some(body) => (Request::post_json(path, body.to_string()), WRITE_TIMEOUT),
             None => (Request::get(path), READ_TIMEOUT),
@@ -167,8 +169,9 @@ impl Client {
         let socket = self.connect().await?;
         let Response { status, body, .. } =
             http::request(socket, &self.runtime, request, timeout).await?;
-        let body = String::from_utf8(body).map_err(|error| Error::bad_answer(error.to_string()))?;
-        Ok(Answer { status, body })
+        let body =
+            String::from_utf8(body).map_err(|error| Error::invalid_response(error.to_string()))?;
+        Ok(RawResponse { status, body })
     }
 
     async fn connect(&self) -> Result<Socket, Error> {
@@ -198,7 +201,7 @@ impl Client {
         if !is_success(status) {
             return Err(Error::Problem(Box::new(Problem::parse(status, &body))));
         }
-        serde_json::from_slice(&body).map_err(|error| Error::bad_answer(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| Error::invalid_response(error.to_string()))
     }
 }
 
@@ -209,7 +212,7 @@ const fn is_success(status: u16) -> bool {
 
 /// An answer as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct RawResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body's text.
@@ -220,17 +223,15 @@ pub(crate) struct Answer {
 pub(crate) struct Events {
     chunks: Chunks,
     parser: sse::Parser,
-    ready: VecDeque<Event>,
+    ready: VecDeque<SseEvent>,
     runtime: Runtime,
 }
 
 impl Events {
     /// The next event; `None` when the daemon ended the stream, as it does when it stops.
-    ///
-    /// # Errors
-    /// When the connection fails, stays silent for [`STREAM_SILENCE_MAX`], or carries something
-    /// that is no event stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Error> {
+    /// Fails when the connection fails, stays silent for [`STREAM_SILENCE_MAX`], or carries
+    /// something that is no event stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<SseEvent>, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));

@@ -1,7 +1,6 @@
-//! What every command works with: where everything is, how to print, a clock, and a way to wait
+//! What every command works with: the paths, the printer, the runtime, and a way to run a future
 //! that Ctrl-C ends.
 
-use super::args::Globals;
 use super::failure::Failure;
 use super::print::Printer;
 use crate::client::{self, Client};
@@ -15,25 +14,25 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One command's surroundings.
+/// What one command works with.
 pub(super) struct Context {
     pub(super) paths: Paths,
     pub(super) print: Printer,
     pub(super) runtime: Runtime,
-    /// As given on the command line.
+    /// The value of `--home`, as it was written.
     pub(super) home: Option<PathBuf>,
     executor: Arc<Executor<'static>>,
 }
 
 impl Context {
-    pub(super) fn new(print: Printer, globals: Globals) -> Result<Self, Failure> {
-        let (paths, warnings) = Paths::resolve(&Inputs::from_process(globals.home.clone()))?;
+    pub(super) fn new(print: Printer, home: Option<PathBuf>) -> Result<Self, Failure> {
+        let (paths, warnings) = Paths::resolve(&Inputs::from_process(home.clone()))?;
         for warning in warnings {
             print.note(&format!("warning: {warning}"));
         }
         let executor = Arc::new(Executor::new());
         let runtime = Runtime::real(Arc::clone(&executor));
-        Ok(Self { paths, print, runtime, home: globals.home, executor })
+        Ok(Self { paths, print, runtime, home, executor })
     }
 
     /// Runs `work` to its end, or until Ctrl-C.
@@ -51,18 +50,18 @@ impl Context {
         self.run(future::or(work, interrupted))
     }
 
-    /// Runs `work` to its end; it listens for signals itself.
+    /// Runs `work` to its end. `work` listens for signals itself.
     pub(super) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         smol::block_on(self.executor.run(work))
     }
 
-    /// The daemon's client, unchecked.
+    /// A client of the daemon. Nothing checks that the daemon runs.
     pub(super) fn client(&self) -> Client {
         Client::new(&self.paths, &self.runtime)
     }
 
-    /// The daemon's client, once the daemon is known to run and to speak with our keys (§1): a
-    /// command never speaks through a daemon that is somebody else there.
+    /// A client of the daemon, after a check that the daemon runs and uses the member keys of our
+    /// `config.json` (§1): a command must not act as another member.
     pub(super) async fn daemon(&self) -> Result<Client, Failure> {
         let client = self.client();
         let version = client.version().await.map_err(|error| self.explain(error))?;
@@ -82,7 +81,18 @@ impl Context {
         Ok(client)
     }
 
-    /// A client's error, with the command that starts this very daemon.
+    /// Asks the daemon one question, after the check of [`daemon`](Self::daemon).
+    pub(super) fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, client::Error>,
+    ) -> Result<T, Failure> {
+        self.block_on(async {
+            let client = self.daemon().await?;
+            question(&client).await.map_err(|error| self.explain(error))
+        })
+    }
+
+    /// Turns a client's error into a failure; its hint names the `--home` of this command.
     pub(super) fn explain(&self, error: client::Error) -> Failure {
         match error {
             client::Error::NotRunning => Failure::not_running(self.command("daemon up")),
@@ -90,7 +100,7 @@ impl Context {
         }
     }
 
-    /// A command line of ours for a person to copy.
+    /// A command line that a person can copy: it repeats the `--home` of this command.
     pub(super) fn command(&self, words: &str) -> String {
         match &self.home {
             Some(home) => format!("claudemesh {words} --home {}", home.display()),
@@ -98,7 +108,7 @@ impl Context {
         }
     }
 
-    /// The name peers are to see when nobody chose one.
+    /// The name that peers see when nobody chose one: the user's.
     pub(super) fn default_name() -> String {
         let named = |variable| std::env::var(variable).ok().filter(|name| !name.trim().is_empty());
         named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "peer".to_owned())

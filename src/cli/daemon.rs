@@ -1,170 +1,47 @@
-//! `daemon status`, `daemon version`, `daemon down` and `daemon reload`.
+//! `daemon version`, `daemon down` and `daemon reload`.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::detach::{LOOK_PAUSE, uptime};
-use super::exit;
-use super::failure::Failure;
-use super::print::{Tone, age, columns, inline};
-use crate::client;
-use claudemesh_base::size::size;
-use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version};
+use super::command::{Command, Parsed};
+use super::detach::POLL_INTERVAL;
+use super::print::inline;
+use super::{Context, Failure, exit};
 use claudemesh_daemon::config::Settings;
 use claudemesh_daemon::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::time::Duration;
 
-/// The daemon finishes what is in flight (5 s) and checkpoints its stores.
+/// How long `down` waits: the daemon finishes what is in flight (5 s) and checkpoints its stores.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(20);
-/// As wide as `daemon`, and a little.
-const NAME_WIDTH_MIN: usize = 7;
-/// What to say where no mesh is joined.
-pub(super) const NO_MESH: &str =
-    "no mesh joined yet: `claudemesh join <link>`, or `claudemesh mesh create <slug>`";
+pub(super) const VERSION: Command = Command {
+    name: "daemon version",
+    about: "which daemon runs, and what it serves",
+    examples: &["claudemesh daemon version --json"],
+    ..Command::new(version)
+};
 
-/// `daemon status`
-pub(super) fn status(context: &Context, _: &Parsed) -> Result<u8, Failure> {
-    let asked = context.block_on(async {
-        let client = context.client();
-        Ok((client.health().await, client.version().await))
-    })?;
-    let (health, version) = match asked {
-        (Ok(health), Ok(version)) => (health, version),
-        (Err(error), _) | (_, Err(error)) => return status_of_silence(context, error),
-    };
-    let tcp = tcp_address(context);
-    let value = json!({
-        "running": true, "pid": health.pid, "version": version.daemon_version,
-        "tcp": tcp, "health": health, "meshes": version.meshes,
-    });
-    context.print.answer(&value, || screen(context, &health, &version, tcp.as_deref()))?;
-    Ok(exit::OK)
-}
-
-fn status_of_silence(context: &Context, error: client::Error) -> Result<u8, Failure> {
-    match lock::running(&context.paths).map_err(Failure::failed)? {
-        Some(pid) => {
-            let who = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            let failure = Failure::new(
-                exit::FAILED,
-                "daemon_unanswered",
-                format!("the daemon runs{who} and does not answer: {error}"),
-            );
-            let log = context.paths.log();
-            Err(failure.with("running", true).hint(format!("see {}", log.display())))
-        }
-        None => {
-            let start = context.command("daemon up");
-            context.print.answer(&json!({ "running": false }), || {
-                format!("daemon   not running; start it with `{start}`")
-            })?;
-            Ok(exit::NOT_RUNNING)
-        }
-    }
-}
-
-fn screen(context: &Context, health: &Health, version: &Version, tcp: Option<&str>) -> String {
-    let mut about = format!(
-        "running, pid {}, {}, {}",
-        health.pid,
-        inline(&version.daemon_version),
-        uptime(health)
-    );
-    if let Some(tcp) = tcp {
-        about += &format!(", tcp {tcp}");
-    }
-    if health.status != "ok" {
-        about += &format!(", {}", context.print.paint(Tone::Bad, &inline(&health.status)));
-    }
-    let outbox = &health.outbox;
-    let mut depth = format!(
-        "{} pending, {} in flight, {} done, {} dead, {} aborted",
-        outbox.pending, outbox.inflight, outbox.done, outbox.dead, outbox.aborted
-    );
-    if let Some(oldest) = outbox.oldest_pending_age_seconds {
-        depth += &format!("; the oldest pending for {}", age(oldest));
-    }
-    let width = name_width(health);
-    let links = if health.meshes.is_empty() { NO_MESH.to_owned() } else { link_lines(health) };
-    let mut lines = vec![format!("{:<width$}  {about}", "daemon")];
-    let why = |word, texts: &[String]| {
-        texts.iter().map(|text| format!("{word:<width$}  {}", inline(text))).collect::<Vec<_>>()
-    };
-    lines.extend(why("why", &health.reasons));
-    lines.extend(why("warning", &health.warnings));
-    lines.push(format!("{:<width$}  {}", "store", store_line(health)));
-    lines.push(format!("{:<width$}  {depth}", "outbox"));
-    lines.push(links);
-    lines.join("\n")
-}
-
-/// How full the outbox and the disk are, and whether the databases are whole.
-fn store_line(health: &Health) -> String {
-    let outbox = &health.outbox;
-    let (used, max) = (size(outbox.bytes), size(outbox.max_bytes));
-    let mut line = format!("outbox {used} of {max} ({} %)", outbox.percent);
-    if let (Some(free), Some(percent)) = (health.disk.free_bytes, health.disk.used_percent) {
-        line += &format!(", disk {} free ({percent} % used)", size(free));
-    }
-    match (health.stores.outbox.as_str(), health.stores.inbox.as_str()) {
-        ("whole", "whole") => line + ", checked",
-        (outbox, inbox) => {
-            line + &format!(", outbox.db {}, inbox.db {}", inline(outbox), inline(inbox))
-        }
-    }
-}
-
-fn name_width(health: &Health) -> usize {
-    let longest = health.meshes.iter().map(|mesh| inline(&mesh.mesh).chars().count()).max();
-    longest.unwrap_or_default().max(NAME_WIDTH_MIN)
-}
-
-/// Per mesh: its name, its link, what waits, and why nothing moves.
-pub(super) fn link_lines(health: &Health) -> String {
-    let width = name_width(health);
-    let row = |mesh: &MeshHealth| {
-        let mut depth = format!("{} pending, {} in flight", mesh.pending, mesh.inflight);
-        if let Some(oldest) = mesh.oldest_pending_age_seconds {
-            depth += &format!(", oldest {}", age(oldest));
-        }
-        let mut cells = vec![format!("{:<width$}", inline(&mesh.mesh)), inline(&mesh.link), depth];
-        let why = [&mesh.reason, &mesh.remedy].into_iter().flatten();
-        let why = why.map(|text| inline(text)).collect::<Vec<_>>().join(": ");
-        if !why.is_empty() {
-            cells.push(why);
-        }
-        cells
-    };
-    columns(&health.meshes.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Where the daemon listens on TCP, as it says in its file.
-fn tcp_address(context: &Context) -> Option<String> {
-    let text = std::fs::read_to_string(context.paths.http_port()).ok()?;
-    let port: u16 = text.trim().parse().ok()?;
-    Some(format!("127.0.0.1:{port}"))
-}
-
-/// `daemon version`
-pub(super) fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+fn version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let version = context.block_on(async {
         context.client().version().await.map_err(|error| context.explain(error))
     })?;
     context.print.answer(&json!(version), || {
         let (daemon, ipc) = (inline(&version.daemon_version), inline(&version.ipc_api));
         format!("daemon {daemon} (ipc {ipc}, schema {})", version.schema_version)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// `daemon down`
-pub(super) fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const DOWN: Command = Command {
+    name: "daemon down",
+    aliases: &["daemon stop"],
+    about: "stop the daemon, and wait until it is gone",
+    details: "Exits 0 when there is nothing to stop.",
+    examples: &["claudemesh daemon down"],
+    ..Command::new(down)
+};
+
+fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let Some(pid) = running_pid(context)? else {
-        context.print.answer(&json!({ "stopped": false, "reason": "not_running" }), || {
-            "daemon not running".to_owned()
-        })?;
-        return Ok(exit::OK);
+        let value = json!({ "stopped": false, "reason": "not_running" });
+        return context.print.answer(&value, || "daemon not running".to_owned());
     };
     signal(pid, Signal::TERM)?;
     context.block_on(async {
@@ -185,16 +62,15 @@ pub(super) fn down(context: &Context, _: &Parsed) -> Result<u8, Failure> {
                 was_told = true;
                 context.print.progress("waiting for what is in flight…");
             }
-            context.runtime.sleep(LOOK_PAUSE).await;
+            context.runtime.sleep(POLL_INTERVAL).await;
         }
         Ok(())
     })?;
     let value = json!({ "stopped": true, "pid": pid });
-    context.print.answer(&value, || format!("daemon stopped (was pid {pid})"))?;
-    Ok(exit::OK)
+    context.print.answer(&value, || format!("daemon stopped (was pid {pid})"))
 }
 
-/// The pid of the daemon that holds the lock: what its socket says, else its file.
+/// The pid of the daemon that holds the lock, by its answer or else by its pid file.
 fn running_pid(context: &Context) -> Result<Option<u32>, Failure> {
     let Some(in_file) = lock::running(&context.paths).map_err(Failure::failed)? else {
         return Ok(None);
@@ -220,8 +96,16 @@ fn signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     }
 }
 
-/// `daemon reload`
-pub(super) fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+pub(super) const RELOAD: Command = Command {
+    name: "daemon reload",
+    about: "read config.toml and config.json again, and dial what is down",
+    details: "Attaches meshes that were joined. Links that wait or were refused dial at once; \
+                  open ones stay. Exits 3 when the daemon is not running.",
+    examples: &["claudemesh daemon reload"],
+    ..Command::new(run_reload)
+};
+
+fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let Some(pid) = running_pid(context)? else {
         context.print.answer(&json!({ "reloading": false, "reason": "not_running" }), || {
             format!("daemon not running; start it with `{}`", context.command("daemon up"))
@@ -233,11 +117,10 @@ pub(super) fn run_reload(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     signal(pid, Signal::HUP)?;
     context.print.answer(&json!({ "reloading": true, "pid": pid }), || {
         format!("the daemon (pid {pid}) reads its configuration again; `claudemesh daemon status` shows its links")
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// Tells a running daemon to read `config.json` again; whether one runs.
+/// Tells a running daemon to read `config.json` again. Returns whether one runs.
 pub(super) fn reload(context: &Context) -> Result<bool, Failure> {
     match running_pid(context)? {
         Some(pid) => signal(pid, Signal::HUP).map(|()| true),

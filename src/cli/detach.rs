@@ -1,13 +1,11 @@
-//! Starts the daemon in the background and waits for its first words (§8).
+//! Starts the daemon in the background and waits until it answers (§8).
 //!
 //! The child is this same program with `--foreground`, in a process group of its own, so that
-//! Ctrl-C in this terminal does not reach it. What it says before its log is open goes to a file
-//! beside the log, and is shown here when the start fails.
+//! Ctrl-C in this terminal does not reach it. What it writes to standard error before it opens its
+//! log goes to `daemon.stderr`, and is shown here when the start fails.
 
-use super::context::Context;
-use super::failure::Failure;
-use super::print::{Tone, age};
-use super::{daemon as status, exit, up};
+use super::print::Tone;
+use super::{Context, Failure, exit, status, up};
 use claudemesh_base::paths::{Paths, PathsError, check_socket_path, ensure_private_dir};
 use claudemesh_base::runtime;
 use claudemesh_daemon::api::bodies::Health;
@@ -22,19 +20,20 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// For the socket to answer and every link to have its first verdict.
+/// How long the socket may take to answer, and every link to open or fail once.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at a daemon that starts or stops.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Of the log, when the start fails.
+/// The pause between two looks at a daemon that starts or stops.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How many lines of the log are shown when the start fails.
 const LOG_LINES_SHOWN: usize = 5;
-/// The end of the log that is read for them, in bytes.
+/// How much of the end of the log is read for them, in bytes.
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
-/// How the daemon says that a store is damaged.
+/// The words with which the daemon reports a damaged store.
 const DAMAGED: &str = "outbox.db is damaged";
 const PRIVATE_FILE_MODE: u32 = 0o600;
 
-/// Starts `claudemesh <args>` unless a daemon runs, and reports; `choice` is said when it starts.
+/// Starts `claudemesh <args>` and reports the outcome, unless a daemon runs already. `choice` is
+/// printed before the start.
 pub(super) fn start(
     context: &Context,
     args: &[OsString],
@@ -60,11 +59,10 @@ pub(super) fn start(
             true => format!("{text}\n{}", status::NO_MESH),
             false => format!("{text}\n{}", status::link_lines(&health)),
         }
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// Says who runs already; that is no failure.
+/// Reports the daemon that runs already; that is no failure.
 pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
     let health = context.block_on(async {
         // It may have taken the lock a moment ago.
@@ -79,7 +77,7 @@ pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
                     ));
                     return Err(failure.hint("see `claudemesh daemon status`"));
                 }
-                Err(_) => context.runtime.sleep(LOOK_PAUSE).await,
+                Err(_) => context.runtime.sleep(POLL_INTERVAL).await,
             }
         }
     })?;
@@ -87,8 +85,7 @@ pub(super) fn report_running(context: &Context) -> Result<u8, Failure> {
     let pid = health.pid;
     let value =
         json!({ "ok": true, "running": true, "started": false, "pid": pid, "since": since });
-    context.print.answer(&value, || format!("daemon already running, pid {pid}, since {since}"))?;
-    Ok(exit::OK)
+    context.print.answer(&value, || format!("daemon already running, pid {pid}, since {since}"))
 }
 
 fn since(context: &Context, health: &Health) -> String {
@@ -96,7 +93,7 @@ fn since(context: &Context, health: &Health) -> String {
     runtime::iso(Millis(context.runtime.now().0.saturating_sub(uptime_ms)))
 }
 
-/// What the child says outside its log.
+/// Where the child's standard error goes.
 fn stderr_file(paths: &Paths) -> PathBuf {
     paths.log().with_extension("stderr")
 }
@@ -123,7 +120,8 @@ fn spawn(paths: &Paths, args: &[OsString]) -> Result<Child, Failure> {
         .map_err(|error| Failure::failed(format!("cannot run {}: {error}", program.display())))
 }
 
-/// Until every link has its first verdict; a link that is still silent at the end is only reported.
+/// Waits until every link has opened or failed once. A link that has done neither in time is only
+/// reported.
 async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
     let client = context.client();
     let deadline = context.runtime.monotonic() + START_TIMEOUT;
@@ -132,40 +130,40 @@ async fn wait(context: &Context, child: &mut Child) -> Result<Health, Failure> {
         let is_over = context.runtime.monotonic() >= deadline;
         let is_long_over = context.runtime.monotonic() >= deadline + START_TIMEOUT;
         match health {
-            // It is about to end by itself (§15), and says so only by its exit code.
+            // It is about to end by itself (§15); only its exit code says why.
             Ok(health) if is_refused_everywhere(&health) && !is_long_over => {}
-            Ok(health) if is_over || health.meshes.iter().all(|mesh| has_verdict(&mesh.link)) => {
+            Ok(health) if is_over || health.meshes.iter().all(|mesh| is_settled(&mesh.link)) => {
                 return Ok(health);
             }
             Ok(_) => {}
             Err(_) => {
-                if let Some(ended) = child.try_wait().map_err(Failure::failed)? {
-                    return gone(context, ended.code()).await;
+                if let Some(status) = child.try_wait().map_err(Failure::failed)? {
+                    return child_exited(context, status.code()).await;
                 }
                 if is_over {
                     let seconds = START_TIMEOUT.as_secs();
                     let message = format!("the daemon did not answer within {seconds} s");
-                    return Err(with_last_words(context, Failure::failed(message)));
+                    return Err(with_recent_output(context, Failure::failed(message)));
                 }
             }
         }
-        context.runtime.sleep(LOOK_PAUSE).await;
+        context.runtime.sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The child ended. Another daemon may have been first, which is as good.
-async fn gone(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
+/// What it means that the child ended: with 0, another daemon was started first, which is as good.
+async fn child_exited(context: &Context, code: Option<i32>) -> Result<Health, Failure> {
     match code {
         Some(0) => Ok(context.client().health().await.map_err(|error| context.explain(error))?),
         code => {
             let exit = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED);
-            let said = last_lines(&stderr_file(&context.paths));
-            let damage = said.iter().find(|line| line.contains(DAMAGED));
+            let output = last_lines(&stderr_file(&context.paths));
+            let damage = output.iter().find(|line| line.contains(DAMAGED));
             if let Some(damage) = damage.filter(|_| exit == exit::CONFLICT) {
                 return Err(up::damaged(context, damage.trim_start_matches("error: ")));
             }
             let failure = Failure::new(exit, "daemon_did_not_start", "the daemon did not start");
-            Err(with_last_words(context, failure))
+            Err(with_recent_output(context, failure))
         }
     }
 }
@@ -174,26 +172,26 @@ fn is_refused_everywhere(health: &Health) -> bool {
     !health.meshes.is_empty() && health.meshes.iter().all(|mesh| mesh.link == "refused")
 }
 
-fn has_verdict(link: &str) -> bool {
+fn is_settled(link: &str) -> bool {
     !matches!(link, "offline" | "dialing" | "greeting" | "negotiating")
 }
 
-/// Adds what the child said, and the end of its log.
-fn with_last_words(context: &Context, mut failure: Failure) -> Failure {
-    let said = last_lines(&stderr_file(&context.paths));
+/// Adds what the child wrote to standard error, or else the end of its log.
+fn with_recent_output(context: &Context, mut failure: Failure) -> Failure {
+    let output = last_lines(&stderr_file(&context.paths));
     // `error: ` is printed in front of the whole; its own would repeat it.
-    let said: Vec<_> = said
+    let output: Vec<_> = output
         .iter()
         .filter(|line| !line.starts_with('{'))
         .map(|l| l.trim_start_matches("error: "))
         .collect();
-    if said.is_empty() {
+    if output.is_empty() {
         let log = last_lines(&context.paths.log());
         if !log.is_empty() {
             failure.message += &format!("; its log ends with\n{}", log.join("\n"));
         }
     } else {
-        failure.message += &format!(":\n{}", said.join("\n"));
+        failure.message += &format!(":\n{}", output.join("\n"));
     }
     failure.hint(format!("the log is {}", context.paths.log().display()))
 }
@@ -212,9 +210,4 @@ fn last_lines(file: &std::path::Path) -> Vec<String> {
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].to_vec()
-}
-
-/// An uptime for people.
-pub(super) fn uptime(health: &Health) -> String {
-    format!("up {}", age(health.uptime_seconds))
 }

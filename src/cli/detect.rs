@@ -15,14 +15,14 @@ const CONTAINER_FILES: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 
 /// A host on which loopback TCP is not ours alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
+pub(super) enum HostKind {
     /// A CI job, by this variable.
     Ci(&'static str),
     /// A container, by this variable or file.
     Container(&'static str),
 }
 
-impl Host {
+impl HostKind {
     /// What was found, in words.
     pub(super) fn words(self) -> String {
         match self {
@@ -36,17 +36,19 @@ impl Host {
 pub(super) fn detect(
     env: &dyn Fn(&str) -> Option<OsString>,
     exists: &dyn Fn(&Path) -> bool,
-) -> Option<Host> {
+) -> Option<HostKind> {
     let is_set = |name: &&&str| {
         env(name).is_some_and(|value| {
             !(value.is_empty() || value == "0" || value.eq_ignore_ascii_case("false"))
         })
     };
     let is_there = |file: &&&str| exists(Path::new(file));
-    let in_ci = CI_VARIABLES.iter().find(is_set).map(|sign| Host::Ci(sign));
+    let in_ci = CI_VARIABLES.iter().find(is_set).map(|sign| HostKind::Ci(sign));
     let in_container = || {
         let variable = CONTAINER_VARIABLES.iter().find(is_set);
-        variable.or_else(|| CONTAINER_FILES.iter().find(is_there)).map(|sign| Host::Container(sign))
+        variable
+            .or_else(|| CONTAINER_FILES.iter().find(is_there))
+            .map(|sign| HostKind::Container(sign))
     };
     in_ci.or_else(in_container)
 }
@@ -55,7 +57,7 @@ pub(super) fn detect(
 mod tests {
     use super::*;
 
-    fn found(env: &[(&str, &str)], files: &[&str]) -> Option<Host> {
+    fn found(env: &[(&str, &str)], files: &[&str]) -> Option<HostKind> {
         let lookup =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         detect(&lookup, &|path| files.iter().any(|file| Path::new(file) == path))
@@ -66,13 +68,13 @@ mod tests {
         assert_eq!(found(&[("HOME", "/h"), ("CI", ""), ("CONTAINER", "0")], &[]), None);
         assert_eq!(found(&[("CI", "false")], &[]), None);
         for sign in CI_VARIABLES {
-            assert_eq!(found(&[(sign, "true")], &["/.dockerenv"]), Some(Host::Ci(sign)));
+            assert_eq!(found(&[(sign, "true")], &["/.dockerenv"]), Some(HostKind::Ci(sign)));
         }
         for sign in CONTAINER_VARIABLES {
-            assert_eq!(found(&[(sign, "1")], &[]), Some(Host::Container(sign)));
+            assert_eq!(found(&[(sign, "1")], &[]), Some(HostKind::Container(sign)));
         }
         for sign in CONTAINER_FILES {
-            assert_eq!(found(&[], &[sign]), Some(Host::Container(sign)));
+            assert_eq!(found(&[], &[sign]), Some(HostKind::Container(sign)));
         }
     }
 }

@@ -1,47 +1,61 @@
-//! `events`, and following a stream across a daemon's restart.
+//! `events`, and the loop that follows an event stream across a restart of the daemon.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::failure::Failure;
+use super::command::{Command, Flag, Parsed, one};
 use super::print::{Tone, inline};
-use super::{exit, inbox};
-use crate::client::{Client, Error, Event, Events};
+use super::{Context, Failure, exit, inbox};
+use crate::client::{Client, Error, Events, SseEvent};
 use claudemesh_daemon::api::bodies::MessageEvent;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const TYPES: &[&str] = &["message", "outbox", "broker_status", "peer_join", "peer_leave", "system"];
-/// Between two attempts to reach a daemon that went away.
+/// What `--types` takes.
+const EVENT_TYPES: &[&str] =
+    &["message", "outbox", "broker_status", "peer_join", "peer_leave", "system"];
+/// The pause between two attempts to reach a daemon that went away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// `events`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const TYPES: Flag = one(
+    "types",
+    "a,b",
+    "only these: message, outbox, broker_status, peer_join, peer_leave, system",
+);
+
+pub(super) const EVENTS: Command = Command {
+    name: "events",
+    flags: &[TYPES],
+    about: "what happens, as it happens",
+    examples: &["claudemesh events --types outbox,broker_status", "claudemesh events --json"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let types = types(parsed)?;
     context.block_on(async {
         let client = context.daemon().await?;
         let events = client.events(&types, None).await.map_err(|error| context.explain(error))?;
-        follow(context, &client, events, &types, async |event: &Event| print(context, event)).await
+        follow(context, &client, events, &types, async |event: &SseEvent| print(context, event))
+            .await
     })?;
     Ok(exit::OK)
 }
 
 fn types(parsed: &Parsed) -> Result<Vec<String>, Failure> {
-    let expected = TYPES.join(", ");
-    let list = parsed.parsed("types", &format!("some of {expected}, with commas"), |text| {
+    let expected = EVENT_TYPES.join(", ");
+    let list = parsed.parsed(TYPES, &format!("some of {expected}, with commas"), |text| {
         let names: Vec<_> = text.split(',').map(str::trim).map(str::to_owned).collect();
-        names.iter().all(|name| TYPES.contains(&name.as_str())).then_some(names)
+        names.iter().all(|name| EVENT_TYPES.contains(&name.as_str())).then_some(names)
     })?;
     Ok(list.unwrap_or_default())
 }
 
-/// Hands every event to `take`, for ever. A daemon that stops is waited for, and asked for what was
-/// missed.
+/// Hands every event to `take`, without end. When the daemon stops, this waits for it and then asks
+/// for the events it missed.
 pub(super) async fn follow(
     context: &Context,
     client: &Client,
     mut events: Events,
     types: &[String],
-    mut take: impl AsyncFnMut(&Event) -> Result<(), Failure>,
+    mut take: impl AsyncFnMut(&SseEvent) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut last_id = None;
     loop {
@@ -69,10 +83,10 @@ pub(super) async fn follow(
     }
 }
 
-fn print(context: &Context, event: &Event) -> Result<(), Failure> {
+fn print(context: &Context, event: &SseEvent) -> Result<(), Failure> {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| json!(event.data));
     let value = json!({ "event": event.event, "id": event.id, "data": data });
-    context.print.answer(&value, || in_words(context, &event.event, &data))
+    context.print.answer(&value, || in_words(context, &event.event, &data)).map(drop)
 }
 
 fn in_words(context: &Context, kind: &str, data: &Value) -> String {

@@ -1,5 +1,5 @@
-//! Why a command did not do what it was asked to: an exit code, words for a person, a code for a
-//! program. Made at the edge, printed once.
+//! Why a command failed: an exit code, a message for a person, and a code for a program. `main` prints
+//! it once.
 
 use super::exit;
 use crate::client;
@@ -12,7 +12,7 @@ use std::fmt::Display;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Failure {
     pub(super) exit: u8,
-    /// What a program branches on.
+    /// The stable code on which a program branches.
     pub(super) code: String,
     pub(super) message: String,
     /// What to do next, where the message does not say.
@@ -27,7 +27,7 @@ impl Failure {
         Self { exit, code, message, hint: None, extra: Map::new() }
     }
 
-    /// A plain failure.
+    /// A failure without a code of its own.
     pub(super) fn failed(message: impl Display) -> Self {
         Self::new(exit::FAILED, "failed", message)
     }
@@ -37,13 +37,13 @@ impl Failure {
         Self::new(exit::USAGE, "usage", message)
     }
 
-    /// There is no daemon; `command` starts one.
+    /// The daemon does not run; `command` starts it.
     pub(super) fn not_running(command: impl Display) -> Self {
         Self::new(exit::NOT_RUNNING, "daemon_not_running", "the daemon is not running")
             .hint(format!("start it with `{command}`"))
     }
 
-    /// Whoever read our output has left: nothing to say, and nothing wrong.
+    /// The reader of our output has closed the pipe. That is no error, and nobody is left to tell.
     pub(super) fn closed_pipe() -> Self {
         Self::new(exit::OK, "closed_pipe", "")
     }
@@ -121,7 +121,7 @@ impl From<claudemesh_base::paths::PathsError> for Failure {
     }
 }
 
-/// A person wrote `config.toml`: a service manager must not try again.
+/// A usage error, because a person wrote `config.toml`: a service manager must not try again.
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::new(exit::USAGE, "invalid_config", error)

@@ -1,25 +1,51 @@
-//! Help pages, made from the table.
+//! `help` and `version`. A help page is made from the declarations of the commands.
 
-use super::failure::Failure;
-use super::table::{COMMANDS, Command, Flag, GLOBAL_FLAGS, Takes};
+use super::command::{Command, Flag, FlagValue, GLOBAL_FLAGS, Parsed};
+use super::print::Printer;
+use super::{Context, Failure, exit};
+use serde_json::json;
 use std::fmt::Write as _;
 
+/// The version that every part of this build reports.
+const NUMBER: &str = env!("CARGO_PKG_VERSION");
 const OPENING: &str = "claudemesh: makes this host a peer on a message mesh\n\n\
                        Usage: claudemesh <command> [flags]\n";
 /// Lines of prose are broken here.
 const LINE_CHARACTERS_MAX: usize = 78;
 
+pub(super) const VERSION: Command = Command {
+    name: "version",
+    about: "print the version",
+    ..Command::new(|context, _| version(&context.print))
+};
+
+pub(super) const HELP: Command = Command {
+    name: "help",
+    operands: &["[command]..."],
+    about: "explain a command",
+    ..Command::new(help)
+};
+
+/// Prints the version.
+pub(super) fn version(print: &Printer) -> Result<u8, Failure> {
+    print.answer(&json!({ "version": NUMBER }), || format!("claudemesh {NUMBER}"))
+}
+
+fn help(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    context.print.text(&page(parsed.commands, &parsed.operands)?).map(|()| exit::OK)
+}
+
 /// The page for `words`: everything, a group, or one command.
 ///
 /// A failure when there is no such command.
-pub(super) fn page(words: &[String]) -> Result<String, Failure> {
+pub(super) fn page(commands: &[Command], words: &[String]) -> Result<String, Failure> {
     if words.is_empty() {
-        return Ok(overview(COMMANDS.iter().filter(|command| !command.is_hidden), OPENING));
+        return Ok(overview(commands.iter(), OPENING));
     }
-    if let Some(command) = COMMANDS.iter().find(|command| command.is_called(words)) {
-        return Ok(of_command(command));
+    if let Some(command) = commands.iter().find(|command| command.is_called(words)) {
+        return Ok(of_command(commands, command));
     }
-    let in_group = || COMMANDS.iter().filter(|command| command.begins_with(words));
+    let in_group = || commands.iter().filter(|command| command.begins_with(words));
     if in_group().next().is_some() {
         let opening = format!("Usage: claudemesh {} <command> [flags]\n", words.join(" "));
         return Ok(overview(in_group(), &opening));
@@ -30,21 +56,21 @@ pub(super) fn page(words: &[String]) -> Result<String, Failure> {
 
 fn overview<'a>(commands: impl Iterator<Item = &'a Command>, opening: &str) -> String {
     let mut page = format!("{opening}\nCommands:\n");
-    columns(&mut page, commands.map(|command| (command.words.join(" "), command.about)));
+    columns(&mut page, commands.map(|command| (command.name.to_owned(), command.about)));
     page.push_str("\nFlags of every command:\n");
     columns(&mut page, GLOBAL_FLAGS.iter().map(|flag| (spelling(flag), flag.about)));
     page.push_str("\n`claudemesh help <command>` says more.\n");
     page
 }
 
-fn of_command(command: &Command) -> String {
+fn of_command(commands: &[Command], command: &Command) -> String {
     let mut page = format!("{}\n\nUsage: {}\n", command.about, usage(command));
     for alias in command.aliases {
-        page.push_str(&format!("Also:  claudemesh {}\n", alias.join(" ")));
+        page.push_str(&format!("Also:  claudemesh {alias}\n"));
     }
-    for longer in COMMANDS.iter().filter(|other| !other.is_hidden) {
-        if longer.words != command.words && longer.words.starts_with(command.words) {
-            page.push_str(&format!("See also: claudemesh {}\n", longer.words.join(" ")));
+    for longer in commands {
+        if longer.name.strip_prefix(command.name).is_some_and(|rest| rest.starts_with(' ')) {
+            page.push_str(&format!("See also: claudemesh {}\n", longer.name));
         }
     }
     if !command.details.is_empty() {
@@ -66,11 +92,10 @@ fn of_command(command: &Command) -> String {
 
 /// The command with what stands behind it.
 fn usage(command: &Command) -> String {
-    let mut line = format!("claudemesh {}", command.words.join(" "));
+    let mut line = format!("claudemesh {}", command.name);
     for operand in command.operands {
-        let dots = if operand.repeats { "..." } else { "" };
-        let (open, close) = if operand.required { ("<", ">") } else { ("[", "]") };
-        write!(line, " {open}{}{close}{dots}", operand.name).expect("a string takes every byte");
+        line.push(' ');
+        line.push_str(operand);
     }
     if !command.flags.is_empty() {
         line.push_str(" [flags]");
@@ -80,9 +105,9 @@ fn usage(command: &Command) -> String {
 
 fn spelling(flag: &Flag) -> String {
     match flag.takes {
-        Takes::Nothing => format!("--{}", flag.long),
-        Takes::One(value) | Takes::Many(value) => format!("--{} <{value}>", flag.long),
-        Takes::Maybe(value) => format!("--{}[={value}]", flag.long),
+        FlagValue::Nothing => format!("--{}", flag.long),
+        FlagValue::One(value) | FlagValue::Many(value) => format!("--{} <{value}>", flag.long),
+        FlagValue::Maybe(value) => format!("--{}[={value}]", flag.long),
     }
 }
 

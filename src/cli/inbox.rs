@@ -1,10 +1,8 @@
-//! `inbox`: what arrived, and with `--follow` what arrives.
+//! `inbox`: prints the messages that arrived, and with `--follow` those that arrive from now on.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::failure::Failure;
+use super::command::{Command, Flag, MESH, Parsed, one, switch};
 use super::print::{Tone, block, inline};
-use super::{events, exit, peers};
+use super::{Context, Failure, events, exit, peers};
 use crate::client::{Client, InboxQuery};
 use claudemesh_base::runtime::{iso, parse_iso};
 use claudemesh_daemon::api::bodies::{Encryption, InboxMessage, MessageEvent};
@@ -12,24 +10,38 @@ use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// `--limit` when nothing is said.
+/// What `--limit` is when it is not given.
 const LIMIT_DEFAULT: usize = 100;
-/// The most that one command shows.
+/// The most messages that one command shows.
 const LIMIT_MAX: usize = 1_000_000;
-/// The most that the daemon answers at once.
+/// The most messages that the daemon puts into one answer.
 const PAGE_MAX: usize = 1000;
 
-/// `inbox`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let limit = parsed.count("limit", LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-    let own = |flag| parsed.value(flag).map(str::to_owned);
+const FOLLOW: Flag = switch("follow", "go on with what arrives, until Ctrl-C");
+const UNREAD: Flag = switch("unread", "only what was not marked as seen");
+const TOPIC: Flag = one("topic", "topic", "only this topic");
+const FROM: Flag = one("from", "who", "only this sender: a public key, or a name in the roster");
+const SINCE: Flag = one("since", "time", "only from then on: 2h, or 2025-06-15T15:06:40Z");
+const LIMIT: Flag = one("limit", "n", "at most this many (100)");
+const MARK_SEEN: Flag = switch("mark-seen", "mark what is shown as seen");
+
+pub(super) const INBOX: Command = Command {
+    name: "inbox",
+    flags: &[FOLLOW, UNREAD, MESH, TOPIC, FROM, SINCE, LIMIT, MARK_SEEN],
+    about: "what arrived",
+    examples: &["claudemesh inbox --unread --mark-seen", "claudemesh inbox --follow --json"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let limit = parsed.count(LIMIT, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
     let mut query = InboxQuery {
-        mesh: own("mesh"),
-        topic: own("topic"),
-        from: own("from"),
-        since: since(parsed, context.runtime.now())?,
-        unread_only: parsed.has("unread"),
-        mark_seen: parsed.has("mark-seen"),
+        mesh: parsed.owned(MESH),
+        topic: parsed.owned(TOPIC),
+        from: parsed.owned(FROM),
+        since: instant(parsed, SINCE, context.runtime.now())?,
+        unread_only: parsed.has(UNREAD),
+        mark_seen: parsed.has(MARK_SEEN),
         ..InboxQuery::default()
     };
     context.block_on(async {
@@ -38,23 +50,17 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             let mesh = query.mesh.as_deref();
             query.from = Some(peers::key_of(context, &client, mesh, who).await?);
         }
-        if parsed.has("follow") {
+        if parsed.has(FOLLOW) {
             follow(context, &client, &query, limit).await?;
-        } else {
-            let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
-            print(context, messages, next_cursor)?;
+            return Ok(exit::OK);
         }
-        Ok(exit::OK)
+        let (messages, next_cursor) = pages(context, &client, &query, limit).await?;
+        print(context, messages, next_cursor)
     })
 }
 
-/// A time, or how long ago.
-fn since(parsed: &Parsed, now: Millis) -> Result<Option<String>, Failure> {
-    instant(parsed, "since", now)
-}
-
-/// A flag's value: a time, or how long ago.
-pub(super) fn instant(parsed: &Parsed, flag: &str, now: Millis) -> Result<Option<String>, Failure> {
+/// A flag's value as an instant: it is a time, or an age.
+pub(super) fn instant(parsed: &Parsed, flag: Flag, now: Millis) -> Result<Option<String>, Failure> {
     parsed.parsed(flag, "an age like 2h, or a time like 2025-06-15T15:06:40Z", |text| {
         if let Some(at) = parse_iso(text) {
             return Some(iso(at));
@@ -64,7 +70,7 @@ pub(super) fn instant(parsed: &Parsed, flag: &str, now: Millis) -> Result<Option
     })
 }
 
-/// The newest `limit` messages, newest first, and where more are.
+/// The newest `limit` messages, newest first, and the cursor to those before them.
 async fn pages(
     context: &Context,
     client: &Client,
@@ -88,18 +94,18 @@ fn print(
     context: &Context,
     messages: Vec<InboxMessage>,
     next_cursor: Option<String>,
-) -> Result<(), Failure> {
+) -> Result<u8, Failure> {
     let value = json!({ "items": messages, "next_cursor": next_cursor });
     context.print.answer(&value, || {
         if messages.is_empty() {
             return "nothing".to_owned();
         }
-        // As it was said: the newest stands last, where the reader looks.
+        // The newest stands last, where the reader looks.
         messages.iter().rev().map(|message| line(context, message)).collect::<Vec<_>>().join("\n")
     })
 }
 
-/// One message for a person. Nothing of it is trusted.
+/// One message as a line for a person. No text in it is trusted.
 pub(super) fn line(context: &Context, message: &InboxMessage) -> String {
     let at = context.print.paint(Tone::Quiet, &inline(&message.received_at));
     let topic = message.topic.as_deref().unwrap_or_default();
@@ -120,8 +126,9 @@ pub(super) fn line(context: &Context, message: &InboxMessage) -> String {
     format!("{unread} {at}  {place}  {sender}:{open} {body}  {id}")
 }
 
-/// What is there, oldest first, and then what comes. The stream is opened before the list is read,
-/// so that nothing falls between them; what stands in both is shown once.
+/// Prints the messages in the inbox, oldest first, and then those that arrive. The stream is opened
+/// before the list is read, so that no message falls between them; one that stands in both is
+/// printed once.
 async fn follow(
     context: &Context,
     client: &Client,
@@ -140,7 +147,7 @@ async fn follow(
         let Ok(MessageEvent { message, .. }) = serde_json::from_str(&event.data) else {
             return Ok(());
         };
-        // Repeats come from around the seam alone, and only the list can be repeated.
+        // Only what the list had can come again, around the moment when the stream began.
         if shown.remove(&message.id) || !is_wanted(query, &message) {
             return Ok(());
         }
@@ -154,7 +161,7 @@ async fn follow(
     .await
 }
 
-/// An event's message as it stands in the list, without what only the event has.
+/// An event's message as the list has it: without the members that only the event has.
 fn as_listed(data: &str) -> Value {
     let mut value: Value = serde_json::from_str(data).unwrap_or_default();
     if let Some(members) = value.as_object_mut() {
@@ -179,13 +186,16 @@ fn is_wanted(query: &InboxQuery, message: &InboxMessage) -> bool {
 mod tests {
     use super::*;
     use crate::args::{Invocation, parse};
+    use crate::table::COMMANDS;
 
     #[test]
     fn since_is_an_age_or_a_time() {
         let read = |text: &str| {
             let args = ["inbox", "--since", text].map(Into::into).into();
-            let Ok(Invocation::Run { parsed, .. }) = parse(args) else { panic!("{text}") };
-            since(&parsed, Millis(1_750_000_000_123)).map_err(|failure| failure.message)
+            let Ok(Invocation::Run { parsed, .. }) = parse(COMMANDS, args) else {
+                panic!("{text}")
+            };
+            instant(&parsed, SINCE, Millis(1_750_000_000_123)).map_err(|failure| failure.message)
         };
         assert_eq!(read("2h"), Ok(Some("2025-06-15T13:06:40.123Z".into())));
         assert_eq!(read("2025-06-15T15:06:40Z"), Ok(Some("2025-06-15T15:06:40.000Z".into())));

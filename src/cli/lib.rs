@@ -1,14 +1,15 @@
 //! The command line (§8): arguments to plain data, plain data to an action, one answer.
 //!
-//! `table` is the one list of commands and flags; parsing, help and completions read it, and
-//! each entry names the function that acts. Data goes to standard output, everything else to
-//! standard error. Nothing here decides what a daemon or broker decides: the daily verbs only
-//! speak to the daemon, and print what it said.
+//! Each command is declared beside the function that runs it; `table` lists the declarations, and
+//! parsing, help and completions go through that list. Data goes to standard output, everything
+//! else to standard error. Nothing here decides what a daemon or broker decides: the daily commands
+//! ask the daemon and print its answer.
 
 mod args;
 mod broker;
 mod client;
-mod complete;
+mod command;
+mod completions;
 mod context;
 mod daemon;
 mod demo;
@@ -18,25 +19,25 @@ mod events;
 mod failure;
 mod help;
 mod inbox;
+mod join;
 mod member;
 mod mesh;
+mod operator;
 mod outbox;
 mod peers;
 mod print;
 mod recover;
-mod retire;
 mod send;
+mod status;
 mod table;
 mod up;
 
-use args::{Invocation, Parsed};
+use args::Invocation;
 use context::Context;
 use failure::Failure;
 use print::Printer;
 use std::ffi::OsString;
-
-/// The version that every part of this build reports.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use table::COMMANDS;
 
 /// The exit codes of §8.
 pub mod exit {
@@ -62,7 +63,7 @@ pub mod exit {
 #[must_use]
 pub fn main(args: Vec<OsString>) -> u8 {
     let print = Printer::of_process(args::wants_json(&args));
-    let outcome = args::parse(args).and_then(|invocation| act(&print, invocation));
+    let outcome = args::parse(COMMANDS, args).and_then(|invocation| act(&print, invocation));
     match outcome {
         Ok(code) => code,
         Err(failure) => print.failure(&failure),
@@ -71,30 +72,11 @@ pub fn main(args: Vec<OsString>) -> u8 {
 
 fn act(print: &Printer, invocation: Invocation) -> Result<u8, Failure> {
     match invocation {
-        Invocation::Help { words } => {
-            let page = help::page(&words)?;
-            print.text(&page)?;
-            Ok(exit::OK)
-        }
-        Invocation::Version => version(print),
-        Invocation::Run { globals, parsed } => {
-            let context = Context::new(print.clone(), globals)?;
+        Invocation::Help { words } => print.text(&help::page(COMMANDS, &words)?).map(|()| exit::OK),
+        Invocation::Version => help::version(print),
+        Invocation::Run { home, parsed } => {
+            let context = Context::new(print.clone(), home)?;
             (parsed.command.run)(&context, &parsed)
         }
     }
-}
-
-fn version(print: &Printer) -> Result<u8, Failure> {
-    print.answer(&serde_json::json!({ "version": VERSION }), || format!("claudemesh {VERSION}"))?;
-    Ok(exit::OK)
-}
-
-fn run_version(context: &Context, _: &Parsed) -> Result<u8, Failure> {
-    version(&context.print)
-}
-
-/// `help <command>`; plain `--help` never needs a home directory, and neither does this.
-fn run_help(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    context.print.text(&help::page(&parsed.operands)?)?;
-    Ok(exit::OK)
 }

@@ -1,20 +1,34 @@
 //! `member list|kick|ban|unban|revoke|block|unblock`: on the machine that runs the broker, through
 //! it or, when none runs, on its ledger (§17.3).
 
-use super::args::Parsed;
-use super::broker::data_dir;
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::broker::{DATA, ITS_MESH, data_dir, open};
+use super::command::{Command, Parsed, Run};
 use super::print::{Tone, columns, inline};
+use super::{Context, Failure};
 use claudemesh_base::runtime::iso;
-use claudemesh_broker::{Admin, MemberAct, MemberDone, MemberInfo};
+use claudemesh_broker::{MemberAct, MemberDone, MemberInfo};
 use claudemesh_fsm::id::Millis;
 use serde_json::{Value, json};
-use std::path::Path;
 
-/// `member list`
-pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+/// What the commands about one member have in common.
+const fn about_member(run: Run) -> Command {
+    Command {
+        operands: &["<who>"],
+        flags: &[ITS_MESH, DATA],
+        details: "<who> is a member's name, id, key, or the first 8 digits of its key or more.",
+        ..Command::new(run)
+    }
+}
+
+pub(super) const LIST: Command = Command {
+    name: "member list",
+    flags: &[ITS_MESH, DATA],
+    about: "who is in a mesh, on the machine that runs its broker",
+    examples: &["claudemesh member list --mesh demo"],
+    ..Command::new(list)
+};
+
+fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let dir = data_dir(context, parsed);
     let (mesh, members) = context.block_on(async {
         let (admin, mesh) = open(context, &dir, parsed).await?;
@@ -27,51 +41,80 @@ pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             return "(nobody)".to_owned();
         }
         columns(&members.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// `member kick <who>`
-pub(super) fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const KICK: Command = Command {
+    name: "member kick",
+    about: "close a member's connections",
+    examples: &["claudemesh member kick bob"],
+    ..about_member(kick)
+};
+
+fn kick(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Kick, |name, done| match done.changed {
         true => format!("kicked {name}: {}", closed(done)),
         false => format!("{name} is not connected: nothing to close"),
     })
 }
 
-/// `member ban <who>`
-pub(super) fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const BAN: Command = Command {
+    name: "member ban",
+    about: "keep a member out until it is unbanned; its mail waits",
+    examples: &["claudemesh member ban bob --mesh demo"],
+    ..about_member(ban)
+};
+
+fn ban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Ban, |name, done| match done.changed {
         true => format!("banned {name}: {}; its mail waits for an unban", closed(done)),
         false => format!("{name} was banned already"),
     })
 }
 
-/// `member unban <who>`
-pub(super) fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const UNBAN: Command = Command {
+    name: "member unban",
+    about: "let a banned member in again",
+    examples: &["claudemesh member unban bob"],
+    ..about_member(unban)
+};
+
+fn unban(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Unban, |name, done| match done.changed {
         true => format!("unbanned {name}: it may connect again (`claudemesh daemon down`, `up`)"),
         false => format!("{name} was not banned"),
     })
 }
 
-/// `member revoke <who>`
-pub(super) fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const REVOKE: Command = Command {
+    name: "member revoke",
+    about: "end a membership for good; its mail is thrown away",
+    examples: &["claudemesh member revoke 8139770ea87d175f"],
+    ..about_member(revoke)
+};
+
+fn revoke(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     act(context, parsed, MemberAct::Revoke, |name, done| match done.changed {
         true => format!("revoked {name} for good: {}", closed(done)),
         false => format!("{name} was revoked already"),
     })
 }
 
-/// `member block <who> <sender>`
-pub(super) fn block(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    set_block(context, parsed, true)
-}
+pub(super) const BLOCK: Command = Command {
+    name: "member block",
+    operands: &["<who>", "<sender>"],
+    about: "keep one member's direct messages from another",
+    examples: &["claudemesh member block bob mallory"],
+    ..about_member(|context, parsed| set_block(context, parsed, true))
+};
 
-/// `member unblock <who> <sender>`
-pub(super) fn unblock(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    set_block(context, parsed, false)
-}
+pub(super) const UNBLOCK: Command = Command {
+    name: "member unblock",
+    operands: &["<who>", "<sender>"],
+    about: "let them through again",
+    examples: &["claudemesh member unblock bob mallory"],
+    ..about_member(|context, parsed| set_block(context, parsed, false))
+};
 
 fn act(
     context: &Context,
@@ -111,29 +154,6 @@ fn set_block(context: &Context, parsed: &Parsed, is_blocked: bool) -> Result<u8,
     )
 }
 
-/// The broker's administration, and the mesh that is meant: the flag's, or the only one.
-pub(super) async fn open(
-    context: &Context,
-    dir: &Path,
-    parsed: &Parsed,
-) -> Result<(Admin, String), Failure> {
-    let admin = Admin::open(dir, &context.runtime).await?;
-    if let Some(mesh) = parsed.value("mesh") {
-        return Ok((admin, mesh.to_owned()));
-    }
-    let meshes = admin.meshes().await?;
-    match &meshes[..] {
-        [] => Err(Failure::failed(format!("the broker of {} has no mesh", dir.display()))
-            .hint(super::broker::NO_LEDGER_HINT)),
-        [one] => Ok((admin, one.slug.clone())),
-        several => {
-            let slugs: Vec<_> = several.iter().map(|mesh| mesh.slug.as_str()).collect();
-            let words = format!("which mesh? this broker has {}", slugs.join(", "));
-            Err(Failure::usage(words).hint("choose one with --mesh <slug>"))
-        }
-    }
-}
-
 fn answer(
     context: &Context,
     mesh: &str,
@@ -152,8 +172,7 @@ fn answer(
         let words = words(&inline(&done.member.display_name), done);
         let tone = if done.changed { Tone::Good } else { Tone::Quiet };
         context.print.paint(tone, &words)
-    })?;
-    Ok(exit::OK)
+    })
 }
 
 fn closed(done: &MemberDone) -> String {
@@ -164,7 +183,7 @@ fn connections(count: usize) -> String {
     format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 
-fn standing(member: &MemberInfo) -> &'static str {
+fn membership_status(member: &MemberInfo) -> &'static str {
     match (member.revoked, member.banned) {
         (true, _) => "revoked",
         (false, true) => "banned",
@@ -176,7 +195,7 @@ fn shown(member: &MemberInfo) -> Value {
     json!({
         "member_id": member.id, "member_pubkey": member.pubkey,
         "display_name": member.display_name, "role": member.role,
-        "standing": standing(member), "connections": member.connections,
+        "standing": membership_status(member), "connections": member.connections,
         "joined_at": iso(Millis(member.joined_at_ms)),
     })
 }
@@ -184,7 +203,7 @@ fn shown(member: &MemberInfo) -> Value {
 fn row(member: &MemberInfo) -> Vec<String> {
     vec![
         inline(&member.display_name),
-        standing(member).to_owned(),
+        membership_status(member).to_owned(),
         inline(&member.role),
         member.connections.map_or_else(|| "-".to_owned(), connections),
         member.pubkey.clone(),

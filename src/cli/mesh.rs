@@ -1,11 +1,10 @@
-//! `join`, and `mesh create`, `mesh list`, `mesh invite`.
+//! `mesh create`, `mesh list` and `mesh invite`.
 
-use super::args::Parsed;
-use super::broker::data_dir;
-use super::context::Context;
-use super::failure::Failure;
+use super::broker::{DATA, data_dir};
+use super::command::{Command, Flag, Parsed, one};
+use super::join::{NAME, after_joining, name};
 use super::print::{Tone, columns, inline};
-use super::{daemon, exit};
+use super::{Context, Failure, daemon, exit, status};
 use claudemesh_broker::{
     Admin, BrokerError, INVITE_EXPIRES_S, INVITE_EXPIRES_S_MAX, INVITE_USES_MAX, InviteWish,
 };
@@ -16,62 +15,14 @@ use std::time::Duration;
 /// How long the invite lives that `mesh create` makes for its own use.
 const OWN_INVITE_EXPIRES_S: u64 = 600;
 
-/// `join <link>`
-pub(super) fn join(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let invite = VerifiedInvite::read(&parsed.operands[0], context.runtime.now())?;
-    let options = JoinOptions {
-        display_name: name(context, parsed)?,
-        slug: parsed.value("as").map(str::to_owned),
-    };
-    context.print.progress(&format!("asking {}…", inline(&invite.broker_url)));
-    let joined = context.block_on(async {
-        Ok(join::join(&context.paths, &context.runtime, &invite, &options).await?)
-    })?;
-    let attached = daemon::reload(context)?;
-    let value = json!({
-        "ok": true, "mesh": joined.slug, "mesh_id": joined.mesh_id,
-        "member_id": joined.member_id, "member_pubkey": joined.pubkey,
-        "broker_url": joined.broker_url, "display_name": joined.display_name,
-        "already_joined": joined.was_joined, "daemon_running": attached,
-    });
-    context.print.answer(&value, || {
-        let (slug, name) = (&joined.slug, joined.display_name.as_deref().unwrap_or_default());
-        let done = if joined.was_joined { "already joined" } else { "joined" };
-        context.print.paint(Tone::Good, &format!("{done} {slug} as {}", inline(name)))
-    })?;
-    after_joining(context, parsed, &joined, attached);
-    Ok(exit::OK)
-}
+pub(super) const LIST: Command = Command {
+    name: "mesh list",
+    about: "the meshes joined here",
+    examples: &["claudemesh mesh list"],
+    ..Command::new(list)
+};
 
-/// The name peers are to see: the flag's, else the configured one, else the user's.
-fn name(context: &Context, parsed: &Parsed) -> Result<String, Failure> {
-    if let Some(name) = parsed.value("name") {
-        return Ok(name.to_owned());
-    }
-    let configured = join::display_name(&context.paths)?;
-    Ok(configured.unwrap_or_else(Context::default_name))
-}
-
-fn after_joining(context: &Context, parsed: &Parsed, joined: &Joined, is_running: bool) {
-    if context.print.is_json() {
-        return;
-    }
-    let shown = joined.display_name.as_deref().unwrap_or_default();
-    if parsed.value("name").is_some_and(|wanted| wanted != shown) {
-        context.print.note(&format!(
-            "note: one name is kept for all meshes, and it is `{}`; change `displayName` in {} \
-             to be called otherwise",
-            inline(shown),
-            context.paths.config_json().display()
-        ));
-    }
-    if !is_running {
-        context.print.note(&format!("next: {}", context.command("daemon up")));
-    }
-}
-
-/// `mesh list`
-pub(super) fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
+fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
     let joined = join::joined(&context.paths)?;
     // Links are known while a daemon runs, and not otherwise.
     let health = context.block_on(async { Ok(context.client().health().await.ok()) })?;
@@ -91,19 +42,26 @@ pub(super) fn list(context: &Context, _: &Parsed) -> Result<u8, Failure> {
         .collect();
     context.print.answer(&json!({ "meshes": items }), || {
         if joined.is_empty() {
-            return daemon::NO_MESH.to_owned();
+            return status::NO_MESH.to_owned();
         }
         let row = |mesh: &Joined| {
             let link = link(&mesh.slug).unwrap_or_else(|| "-".to_owned());
             vec![inline(&mesh.slug), inline(&link), inline(&mesh.broker_url), mesh.pubkey.clone()]
         };
         columns(&joined.iter().map(row).collect::<Vec<_>>())
-    })?;
-    Ok(exit::OK)
+    })
 }
 
-/// `mesh create <slug>`
-pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+pub(super) const CREATE: Command = Command {
+    name: "mesh create",
+    operands: &["<slug>"],
+    flags: &[NAME, DATA],
+    about: "create a mesh on this machine's broker, and join it",
+    examples: &["claudemesh mesh create demo"],
+    ..Command::new(create)
+};
+
+fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let slug = &parsed.operands[0];
     let options = JoinOptions { display_name: name(context, parsed)?, slug: None };
     let dir = data_dir(context, parsed);
@@ -123,7 +81,7 @@ pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
         let wish = InviteWish { mesh: slug.clone(), expires_s, uses: 1, role };
         let invite = admin.create_invite(&wish).await?;
         let invite = VerifiedInvite::read(&invite.token, context.runtime.now())?;
-        enter(context, &admin, slug, &invite, &options).await
+        join_own_mesh(context, &admin, slug, &invite, &options).await
     })?;
     let attached = daemon::reload(context)?;
     let value = json!({
@@ -145,7 +103,7 @@ pub(super) fn create(context: &Context, parsed: &Parsed) -> Result<u8, Failure> 
 
 /// Joins our own mesh: through the broker's port like anybody else, or past it when no broker
 /// runs yet.
-async fn enter(
+async fn join_own_mesh(
     context: &Context,
     admin: &Admin,
     slug: &str,
@@ -168,15 +126,27 @@ async fn enter(
     }
 }
 
-/// `mesh invite <slug>`
-pub(super) fn invite(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let expires = parsed.duration("expires")?.unwrap_or(Duration::from_secs(INVITE_EXPIRES_S));
+const EXPIRES: Flag = one("expires", "time", "for how long it works (7d)");
+const USES: Flag = one("uses", "n", "for how many members (1)");
+const ROLE: Flag = one("role", "role", "member (default) or admin");
+
+pub(super) const INVITE: Command = Command {
+    name: "mesh invite",
+    operands: &["<slug>"],
+    flags: &[EXPIRES, USES, ROLE, DATA],
+    about: "print an invite link, on the machine that runs the broker",
+    examples: &["claudemesh mesh invite demo --expires 7d --uses 3"],
+    ..Command::new(invite)
+};
+
+fn invite(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let expires = parsed.duration(EXPIRES)?.unwrap_or(Duration::from_secs(INVITE_EXPIRES_S));
     if !(1..=INVITE_EXPIRES_S_MAX).contains(&expires.as_secs()) {
         let max = humantime::format_duration(Duration::from_secs(INVITE_EXPIRES_S_MAX));
         return Err(Failure::usage(format!("--expires must be from 1s to {max}")));
     }
-    let uses = parsed.count("uses", INVITE_USES_MAX as usize)?.unwrap_or(1);
-    let role = parsed.parsed("role", "member or admin", |role| {
+    let uses = parsed.count(USES, INVITE_USES_MAX as usize)?.unwrap_or(1);
+    let role = parsed.parsed(ROLE, "member or admin", |role| {
         matches!(role, "member" | "admin").then(|| role.to_owned())
     })?;
     let wish = InviteWish {

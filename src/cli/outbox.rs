@@ -1,48 +1,48 @@
 //! `daemon outbox list` and `daemon outbox requeue`.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::command::{Command, Flag, MESH, Parsed, one, switch};
 use super::print::{columns, inline};
 use super::send::read_whole;
+use super::{Context, Failure, exit};
 use crate::client::OutboxQuery;
 use claudemesh_daemon::api::bodies::{OutboxRow, RequeueBody};
 use serde_json::json;
 use std::fs::File;
 
-/// The most that the daemon answers at once.
+/// The most rows that the daemon puts into one answer.
 const LIMIT_MAX: usize = 500;
-/// Flags, and the status each stands for.
-const STATUSES: [(&str, &str); 5] = [
-    ("pending", "pending"),
-    ("inflight", "inflight"),
-    ("done", "done"),
-    ("failed", "dead"),
-    ("aborted", "aborted"),
-];
 
-/// `daemon outbox list`
-pub(super) fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let chosen: Vec<_> = STATUSES.iter().filter(|(flag, _)| parsed.has(flag)).collect();
-    let status = match chosen[..] {
-        [] => None,
-        [(_, status)] => Some((*status).to_owned()),
-        _ => {
-            let flags: Vec<_> = chosen.iter().map(|(flag, _)| format!("--{flag}")).collect();
-            return Err(Failure::usage(format!("{} exclude each other", flags.join(" and "))));
-        }
-    };
+const PENDING: Flag = switch("pending", "only what waits");
+const INFLIGHT: Flag = switch("inflight", "only what is being sent");
+const DONE: Flag = switch("done", "only what the broker has");
+const FAILED: Flag = switch("failed", "only what the broker refused, or what expired");
+const ABORTED: Flag = switch("aborted", "only what was requeued or given up");
+const LIMIT: Flag = one("limit", "n", "at most this many (50)");
+
+pub(super) const LIST: Command = Command {
+    name: "daemon outbox list",
+    aliases: &["outbox list"],
+    flags: &[PENDING, INFLIGHT, DONE, FAILED, ABORTED, MESH, LIMIT],
+    about: "what was sent, newest first",
+    examples: &["claudemesh outbox list --failed"],
+    ..Command::new(list)
+};
+
+fn list(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let statuses = [
+        (PENDING, "pending"),
+        (INFLIGHT, "inflight"),
+        (DONE, "done"),
+        (FAILED, "dead"),
+        (ABORTED, "aborted"),
+    ];
     let query = OutboxQuery {
-        status,
-        mesh: parsed.value("mesh").map(str::to_owned),
-        limit: parsed.count("limit", LIMIT_MAX)?,
+        status: parsed.choice(&statuses)?.map(str::to_owned),
+        mesh: parsed.owned(MESH),
+        limit: parsed.count(LIMIT, LIMIT_MAX)?,
         cursor: None,
     };
-    let page = context.block_on(async {
-        let client = context.daemon().await?;
-        client.outbox(&query).await.map_err(|error| context.explain(error))
-    })?;
+    let page = context.ask(async |client| client.outbox(&query).await)?;
     context.print.answer(&json!(page), || {
         if page.items.is_empty() {
             return "(empty)".to_owned();
@@ -83,18 +83,39 @@ fn row(row: &OutboxRow) -> Vec<String> {
     ]
 }
 
-/// A place, or a word for one that an earlier daemon did not record.
+/// A recipient or a mesh, or a word for one that an earlier version did not record.
 pub(super) fn known(place: &str) -> String {
     if place.is_empty() { "(unknown)".to_owned() } else { inline(place) }
 }
 
-/// `daemon outbox requeue`
-pub(super) fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let id = parsed.operands.first().map(String::as_str).or_else(|| parsed.value("id"));
+const NEW_CLIENT_ID: Flag = one("new-client-id", "id", "the id of the new message; else minted");
+const PATCH_PAYLOAD: Flag =
+    one("patch-payload", "file", "send this instead; - reads standard input");
+const FORCE: Flag = switch("force", "also when an attempt may have reached the broker");
+const ID: Flag = one("id", "id", "older spelling of <id>");
+const NEW_ID: Flag = one("new-id", "id", "older spelling of --new-client-id");
+const AUTO: Flag = switch("auto", "older spelling of no --new-client-id");
+
+pub(super) const REQUEUE: Command = Command {
+    name: "daemon outbox requeue",
+    aliases: &["outbox requeue"],
+    operands: &["[id]"],
+    flags: &[NEW_CLIENT_ID, PATCH_PAYLOAD, FORCE, ID, NEW_ID, AUTO],
+    about: "send a failed message again, under a new id",
+    details: "<id> is the row's id in `outbox list`. The old row stays, as aborted.",
+    examples: &[
+        "claudemesh outbox requeue 01JD8Q4M700000000000000042",
+        "echo shorter | claudemesh outbox requeue 01JD8Q4M700000000000000042 --patch-payload -",
+    ],
+    ..Command::new(requeue)
+};
+
+fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let id = parsed.operands.first().map(String::as_str).or_else(|| parsed.value(ID));
     let id = id.ok_or_else(|| {
         Failure::usage("<id> is missing").hint("it is the row's id in `claudemesh outbox list`")
     })?;
-    let payload = match parsed.value("patch-payload") {
+    let payload = match parsed.value(PATCH_PAYLOAD) {
         None => None,
         Some("-") => Some(read_whole(std::io::stdin().lock(), "standard input")?),
         Some(path) => {
@@ -108,26 +129,18 @@ pub(super) fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure>
     }
     let request = RequeueBody {
         id: id.to_owned(),
-        new_client_message_id: parsed
-            .value("new-client-id")
-            .or_else(|| parsed.value("new-id"))
-            .map(str::to_owned),
+        new_client_message_id: parsed.owned(NEW_CLIENT_ID).or_else(|| parsed.owned(NEW_ID)),
         payload,
         aborted_by: None,
-        force: parsed.has("force"),
+        force: parsed.has(FORCE),
     };
-    let done = context.block_on(async {
-        let client = context.daemon().await?;
-        client.requeue(&request).await.map_err(|error| {
-            let failure = context.explain(error);
-            match failure.code.as_str() {
-                "attempt_unanswered" => failure.hint("--force accepts a possible second copy"),
-                "daemon_unanswered" => {
-                    failure.hint("look at `claudemesh outbox list` before you repeat it")
-                }
-                _ => failure,
-            }
-        })
+    let done = context.ask(async |client| client.requeue(&request).await);
+    let done = done.map_err(|failure| match failure.code.as_str() {
+        "attempt_unanswered" => failure.hint("--force accepts a possible second copy"),
+        "daemon_unanswered" => {
+            failure.hint("look at `claudemesh outbox list` before you repeat it")
+        }
+        _ => failure,
     })?;
     context.print.answer(&json!(done), || {
         let (old, new, id) =
@@ -137,6 +150,5 @@ pub(super) fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure>
             text += "; the broker may have the first one too";
         }
         text
-    })?;
-    Ok(exit::OK)
+    })
 }

@@ -1,24 +1,26 @@
-//! `peers`: who is there, as far as the daemon can know.
+//! `peers`: lists the members that the daemon knows to be connected.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::command::{Command, MESH, Parsed};
 use super::print::{columns, inline};
+use super::{Context, Failure, exit};
 use crate::client::Client;
 use claudemesh_daemon::api::bodies::Peers;
 use serde_json::{Map, Value, json};
 
-/// Of a key, on a terminal.
+/// How many digits of a key a terminal shows.
 const KEY_DIGITS_SHOWN: usize = 16;
 const KEY_DIGITS: usize = 64;
 
-/// `peers`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let peers = context.block_on(async {
-        let client = context.daemon().await?;
-        client.peers(parsed.value("mesh")).await.map_err(|error| context.explain(error))
-    })?;
+pub(super) const PEERS: Command = Command {
+    name: "peers",
+    flags: &[MESH],
+    about: "who is there",
+    examples: &["claudemesh peers --mesh demo"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let peers = context.ask(async |client| client.peers(parsed.value(MESH)).await)?;
     context.print.answer(&json!(peers), || in_words(&peers))?;
     if !context.print.is_json() {
         for mesh in peers.meshes.iter().filter(|mesh| mesh.roster != "live") {
@@ -55,7 +57,7 @@ fn in_words(peers: &Peers) -> String {
     columns(&peers.peers.iter().map(row).collect::<Vec<_>>())
 }
 
-/// The public key that `who` names: itself, or the one member of that name in the roster.
+/// The public key that `who` means: `who` itself, or the key of the one member of that name.
 pub(super) async fn key_of(
     context: &Context,
     client: &Client,

@@ -1,13 +1,14 @@
-//! The only place that prints. Data on standard output, everything else on standard error; a
-//! reader that leaves is no error. Text from other people loses what a terminal would obey.
+//! The only module that prints: answers to standard output, everything else to standard error. A
+//! reader that closes the pipe is no error. Text from other people loses its control characters,
+//! because a terminal would obey them.
 
 use super::exit;
 use super::failure::Failure;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-/// What stands in front of the further lines of somebody's text, so that none of them can pass
-/// for a line of ours.
+/// What indents the further lines of somebody else's text, so that none of them can pass for a line
+/// of our own.
 const CONTINUATION: &str = "\n    ";
 
 /// Where and how to print.
@@ -18,7 +19,7 @@ pub(super) struct Printer {
     notes: bool,
 }
 
-/// How much a word matters.
+/// How a word is coloured.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Tone {
     Good,
@@ -40,13 +41,14 @@ impl Printer {
         self.json
     }
 
-    /// The answer: as one line of JSON, or in words.
+    /// Prints the answer, as one line of JSON or in words; the exit code of success.
     pub(super) fn answer(
         &self,
         value: &Value,
         words: impl FnOnce() -> String,
-    ) -> Result<(), Failure> {
-        if self.json { self.text(&format!("{value}\n")) } else { self.text(&(words() + "\n")) }
+    ) -> Result<u8, Failure> {
+        let answer = if self.json { value.to_string() } else { words() };
+        self.text(&(answer + "\n")).map(|()| exit::OK)
     }
 
     /// Text as it is, newline included.
@@ -59,20 +61,20 @@ impl Printer {
         }
     }
 
-    /// Something a person should know and a program need not.
+    /// Prints something that a person should know and a program need not.
     pub(super) fn note(&self, text: &str) {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
-    /// What goes on meanwhile; only for somebody who watches.
+    /// Prints what goes on, if a person watches.
     pub(super) fn progress(&self, text: &str) {
         if self.notes && !self.json {
             self.note(text);
         }
     }
 
-    /// A failure, once; its exit code.
+    /// Prints a failure; returns its exit code.
     pub(super) fn failure(&self, failure: &Failure) -> u8 {
         if failure.exit == exit::OK {
             return exit::OK;
@@ -95,7 +97,7 @@ impl Printer {
         failure.exit
     }
 
-    /// A word in its tone, where colours are shown.
+    /// A word in the colour of its tone, where colours are shown.
     pub(super) fn paint(&self, tone: Tone, word: &str) -> String {
         let code = match tone {
             Tone::Good => "32",
@@ -106,7 +108,7 @@ impl Printer {
     }
 }
 
-/// Somebody's text on one line, without what a terminal would obey.
+/// Somebody else's text on one line, without control characters.
 pub(super) fn inline(text: &str) -> String {
     text.chars()
         .map(|c| if c == '\n' || c == '\t' { ' ' } else { c })
@@ -114,17 +116,17 @@ pub(super) fn inline(text: &str) -> String {
         .collect()
 }
 
-/// Somebody's text with its lines kept, the further ones set in.
+/// Somebody else's text with its lines kept and the further ones indented.
 pub(super) fn block(text: &str) -> String {
     text.lines().map(inline).collect::<Vec<_>>().join(CONTINUATION)
 }
 
-/// Our own text, which may quote somebody's: lines stay where they are.
+/// Our own text, which may quote somebody else's. Lines stay as they are.
 fn lines(text: &str) -> String {
     text.lines().map(inline).collect::<Vec<_>>().join("\n")
 }
 
-/// Not a control character, nor one that turns the direction of what follows.
+/// Whether a character is neither a control character nor one that changes the direction of text.
 fn is_shown(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
@@ -158,39 +160,4 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_a_terminal_would_obey_is_printed() {
-        let hostile = "a\x1b[2J\x07b\u{9b}31m\r\u{202E}c\u{2066}\tд✔\0";
-        assert_eq!(inline(hostile), "a[2Jb31mc д✔");
-        assert!(inline(hostile).chars().all(|c| !c.is_control()));
-    }
-
-    #[test]
-    fn a_message_cannot_pass_for_a_line_of_ours() {
-        assert_eq!(
-            block("one\ndaemon stopped\r\n\x1b[1mtwo"),
-            "one\n    daemon stopped\n    [1mtwo"
-        );
-        assert_eq!(inline("one\ntwo"), "one two");
-        assert_eq!(block(""), "");
-    }
-
-    #[test]
-    fn ages_and_columns_are_short() {
-        let ages: Vec<_> = [0, 59, 60, 3_599, 3_600, 86_400 * 3].map(age).into();
-        assert_eq!(ages, ["0 s", "59 s", "1 m", "59 m", "1 h", "3 d"]);
-        let rows = [vec!["a".into(), "bb".into(), "x".into()], vec!["✔✔✔".into(), "b".into()]];
-        assert_eq!(columns(&rows), "a    bb  x\n✔✔✔  b");
-    }
-
-    #[test]
-    fn colours_are_shown_only_where_they_are_wanted() {
-        let plain = Printer { json: false, colour: false, notes: false };
-        assert_eq!(plain.paint(Tone::Bad, "no"), "no");
-        let colourful = Printer { colour: true, ..plain };
-        assert_eq!(colourful.paint(Tone::Bad, "no"), "\x1b[31mno\x1b[0m");
-    }
-}
+mod tests;

@@ -1,31 +1,34 @@
-//! `daemon recover`: what a damaged store needs, while no daemon runs (§4.11).
+//! `daemon recover`: examines or repairs damaged stores, while no daemon runs (§4.11).
 
-use super::args::Parsed;
-use super::context::Context;
-use super::exit;
-use super::failure::Failure;
+use super::command::{Command, Flag, Parsed, switch};
 use super::print::inline;
+use super::{Context, Failure, exit};
 use claudemesh_daemon::error::{DaemonError, first_finding};
 use claudemesh_daemon::repair::{
     self, DatabaseState, Note, Repair, RepairFailure, RepairReport, Saved,
 };
 use serde_json::{Value, json};
 
-/// Rows listed on the screen per table and kind; `--json` lists all of them.
+/// How many rows are listed per table and kind of damage; `--json` lists all of them.
 const NOTES_SHOWN: usize = 10;
 
-/// `daemon recover`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
-    let chosen: Vec<Repair> =
-        [("check", Repair::Check), ("salvage", Repair::Salvage), ("fresh", Repair::Fresh)]
-            .into_iter()
-            .filter_map(|(flag, repair)| parsed.has(flag).then_some(repair))
-            .collect();
-    let repair = match chosen[..] {
-        [] => Repair::Check,
-        [one] => one,
-        _ => return Err(Failure::usage("--check, --salvage and --fresh exclude each other")),
-    };
+const CHECK: Flag = switch("check", "look and change nothing (the default)");
+const SALVAGE: Flag = switch("salvage", "keep every readable row in a new file, list the rest");
+const FRESH: Flag = switch("fresh", "set a damaged file aside, start empty");
+
+pub(super) const RECOVER: Command = Command {
+    name: "daemon recover",
+    flags: &[CHECK, SALVAGE, FRESH],
+    about: "examine or repair damaged databases, while no daemon runs",
+    details: "Only a damaged file is ever replaced, and it is set aside, not deleted. Exits 5 \
+                  when a file is damaged and stays so, or when a daemon runs.",
+    examples: &["claudemesh daemon recover --check", "claudemesh daemon recover --salvage"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+    let repairs = [(CHECK, Repair::Check), (SALVAGE, Repair::Salvage), (FRESH, Repair::Fresh)];
+    let repair = parsed.choice(&repairs)?.unwrap_or(Repair::Check);
     if repair == Repair::Salvage {
         context.print.progress("reading what can be read…");
     }
@@ -64,7 +67,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(if is_damaged { exit::CONFLICT } else { exit::OK })
 }
 
-/// What can be done about a damaged store, a command a line.
+/// What can be done about a damaged store, one command per line.
 pub(super) fn hints(context: &Context) -> String {
     let choices = [
         ("--check  ", "look, change nothing"),

@@ -1,30 +1,64 @@
-//! `daemon up`: flags, files and detection to the daemon's options; then run it here, or start it
-//! in the background.
+//! `daemon up`: makes the daemon's options from flags, files and the kind of host; then runs the
+//! daemon in this process, or starts it in the background.
 
-use super::args::Parsed;
-use super::context::Context;
-use super::detect::{self, Host};
-use super::failure::Failure;
-use super::{broker, detach, exit, recover};
+use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
+use super::detect::{self, HostKind};
+use super::{Context, Failure, broker, detach, exit, recover};
 use claudemesh_daemon::config::{Origin, Settings};
 use claudemesh_daemon::error::DaemonError;
 use claudemesh_daemon::join;
 use claudemesh_daemon::startup::{self, LocalBroker};
 use std::net::SocketAddr;
 
-const TCP: &str = "ipc.tcp_enabled";
-const LEGACY: &str = "allow-legacy-broker";
+const TCP_KEY: &str = "ipc.tcp_enabled";
 const LEGACY_KEY: &str = "features.allow_legacy_broker";
 
-/// `daemon up`
-pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
+const FOREGROUND: Flag =
+    switch("foreground", "stay, and write the log to standard error (services)");
+const DETACHED: Flag = switch("detached", "");
+const LOCAL: Flag = switch("local", "also run the embedded broker, with a mesh `local`");
+const LISTEN: Flag = one("listen", "addr", "where the embedded broker listens (with --local)");
+const MESH: Flag = many("mesh", "slug", "serve only this mesh; may be repeated");
+const NAME: Flag = one("name", "name", "the name peers see");
+const NO_TCP: Flag = switch("no-tcp", "listen on the Unix socket alone");
+const TCP: Flag = switch("tcp", "listen on loopback TCP too, also in a container or in CI");
+const PERSISTENT: Flag = switch("persistent", "in CI, behave as anywhere else");
+const PUBLIC_HEALTH: Flag =
+    switch("public-health", "answer GET /v1/health on TCP without the token");
+const ALLOW_LEGACY_BROKER: Flag =
+    maybe("allow-legacy-broker", "slug", "accept a broker that does not deduplicate");
+
+pub(super) const UP: Command = Command {
+    name: "daemon up",
+    aliases: &["daemon start"],
+    flags: &[
+        FOREGROUND,
+        DETACHED,
+        LOCAL,
+        LISTEN,
+        MESH,
+        NAME,
+        NO_TCP,
+        TCP,
+        PERSISTENT,
+        PUBLIC_HEALTH,
+        ALLOW_LEGACY_BROKER,
+    ],
+    about: "start the daemon",
+    details: "Detaches, and returns once the daemon answers and every link has its first \
+                  verdict (at most 5 s). A daemon that already runs is left alone.",
+    examples: &["claudemesh daemon up", "claudemesh daemon up --local"],
+    ..Command::new(run)
+};
+
+fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let host = detect::detect(&|name| std::env::var_os(name), &|path| path.exists());
     let (options, choice) = options(context, parsed, host)?;
-    if !parsed.has("foreground") {
+    if !parsed.has(FOREGROUND) {
         // What is wrong with flags and files was said here; the child reads them again.
         return detach::start(context, &child_args(context, parsed), choice.as_deref());
     }
-    if let Some(choice) = choice.filter(|_| !parsed.has("detached")) {
+    if let Some(choice) = choice.filter(|_| !parsed.has(DETACHED)) {
         context.print.note(&choice);
     }
     match startup::run(options) {
@@ -35,7 +69,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-/// A store is damaged: what can be done about it (§4.11).
+/// The failure of a damaged store, with what can be done about it (§4.11).
 pub(super) fn damaged(context: &Context, why: impl std::fmt::Display) -> Failure {
     Failure::new(exit::CONFLICT, "store_damaged", why).hint(recover::hints(context))
 }
@@ -50,29 +84,28 @@ const fn code_of(error: &DaemonError) -> &'static str {
     }
 }
 
-/// The daemon's options, and what to say about a choice that nobody made.
+/// The daemon's options, and a note if the kind of host decided something.
 fn options(
     context: &Context,
     parsed: &Parsed,
-    host: Option<Host>,
+    host: Option<HostKind>,
 ) -> Result<(startup::DaemonOptions, Option<String>), Failure> {
     let mut settings = Settings::load(&context.paths.config_toml())?;
     let choice = choose_tcp(&mut settings, parsed, host)?;
-    if let Some(name) = parsed.value("name") {
+    if let Some(name) = parsed.value(NAME) {
         settings.set("daemon.display_name", name, Origin::Flag)?;
     }
-    if parsed.has("public-health") {
+    if parsed.has(PUBLIC_HEALTH) {
         settings.set("ipc.public_health_check", true, Origin::Flag)?;
     }
     allow_legacy_brokers(&mut settings, parsed)?;
-    let listen = parsed.parsed("listen", "an address like 127.0.0.1:7900", |text| {
-        text.parse::<SocketAddr>().ok()
-    })?;
-    if listen.is_some() && !parsed.has("local") {
+    let listen = parsed
+        .parsed(LISTEN, "an address like 127.0.0.1:7900", |text| text.parse::<SocketAddr>().ok())?;
+    if listen.is_some() && !parsed.has(LOCAL) {
         let failure = Failure::usage("--listen is for the embedded broker");
         return Err(failure.hint("add --local, or run `claudemesh broker --listen …`"));
     }
-    let local_broker = parsed.has("local").then(|| LocalBroker {
+    let local_broker = parsed.has(LOCAL).then(|| LocalBroker {
         listen,
         default_listen: settings.broker.listen,
         settings: broker::settings_of(&settings),
@@ -84,45 +117,45 @@ fn options(
         only_meshes: only_meshes(context, parsed)?,
         local_broker,
         // In the background standard error is a file that nobody rotates.
-        log_to_stderr: !parsed.has("detached"),
+        log_to_stderr: !parsed.has(DETACHED),
     };
     Ok((options, choice))
 }
 
-/// `--allow-legacy-broker` is for every mesh, `--allow-legacy-broker=<slug>` for one more than the
-/// file names.
+/// Applies `--allow-legacy-broker`, which is for every mesh, and `--allow-legacy-broker=<slug>`,
+/// which adds one mesh to those of the file.
 fn allow_legacy_brokers(settings: &mut Settings, parsed: &Parsed) -> Result<(), Failure> {
-    let given = parsed.flags().iter().filter(|(name, _)| *name == LEGACY);
+    let given = parsed.flags.iter().filter(|(flag, _)| flag.long == ALLOW_LEGACY_BROKER.long);
     let slugs: Option<Vec<String>> = given.map(|(_, slug)| slug.clone()).collect();
     match slugs {
         None => settings.set(LEGACY_KEY, true, Origin::Flag)?,
-        Some(slugs) if !slugs.is_empty() => settings.add(LEGACY_KEY, slugs)?,
+        Some(slugs) if !slugs.is_empty() => settings.allow_legacy_brokers(slugs)?,
         Some(_) => {}
     }
     Ok(())
 }
 
-/// Decides on TCP: a flag, else `config.toml`, else what kind of host this is. Yields what to say
-/// about a choice nobody made.
+/// Decides whether to listen on TCP: by a flag, else `config.toml`, else the kind of host, which
+/// yields a note.
 fn choose_tcp(
     settings: &mut Settings,
     parsed: &Parsed,
-    host: Option<Host>,
+    host: Option<HostKind>,
 ) -> Result<Option<String>, Failure> {
-    let (wanted, unwanted) = (parsed.has("tcp"), parsed.has("no-tcp"));
+    let (wanted, unwanted) = (parsed.has(TCP), parsed.has(NO_TCP));
     if wanted && unwanted {
         return Err(Failure::usage("--tcp and --no-tcp contradict each other"));
     }
     if wanted || unwanted {
-        settings.set(TCP, wanted, Origin::Flag)?;
+        settings.set(TCP_KEY, wanted, Origin::Flag)?;
         return Ok(None);
     }
     let Some(host) = host else { return Ok(None) };
-    let is_undone = matches!(host, Host::Ci(_)) && parsed.has("persistent");
-    if is_undone || settings.origin(TCP) != Some(Origin::Default) {
+    let is_undone = matches!(host, HostKind::Ci(_)) && parsed.has(PERSISTENT);
+    if is_undone || settings.origin(TCP_KEY) != Some(Origin::Default) {
         return Ok(None);
     }
-    settings.set(TCP, false, Origin::Detection)?;
+    settings.set(TCP_KEY, false, Origin::Detection)?;
     let words = host.words();
     Ok(Some(format!(
         "this looks like {words}: listening on the Unix socket alone; --tcp undoes it"
@@ -130,7 +163,7 @@ fn choose_tcp(
 }
 
 fn only_meshes(context: &Context, parsed: &Parsed) -> Result<Vec<String>, Failure> {
-    let wanted: Vec<String> = parsed.values("mesh").into_iter().map(str::to_owned).collect();
+    let wanted: Vec<String> = parsed.values(MESH).into_iter().map(str::to_owned).collect();
     if wanted.is_empty() {
         return Ok(wanted);
     }
@@ -154,8 +187,8 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
         // Not as it was written: the daemon starts in the root directory.
         args.extend(["--home".into(), context.paths.home.clone().into()]);
     }
-    for (name, value) in parsed.flags() {
-        let mut arg = format!("--{name}");
+    for (flag, value) in &parsed.flags {
+        let mut arg = format!("--{}", flag.long);
         if let Some(value) = value {
             arg = format!("{arg}={value}");
         }
@@ -165,67 +198,4 @@ fn child_args(context: &Context, parsed: &Parsed) -> Vec<std::ffi::OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::{Globals, Invocation, parse};
-    use crate::print::Printer;
-
-    fn tcp(flags: &[&str], toml: &str, host: Option<Host>) -> (bool, bool) {
-        let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
-        let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("{flags:?}") };
-        let mut settings = Settings::parse(toml).expect("good settings");
-        let said = choose_tcp(&mut settings, &parsed, host).expect("no contradiction");
-        (settings.ipc.tcp_enabled, said.is_some())
-    }
-
-    #[test]
-    fn a_daemon_in_the_background_finds_a_home_that_was_named_from_here() {
-        let line = ["daemon", "up"].iter().map(Into::into).collect();
-        let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("a command") };
-        let globals = Globals { home: Some("somewhere".into()) };
-        let context = Context::new(Printer::of_process(false), globals).expect("a context");
-        let args = child_args(&context, &parsed);
-        let given = args.iter().skip_while(|arg| *arg != "--home").nth(1).expect("a home");
-        assert_eq!(std::path::Path::new(given), context.paths.home);
-    }
-
-    #[test]
-    fn legacy_brokers_are_allowed_for_all_meshes_or_for_the_named_ones() {
-        let allowed = |flags: &[&str], toml: &str| {
-            let line = ["daemon", "up"].iter().chain(flags).map(Into::into).collect();
-            let Ok(Invocation::Run { parsed, .. }) = parse(line) else { panic!("{flags:?}") };
-            let mut settings = Settings::parse(toml).expect("good settings");
-            allow_legacy_brokers(&mut settings, &parsed).expect("good flags");
-            ["old", "older", "new"].map(|slug| settings.features.allow_legacy_broker.allows(slug))
-        };
-        let file = "[features]\nallow_legacy_broker = [\"old\"]";
-        let all = "[features]\nallow_legacy_broker = true";
-        assert_eq!(allowed(&[], ""), [false, false, false]);
-        assert_eq!(allowed(&[], file), [true, false, false]);
-        assert_eq!(allowed(&["--allow-legacy-broker"], file), [true, true, true]);
-        assert_eq!(allowed(&["--allow-legacy-broker=old"], ""), [true, false, false]);
-        assert_eq!(allowed(&["--allow-legacy-broker=older"], file), [true, true, false]);
-        assert_eq!(allowed(&["--allow-legacy-broker=older"], all), [true, true, true]);
-    }
-
-    #[test]
-    fn a_flag_counts_before_the_file_and_the_file_before_detection() {
-        let (ci, container) = (Some(Host::Ci("CI")), Some(Host::Container("CONTAINER")));
-        let on = "[ipc]\ntcp_enabled = true";
-        let off = "[ipc]\ntcp_enabled = false";
-        for (flags, toml, host, expected) in [
-            (&[][..], "", None, (true, false)),
-            (&[], "", ci, (false, true)),
-            (&[], "", container, (false, true)),
-            (&["--persistent"], "", ci, (true, false)),
-            (&["--persistent"], "", container, (false, true)),
-            (&["--tcp"], "", container, (true, false)),
-            (&["--tcp"], off, ci, (true, false)),
-            (&["--no-tcp"], on, None, (false, false)),
-            (&[], on, container, (true, false)),
-            (&[], off, None, (false, false)),
-        ] {
-            assert_eq!(tcp(flags, toml, host), expected, "{flags:?} {toml:?} {host:?}");
-        }
-    }
-}
+mod tests;

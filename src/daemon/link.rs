@@ -2,7 +2,7 @@
 //! real socket (§15, §15.5, §15.6, `specs/wire.md`).
 //!
 //! ```text
-//! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ Courier (out), Inbound (in), roster
+//! dial ─▶ hello ─▶ negotiate ─▶ open ──▶ LinkTransport (out), InboundPush (in), roster
 //!   ▲       │          │          │
 //!   └─ wait ◀──────────┴──────────┴──▶ refused
 //! ```
@@ -40,10 +40,6 @@ use smol::channel::Sender;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a broker may take to answer a send.
-pub const ACK_MAX: Duration = Duration::from_secs(15);
-/// How many sends may wait for their answers at once (§4.6).
-pub const INFLIGHT_MAX: usize = 256;
 /// How many acknowledgements of pushes may wait to be written.
 pub const CLIENT_ACKS_MAX: usize = 256;
 /// The feature that lists members who are not connected; asked for, never required.
@@ -76,9 +72,9 @@ pub struct LinkConfig {
     pub timers: Timers,
     /// See [`CONNECT_MAX`].
     pub connect_max: Duration,
-    /// See [`ACK_MAX`].
+    /// How long a broker may take to answer a send.
     pub ack_max: Duration,
-    /// See [`INFLIGHT_MAX`]; at least 1.
+    /// How many sends may wait for their answers at once (§4.6); at least 1.
     pub inflight_max: usize,
     /// What is asked of the broker (§15).
     pub policy: FeaturePolicy,

@@ -84,9 +84,9 @@ impl Mesh {
         }
     }
 
-    /// Waits until the link is open; the courier it returns can send until it says it is closed.
-    /// `previous` is one that said so already: a link closes its courier a moment before it says here
-    /// that it is down, and in that moment a caller that comes back must not be given it again.
+    /// Waits until the link is open; the transport it returns can send until it says that it is
+    /// closed. `previous` is one that said so already: a link closes its transport a moment before it
+    /// says here that it is down, and in that moment a caller must not be given the same one again.
     pub async fn transport(
         &self,
         previous: Option<&Arc<dyn LinkTransport>>,

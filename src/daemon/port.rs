@@ -1,10 +1,10 @@
 //! What a link and the flows say to each other, so that neither has to know the other.
 //!
-//! The drain asks one question of a link: take this, and what became of it? A link that opens hands
-//! out a [`LinkTransport`]; when it closes, the courier says so and never works again. "Open" and "has a
-//! usable socket" are therefore one value (§15.5): whoever holds a courier that is not closed can
-//! send. In the other direction a link reports what it became and passes pushes on, each with the
-//! way back to the socket it came from.
+//! The drain asks one question of a link: send this, and what became of it? A link that opens hands
+//! out a [`LinkTransport`]. When the link closes, its transport says so and never works again, so
+//! that "the link is open" and "there is something to send with" are one value (§15.5). In the
+//! other direction a link reports what it became and passes pushes on, each with the way back to
+//! the socket it came from.
 
 use claudemesh_base::message::{PublicKey, SecretKey};
 use claudemesh_base::runtime::BoxFuture;

@@ -96,7 +96,7 @@ async fn serve(options: DaemonOptions, runtime: Runtime) -> Result<(), DaemonErr
     let (stop, stopped) = Shutdown::new();
     let (bus, meshes) = (EventBus::default(), Meshes::default());
     let limits = StorageLimits {
-        outbox_bytes_max: settings.outbox.bytes_max,
+        outbox_bytes_max: settings.outbox.max_bytes,
         disk_reserved_bytes: settings.disk.reserved_bytes,
     };
     let context = (&runtime, &bus, &meshes);
@@ -156,7 +156,7 @@ fn retention(settings: &Settings, stores: &Stores, runtime: &Runtime) -> Retenti
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     let bounds = InboxLimits {
         retention_ms: i64::from(settings.inbox.retention_days) * DAY_MS,
-        bytes_max: i64::try_from(settings.inbox.bytes_max).unwrap_or(i64::MAX),
+        bytes_max: i64::try_from(settings.inbox.max_bytes).unwrap_or(i64::MAX),
     };
     RetentionFlow::new(stores.outbox.clone(), stores.inbox.clone(), bounds, runtime.clone())
 }
@@ -266,10 +266,10 @@ async fn serve_api(
         runtime: runtime.clone(),
     });
     let limits = http::Limits {
-        head_arrival: settings.ipc.head,
-        idle: settings.ipc.idle,
-        request_arrival: settings.ipc.request,
-        write_stall: settings.ipc.stall,
+        head_arrival: settings.ipc.head_ms,
+        idle: settings.ipc.idle_ms,
+        request_arrival: settings.ipc.request_ms,
+        write_stall: settings.ipc.stall_ms,
         slots: Slots::new(settings.ipc.connections_max),
         ..http::Limits::default()
     };

@@ -15,16 +15,17 @@ mod caller;
 mod figure;
 #[path = "raw_sender.rs"]
 mod raw_sender;
-#[path = "../support/rig.rs"]
-mod rig;
-#[path = "../support/vitals.rs"]
-mod vitals;
+#[allow(dead_code, unreachable_pub, reason = "a bench uses a part of it")]
+#[path = "../support"]
+mod support {
+    pub mod rig;
+    pub mod vitals;
+}
 
 use caller::{BODY_BYTES, Template, read_202};
 use claudemesh_base::paths::Paths;
 use claudemesh_daemon::identity::{IdentityConfig, JoinedMesh};
 use figure::Figure;
-use rig::{Broker, Daemon, Home, Mesh};
 use serde_json::json;
 use smol::Executor;
 use smol::io::AsyncWriteExt;
@@ -33,6 +34,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::rig::{Broker, Daemon, Home, Mesh};
+use support::vitals;
 
 /// How many rows wait when the broker comes.
 const ROWS: u64 = 20_000;

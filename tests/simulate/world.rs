@@ -16,29 +16,25 @@ use std::time::Duration;
 /// Wall time when a simulation begins.
 const EPOCH_MS: i64 = 1_750_000_000_000;
 
-/// SplitMix64: small, seeded, and the same on every machine.
+/// Seeded dice, the same on every machine.
 #[derive(Debug, Clone)]
-pub struct Rng(u64);
+pub struct Rng(fastrand::Rng);
 
 impl Rng {
     /// One stream of a seed. It begins at a place that both were mixed into: a place that is a
     /// multiple of the seed would give a seed the dice of its neighbour, one throw later.
     pub fn new(seed: u64, stream: u64) -> Self {
-        let mixed = Self(seed).next();
-        Self(Self(mixed ^ stream).next())
+        let place = |seed| fastrand::Rng::with_seed(seed).u64(..);
+        Self(fastrand::Rng::with_seed(place(place(seed) ^ stream)))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.u64(..)
     }
 
     /// Uniform in `0..n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.0.u64(..n.max(1))
     }
 
     /// True this many times in a thousand.

@@ -1,49 +1,45 @@
 //! Repeatable chance: one seed, printed, makes a whole run again. Nothing secret comes from here.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::print_stdout, reason = "what a run printed makes it again")]
-
 use std::time::Duration;
 
-/// The variable that makes a run again.
+/// The variable that makes another run: a seed, or `random` for a new one.
 const SEED: &str = "CLAUDEMESH_SEED";
+/// The seed of every run that asks for no other, so that a commit passes or fails the same way
+/// wherever it is tested.
+const FIXED: u64 = 20_250_615;
 
-/// The seed of this run: the one asked for, or a new one. Printed, so that a failure shows it.
+/// The seed of this run. Printed, so that a failure shows it.
 pub fn seed() -> u64 {
-    let asked = std::env::var(SEED).ok().map(|text| text.parse().expect("a decimal seed"));
-    let seed = asked.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.expect("after 1970").as_nanos() as u64 % 1_000_000_007
-    });
+    let seed = match std::env::var(SEED).as_deref() {
+        Err(_) => FIXED,
+        Ok("random") => fastrand::u64(..),
+        Ok(asked) => asked.parse().expect("a decimal seed, or `random`"),
+    };
     println!("seed {seed} (again with {SEED}={seed})");
     seed
 }
 
-/// SplitMix64.
+/// Seeded dice.
 #[derive(Clone)]
-pub struct Chance(u64);
+pub struct Chance(fastrand::Rng);
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// Another source, of its own.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.0.fork())
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.u64(..)
     }
 
-    /// Less than `end`.
+    /// Less than `end`, or 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        self.0.usize(..end.max(1))
     }
 
     /// True once in `times`.
@@ -56,7 +52,7 @@ impl Chance {
     }
 
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(from * 1000 + self.next() % ((to - from) * 1000))
+        Duration::from_micros(self.0.u64(from * 1000..to * 1000))
     }
 
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {

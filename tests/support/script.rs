@@ -1,20 +1,19 @@
 //! A broker that does what a test says: a listener, a thread for each connection, and the few
 //! frames a link needs to open.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
 use async_tungstenite::tungstenite::{self, Message, WebSocket};
 use serde_json::{Value, json};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A WebSocket that blocks.
 pub type Socket = WebSocket<TcpStream>;
 
-/// A listener whose connections a script serves. It lives as long as the test's process.
+/// A listener whose connections a script serves. It listens until its handle is dropped.
 pub struct Script {
     pub port: u16,
+    is_over: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -24,20 +23,32 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let port = listener.local_addr().expect("an address").port();
         let connections = Arc::new(AtomicUsize::new(0));
-        let (counted, serve) = (connections.clone(), Arc::new(serve));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, counted, serve) = (is_over.clone(), connections.clone(), Arc::new(serve));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
                 let number = counted.fetch_add(1, Ordering::SeqCst);
                 let serve = serve.clone();
                 std::thread::spawn(move || serve(stream, number));
             }
         });
-        Self { port, connections }
+        Self { port, is_over, connections }
     }
 
     /// How many connections there were so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 

@@ -1,8 +1,5 @@
 //! A small file system on a daemon directory, to be filled and emptied.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::print_stdout, reason = "a test says what it did, for when it fails")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

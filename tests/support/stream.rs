@@ -1,9 +1,7 @@
 //! A listener on `GET /v1/events`, reading bytes as they come.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use super::rig::PATIENCE;
-use super::snap::{by_shape, pretty};
+use crate::support::rig::PATIENCE;
+use crate::support::snap::pretty;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -34,7 +32,7 @@ impl Event {
     /// The event as it came, normalised.
     pub fn render(&self) -> String {
         let id = self.id.as_ref().map_or(String::new(), |_| "id: <epoch>-<seq>\n".to_owned());
-        format!("{id}event: {}\ndata: {}\n", by_shape(&self.kind), pretty(&self.data))
+        format!("{id}event: {}\ndata: {}\n", self.kind, pretty(&self.data))
     }
 }
 

@@ -1,7 +1,5 @@
 //! The files of the existing TypeScript daemon, made as its versions made them: `specs/legacy.md`.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
 use sha2::{Digest, Sha256};
 use sqlite::{Connection, Value};
 use std::collections::BTreeMap;

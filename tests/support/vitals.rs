@@ -1,9 +1,7 @@
 //! How a process does, seen from outside: memory, open files, processor time, log lines. Linux only;
 //! elsewhere the numbers are zero and prove nothing.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-
-use crate::rig::{Daemon, Home};
+use crate::support::rig::{Daemon, Home};
 use serde_json::Value;
 
 /// What a daemon under attack may hold in memory.
@@ -42,15 +40,9 @@ pub fn commits(home: &Home, name: &str) -> u32 {
     counter.map_or(0, u32::from_ne_bytes)
 }
 
-/// Everything in `daemon.log`.
-pub fn log(home: &Home) -> String {
-    let bytes = std::fs::read(home.daemon_dir().join("daemon.log")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// Lines of `daemon.log`.
 pub fn log_lines(home: &Home) -> usize {
-    log(home).lines().count()
+    home.log().lines().count()
 }
 
 /// The daemon answers, is small, has few files open, and wrote at most `lines_max` lines.
@@ -65,7 +57,7 @@ pub fn assert_healthy(daemon: &Daemon, home: &Home, pid: u32, lines_max: usize) 
 
 /// No secret of this home stands in its log, and no panic.
 pub fn assert_clean_log(home: &Home) {
-    let log = log(home);
+    let log = home.log();
     assert!(!log.contains("panic"), "{}", tail(home));
     for secret in secrets(home) {
         assert!(!log.contains(&secret), "a secret is in the log:\n{}", tail(home));
@@ -73,7 +65,7 @@ pub fn assert_clean_log(home: &Home) {
 }
 
 fn tail(home: &Home) -> String {
-    let log = log(home);
+    let log = home.log();
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

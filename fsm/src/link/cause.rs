@@ -153,20 +153,20 @@ impl Cause {
                 "the mesh is full: disconnect other clients, or ask the broker's operator"
             }
             Self::Unauthorized => {
-                "this key is not a member of the mesh: join again with `claudemesh join <invite>`"
+                "this key is not a member of the mesh: take the mesh out of config.json, `claudemesh join <invite>`, then `claudemesh daemon down` and `claudemesh daemon up`"
             }
             Self::HelloRejected => {
-                "check the mesh's keys in config.json, or join again with `claudemesh join <invite>`"
+                "check the mesh's keys in config.json; or take the mesh out of it, `claudemesh join <invite>`, then `claudemesh daemon down` and `claudemesh daemon up`"
             }
             Self::FrameTooLarge => "send smaller messages: one was larger than the broker accepts",
             Self::Kicked => {
                 "an admin disconnected this daemon; `claudemesh daemon reload` tries again, or `daemon up` where it has ended"
             }
             Self::Revoked => {
-                "ask an admin of the mesh for a new invite, then `claudemesh daemon remint --mesh <slug> --invite <link>`"
+                "ask an admin of the mesh for a new invite, take the mesh out of config.json, `claudemesh join <invite>`, then `claudemesh daemon down` and `claudemesh daemon up`"
             }
             Self::ReplacedByNewer | Self::AlreadyConnected => {
-                "another install uses this member key. If the hardware moved here: `claudemesh daemon accept-host`, and stop the other. If this is a clone: `claudemesh daemon remint --mesh <slug> [--invite <link>]`"
+                "another install uses this member key. If this is the right one: stop the other, then `claudemesh daemon reload`, or `claudemesh daemon up` where the daemon has ended. If this is a copy: ask an admin of the mesh for an invite, then `claudemesh join <invite> --home <new directory>` and `claudemesh daemon up --home <new directory>`"
             }
             Self::Negotiation => "ask the broker's operator which features it expects",
             Self::MaxAge => "lower outbox.max_age_hours",

@@ -157,8 +157,8 @@ fn a_rejected_hello_is_read_by_its_code() {
 fn a_clone_is_told_both_remedies() {
     for code in [4003, 4004] {
         let refused = refuses(open().closed(&close(code, ""), AT, HALF));
-        assert!(refused.remedy().contains("claudemesh daemon accept-host"));
-        assert!(refused.remedy().contains("claudemesh daemon remint"));
+        assert!(refused.remedy().contains("claudemesh daemon reload"));
+        assert!(refused.remedy().contains("claudemesh join <invite> --home"));
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) enum At {
     Ended(Delivery),
 }
 
-/// What became of an attempt (`courier::Delivery`).
+/// What became of an attempt (`port::SendOutcome` of the daemon).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Delivery {
     Answered(Reply),

@@ -3,8 +3,8 @@
 //!
 //! Refuses a file that anybody else has open: two programs would send the same rows.
 
-use super::open::{Migrations, connect_alone};
-use super::{Error, Kind, Tx};
+use super::files::connect_exclusive;
+use super::{Error, Kind, Migrations, Tx};
 use sqlite::Connection;
 use std::path::Path;
 
@@ -35,13 +35,13 @@ pub(super) fn adopt(
     migrations: &Migrations,
     adoption: &Adoption,
 ) -> Result<usize, Error> {
-    let adopted = connect_alone(path).and_then(|connection| {
-        let carried = carry(&connection, migrations, adoption);
-        if carried.is_err() {
+    let adopted = connect_exclusive(path).and_then(|connection| {
+        let result = run_import(&connection, migrations, adoption);
+        if result.is_err() {
             // Fails only where SQLite already rolled back by itself.
             let _ = connection.execute("ROLLBACK");
         }
-        carried
+        result
     });
     adopted.map_err(|error| {
         let (path, from) = (path.display(), adoption.from);
@@ -55,7 +55,7 @@ pub(super) fn adopt(
     })
 }
 
-fn carry(
+fn run_import(
     connection: &Connection,
     migrations: &Migrations,
     adoption: &Adoption,

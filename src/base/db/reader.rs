@@ -1,7 +1,7 @@
 //! Reader threads: each with a read-only connection and its prepared statements.
 
-use super::condition::{Alarm, Condition};
-use super::{Error, Kind, Tx, open};
+use super::integrity::{IntegrityMonitor, PanicMonitor};
+use super::{Error, Kind, Tx, files};
 use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use std::path::Path;
@@ -22,18 +22,18 @@ impl Readers {
     pub(super) fn start(
         path: &Path,
         name: &str,
-        condition: &Condition,
-        alarm: &Alarm,
+        integrity: &IntegrityMonitor,
+        panics: &PanicMonitor,
     ) -> Result<Self, Error> {
         let (queries, queue) = smol::channel::bounded(super::QUEUE_MAX);
         let start = |_| {
-            let (path, queue, watch) = (path.to_path_buf(), queue.clone(), alarm.watch_reader());
-            let condition = condition.clone();
+            let (path, queue, watch) = (path.to_path_buf(), queue.clone(), panics.watch_reader());
+            let integrity = integrity.clone();
             std::thread::Builder::new()
                 .name(format!("{name}-reader"))
                 .spawn(move || {
                     let _watch = watch;
-                    run(&path, &queue, &condition);
+                    run(&path, &queue, &integrity);
                 })
                 .map_err(|e| Error::new(Kind::Io, format!("cannot start a reader thread: {e}")))
         };
@@ -51,7 +51,7 @@ impl Readers {
     {
         let (reply, answer) = oneshot::channel();
         let query: Query = Box::new(move |tx| {
-            let result = tx.map_err(E::from).and_then(|tx| in_one_moment(tx, query));
+            let result = tx.map_err(E::from).and_then(|tx| in_read_transaction(tx, query));
             // Nobody waiting is fine: the caller went away.
             let _ = reply.send(result);
         });
@@ -74,7 +74,7 @@ impl Readers {
 }
 
 /// Runs a query in one read transaction, so that its statements see one moment.
-fn in_one_moment<T, E: From<Error>>(
+fn in_read_transaction<T, E: From<Error>>(
     tx: &Tx<'_>,
     query: impl FnOnce(&Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
@@ -84,17 +84,17 @@ fn in_one_moment<T, E: From<Error>>(
     result
 }
 
-fn run(path: &Path, queue: &Receiver<Query>, condition: &Condition) {
+fn run(path: &Path, queue: &Receiver<Query>, integrity: &IntegrityMonitor) {
     // Opened by the first query: most databases of an idle daemon are never read.
     while let Ok(first) = queue.recv_blocking() {
-        match open::connect_read_only(path) {
+        match files::connect_read_only(path) {
             // The next query tries again.
             Err(error) => first(Err(error)),
             Ok(connection) => {
-                let tx = Tx::watched(&connection, condition);
-                first(condition.usable().map(|()| &tx));
+                let tx = Tx::monitored(&connection, integrity);
+                first(integrity.require_undamaged().map(|()| &tx));
                 while let Ok(query) = queue.recv_blocking() {
-                    query(condition.usable().map(|()| &tx));
+                    query(integrity.require_undamaged().map(|()| &tx));
                 }
             }
         }

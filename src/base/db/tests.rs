@@ -71,13 +71,13 @@ fn jobs_that_wait_together_all_get_their_own_answer() {
 fn what_hangs_on_a_commit_runs_even_when_the_caller_goes_away() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let db = open(&dir);
-    let (ran, heard) = smol::channel::bounded(1);
+    let (ran, closed) = smol::channel::bounded(1);
     let job = |tx: &Tx<'_>| tx.execute("INSERT INTO note (text) VALUES ('kept')", &[]);
     let after = move |result: &Result<usize, Error>| {
         ran.try_send(result.is_ok()).expect("room for one");
     };
     drop(db.try_write_one(job, after));
-    assert_eq!(heard.recv_blocking(), Ok(true));
+    assert_eq!(closed.recv_blocking(), Ok(true));
     assert_eq!(block_on(texts(&db)), ["kept"]);
 }
 
@@ -141,9 +141,9 @@ static TAKES_MEMOS: Migrations = Migrations {
         version: 1,
         carry_over: |tx| {
             let sql = "INSERT INTO note (text) SELECT text FROM theirs ORDER BY rowid";
-            let carried = tx.execute(sql, &[])?;
+            let result = tx.execute(sql, &[])?;
             tx.execute("DROP TABLE theirs", &[])?;
-            Ok(carried)
+            Ok(result)
         },
     }),
 };

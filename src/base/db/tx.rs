@@ -1,59 +1,11 @@
-//! Statements inside a transaction: parameters in, columns out, prepared once.
+//! Statements inside a transaction, each prepared once.
 
 use super::Error;
-use super::condition::Condition;
+use super::integrity::IntegrityMonitor;
+use super::values::{Columns, Param};
 use sqlite::{Connection, State, Statement};
 use std::cell::RefCell;
 use std::collections::HashMap;
-
-/// A value bound to a `?` of a statement.
-#[derive(Debug, Clone, Copy)]
-pub enum Param<'a> {
-    /// SQL NULL.
-    Null,
-    /// An integer.
-    Int(i64),
-    /// Text without NUL: SQLite would stop reading there.
-    Text(&'a str),
-    /// Bytes.
-    Blob(&'a [u8]),
-}
-
-impl<'a> From<&'a str> for Param<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'a> From<&'a String> for Param<'a> {
-    fn from(text: &'a String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Param<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Blob(bytes)
-    }
-}
-
-impl From<i64> for Param<'_> {
-    fn from(number: i64) -> Self {
-        Self::Int(number)
-    }
-}
-
-impl From<bool> for Param<'_> {
-    fn from(flag: bool) -> Self {
-        Self::Int(i64::from(flag))
-    }
-}
-
-impl<'a, T: Into<Param<'a>>> From<Option<T>> for Param<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
 
 /// The statements of one connection, inside whatever transaction is open on it.
 ///
@@ -63,18 +15,18 @@ pub struct Tx<'c> {
     connection: &'c Connection,
     prepared: RefCell<HashMap<&'static str, Statement<'c>>>,
     /// Hears of damage.
-    condition: Option<Condition>,
+    integrity: Option<IntegrityMonitor>,
 }
 
 impl<'c> Tx<'c> {
     /// A transaction's view of a connection that its caller alone uses.
     pub fn new(connection: &'c Connection) -> Self {
-        Self { connection, prepared: RefCell::new(HashMap::new()), condition: None }
+        Self { connection, prepared: RefCell::new(HashMap::new()), integrity: None }
     }
 
     /// The same, for a database in use: what its statements find out about the file is remembered.
-    pub(super) fn watched(connection: &'c Connection, condition: &Condition) -> Self {
-        Self { condition: Some(condition.clone()), ..Self::new(connection) }
+    pub(super) fn monitored(connection: &'c Connection, integrity: &IntegrityMonitor) -> Self {
+        Self { integrity: Some(integrity.clone()), ..Self::new(connection) }
     }
 
     /// Runs a statement to its end and says how many rows it changed.
@@ -122,8 +74,8 @@ impl<'c> Tx<'c> {
     #[must_use]
     pub fn damage(&self, found: &str) -> Error {
         let error = Error::damaged(found);
-        if let Some(condition) = &self.condition {
-            condition.found(&error);
+        if let Some(integrity) = &self.integrity {
+            integrity.record_damage(&error);
         }
         error
     }
@@ -152,10 +104,10 @@ impl<'c> Tx<'c> {
         on_row: impl FnMut(&Columns<'_, 'c>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let outcome = self.run_prepared(sql, params, on_row);
-        if let (Err(error), Some(condition)) = (&outcome, &self.condition)
+        if let (Err(error), Some(integrity)) = (&outcome, &self.integrity)
             && error.is_damage()
         {
-            condition.found(error);
+            integrity.record_damage(error);
         }
         outcome
     }
@@ -201,59 +153,4 @@ fn step_through<'c>(
         on_row(&Columns { statement })?;
     }
     Ok(())
-}
-
-/// The columns of the row a query stands on, by position from 0.
-pub struct Columns<'s, 'c> {
-    statement: &'s Statement<'c>,
-}
-
-impl Columns<'_, '_> {
-    /// An integer column; NULL reads as 0.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn int(&self, column: usize) -> Result<i64, Error> {
-        Ok(self.statement.read::<i64, _>(column)?)
-    }
-
-    /// An integer column that may be NULL.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn int_or_null(&self, column: usize) -> Result<Option<i64>, Error> {
-        Ok(self.statement.read::<Option<i64>, _>(column)?)
-    }
-
-    /// A text column.
-    ///
-    /// # Errors
-    /// When it is NULL or not UTF-8.
-    pub fn text(&self, column: usize) -> Result<String, Error> {
-        Ok(self.statement.read::<String, _>(column)?)
-    }
-
-    /// A text column that may be NULL.
-    ///
-    /// # Errors
-    /// When it is not UTF-8.
-    pub fn text_or_null(&self, column: usize) -> Result<Option<String>, Error> {
-        Ok(self.statement.read::<Option<String>, _>(column)?)
-    }
-
-    /// A blob column; NULL reads as empty.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn blob(&self, column: usize) -> Result<Vec<u8>, Error> {
-        Ok(self.statement.read::<Option<Vec<u8>>, _>(column)?.unwrap_or_default())
-    }
-
-    /// A blob column that may be NULL.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn blob_or_null(&self, column: usize) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.statement.read::<Option<Vec<u8>>, _>(column)?)
-    }
 }

@@ -1,6 +1,6 @@
 //! Bodies: of answers, whole or streamed, and of requests, read within a size and a deadline.
 
-use super::watch::Watch;
+use super::progress::Progress;
 use crate::runtime::Runtime;
 use bytes::Bytes;
 use futures_lite::{Stream, StreamExt, future::or};
@@ -77,32 +77,32 @@ pub async fn read_body(
         }
         Ok(bytes)
     };
-    let expiry = async {
+    let timeout = async {
         runtime.sleep_until(deadline).await;
         Err(BodyError::TimedOut)
     };
-    or(collect, expiry).await
+    or(collect, timeout).await
 }
 
 /// An answer's body that tells the connection's watch when the codec is done with it.
-pub(super) struct Tracked {
+pub(super) struct TrackedBody {
     body: Body,
-    watch: Arc<Watch>,
+    progress: Arc<Progress>,
 }
 
-impl Tracked {
-    pub(super) fn new(body: Body, watch: Arc<Watch>) -> Self {
-        Self { body, watch }
+impl TrackedBody {
+    pub(super) fn new(body: Body, progress: Arc<Progress>) -> Self {
+        Self { body, progress }
     }
 }
 
-impl Drop for Tracked {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.watch.answered();
+        self.progress.answered();
     }
 }
 
-impl HttpBody for Tracked {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = Infallible;
 

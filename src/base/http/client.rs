@@ -5,8 +5,14 @@
 
 use super::Socket;
 use crate::runtime::Runtime;
+mod exchange;
+mod gate;
+
+pub use exchange::{ClientError, Request, Response};
+
 use bytes::Bytes;
-use futures_lite::{AsyncRead, AsyncWrite, Stream};
+use futures_lite::Stream;
+use gate::{Gate, Gated};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,99 +23,11 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The longest answer taken whole; a page of the inbox ends at 8 MiB (§3.4).
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// How far a request got before it failed (§8).
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody answered at the address: nothing was sent.
-    #[error("could not connect: {0}")]
-    CouldNotConnect(io::Error),
-    /// The request is certainly not at the other end: no byte of it was written.
-    #[error("the request was not sent: {0}")]
-    NotWritten(String),
-    /// The request was written, at least in part, and no whole answer came: the other end may
-    /// have acted on it.
-    #[error("the request was sent and not answered: {0}")]
-    Unanswered(String),
-}
-
-impl ClientError {
-    /// Whether the other end cannot have taken the request, so that another way may be tried.
-    #[must_use]
-    pub const fn is_certainly_not_taken(&self) -> bool {
-        matches!(self, Self::CouldNotConnect(_) | Self::NotWritten(_))
-    }
-}
-
-/// A request. `Host` is `localhost` unless a header says otherwise.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The method.
-    pub method: Method,
-    /// Path and query, percent-encoded by the caller.
-    pub path: String,
-    /// Names and values.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body; empty means none.
-    pub body: Vec<u8>,
-}
-
-impl Request {
-    /// A request without a body.
-    #[must_use]
-    pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Vec::new() }
-    }
-
-    /// `GET path`.
-    #[must_use]
-    pub fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path)
-    }
-
-    /// `POST path` with a JSON body.
-    #[must_use]
-    pub fn post_json(path: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
-        let request = Self { body: body.into(), ..Self::new(Method::POST, path) };
-        request.header("content-type", "application/json")
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    fn build(self) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
-        let mut builder = hyper::Request::builder().method(self.method).uri(self.path);
-        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            builder = builder.header("host", "localhost");
-        }
-        for (name, value) in self.headers {
-            builder = builder.header(name, value);
-        }
-        let body = Full::new(Bytes::from(self.body));
-        builder.body(body).map_err(|error| ClientError::NotWritten(error.to_string()))
-    }
-}
-
-/// An answer, whole.
-#[derive(Debug)]
-pub struct Response {
-    /// The status code.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Vec<u8>,
-}
 
 /// Connects to a Unix socket.
 ///
@@ -299,81 +217,6 @@ impl Stream for Chunks {
                 }
             }
         }
-    }
-}
-
-/// Counts what was written, and stops all writing before it says "not written": a request given up
-/// as untaken must not slip out afterwards.
-#[derive(Clone, Default)]
-struct Gate(Arc<Mutex<GateState>>);
-
-#[derive(Default)]
-struct GateState {
-    written_bytes: u64,
-    is_closed: bool,
-}
-
-impl Gate {
-    fn state(&self) -> MutexGuard<'_, GateState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn written_bytes(&self) -> u64 {
-        self.state().written_bytes
-    }
-
-    fn close(&self, written_before: u64, why: String) -> ClientError {
-        let mut state = self.state();
-        state.is_closed = true;
-        if state.written_bytes > written_before {
-            ClientError::Unanswered(why)
-        } else {
-            ClientError::NotWritten(why)
-        }
-    }
-}
-
-/// A socket behind a [`Gate`].
-struct Gated {
-    socket: Socket,
-    gate: Gate,
-}
-
-impl AsyncRead for Gated {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Gated {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let Self { socket, gate } = self.get_mut();
-        // Held over the write, which never blocks: closing and writing cannot cross.
-        let mut state = gate.state();
-        if state.is_closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let poll = Pin::new(socket).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = poll {
-            state.written_bytes += written as u64;
-        }
-        poll
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx)
     }
 }
 

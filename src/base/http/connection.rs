@@ -3,8 +3,8 @@
 //! The codec closes a connection it has answered with an error; it never drops it with bytes
 //! unread, because the kernel would then reset it and could take the answer with it.
 
-use super::body::Tracked;
-use super::watch::{Expiry, Watch, Watched};
+use super::body::TrackedBody;
+use super::progress::{Progress, Timeout, TrackedSocket};
 use super::{Body, Peer, Server, Socket, Transport};
 use crate::runtime::{BoxFuture, Runtime};
 use futures_lite::future::or;
@@ -36,21 +36,22 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \"detail\":\"too many connections are open: try again in a second\",\
     \"error\":\"too_many_connections\"}";
 
-type Codec = http1::UpgradeableConnection<FuturesIo<Watched>, Service>;
+type Codec = http1::UpgradeableConnection<FuturesIo<TrackedSocket>, Service>;
 
 /// How the driving of a connection ended.
-enum Ending {
+enum DriveEnd {
     /// The codec is done, well or not: it has said what there is to say.
     Done,
-    Expired(Expiry),
+    Expired(Timeout),
     Aborted,
 }
 
 /// Serves one connection until it ends.
 pub(super) async fn run(server: &Arc<Server>, socket: Socket, transport: Transport) {
-    let watch = Arc::new(Watch::new(server.runtime.clone()));
-    let io = FuturesIo::new(Watched::new(socket, Arc::clone(&watch)));
-    let service = Service { server: Arc::clone(server), watch: Arc::clone(&watch), transport };
+    let progress = Arc::new(Progress::new(server.runtime.clone()));
+    let io = FuturesIo::new(TrackedSocket::new(socket, Arc::clone(&progress)));
+    let service =
+        Service { server: Arc::clone(server), progress: Arc::clone(&progress), transport };
     let mut codec = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(server.limits.header_bytes_max.max(HEADER_BYTES_MIN))
@@ -58,30 +59,33 @@ pub(super) async fn run(server: &Arc<Server>, socket: Socket, transport: Transpo
         .with_upgrades();
     let abort = async {
         server.abort.wait().await;
-        Ending::Aborted
+        DriveEnd::Aborted
     };
-    let ending = or(abort, drive(server, &watch, &mut codec)).await;
+    let ending = or(abort, drive(server, &progress, &mut codec)).await;
     let Some(parts) = codec.into_parts() else { return };
     let socket = parts.io.into_inner().into_socket();
     match ending {
-        Ending::Done if watch.may_hear_more() => linger(&server.runtime, socket).await,
-        Ending::Expired(Expiry::Head) => farewell(&server.runtime, socket, REQUEST_TIMEOUT).await,
-        // A head that began in the same packet as the request before it is only seen here.
-        Ending::Expired(Expiry::Idle) if !parts.read_buf.is_empty() => {
-            farewell(&server.runtime, socket, REQUEST_TIMEOUT).await;
+        DriveEnd::Done if progress.may_receive_more() => linger(&server.runtime, socket).await,
+        DriveEnd::Expired(Timeout::Head) => {
+            write_final_response(&server.runtime, socket, REQUEST_TIMEOUT).await
         }
-        Ending::Done | Ending::Expired(_) | Ending::Aborted => {}
+        // A head that began in the same packet as the request before it is only seen here.
+        DriveEnd::Expired(Timeout::Idle) if !parts.read_buf.is_empty() => {
+            write_final_response(&server.runtime, socket, REQUEST_TIMEOUT).await;
+        }
+        DriveEnd::Done | DriveEnd::Expired(_) | DriveEnd::Aborted => {}
     }
 }
 
 /// Tells a connection beyond the limit so, and closes it.
 pub(super) async fn refuse(server: &Arc<Server>, socket: Socket) {
-    or(server.abort.wait(), farewell(&server.runtime, socket, TOO_MANY_CONNECTIONS)).await;
+    or(server.abort.wait(), write_final_response(&server.runtime, socket, TOO_MANY_CONNECTIONS))
+        .await;
 }
 
 /// Polls the codec, its deadlines and the shutdown signal. One timer is kept: while it is set for
 /// earlier than the next deadline it stays, and costs one wake-up at most.
-async fn drive(server: &Server, watch: &Watch, codec: &mut Codec) -> Ending {
+async fn drive(server: &Server, progress: &Progress, codec: &mut Codec) -> DriveEnd {
     let mut shutdown = pin!(server.shutdown.wait());
     let mut stopping = false;
     let mut timer: Option<(Duration, BoxFuture<()>)> = None;
@@ -91,11 +95,11 @@ async fn drive(server: &Server, watch: &Watch, codec: &mut Codec) -> Ending {
             Pin::new(&mut *codec).graceful_shutdown();
         }
         if Pin::new(&mut *codec).poll(cx).is_ready() {
-            return Poll::Ready(Ending::Done);
+            return Poll::Ready(DriveEnd::Done);
         }
-        while let Some((deadline, expiry)) = watch.deadline(&server.limits) {
+        while let Some((deadline, timeout)) = progress.deadline(&server.limits) {
             if server.runtime.monotonic() >= deadline {
-                return Poll::Ready(Ending::Expired(expiry));
+                return Poll::Ready(DriveEnd::Expired(timeout));
             }
             let (_, sleep) = match &mut timer {
                 Some(set) if set.0 <= deadline => set,
@@ -117,7 +121,7 @@ fn sleep_until(runtime: &Runtime, deadline: Duration) -> BoxFuture<()> {
 }
 
 /// Says one last thing past the codec.
-async fn farewell(runtime: &Runtime, mut socket: Socket, words: &[u8]) {
+async fn write_final_response(runtime: &Runtime, mut socket: Socket, words: &[u8]) {
     if let Some(Ok(())) = runtime.timeout(LINGER_MAX, socket.write_all(words)).await {
         linger(runtime, socket).await;
     }
@@ -143,37 +147,37 @@ async fn linger(runtime: &Runtime, mut socket: Socket) {
 /// The handler, as hyper wants to see it.
 struct Service {
     server: Arc<Server>,
-    watch: Arc<Watch>,
+    progress: Arc<Progress>,
     transport: Transport,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Tracked>;
+    type Response = Response<TrackedBody>;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let arrival_deadline = self.watch.head_complete() + self.server.limits.request_arrival;
+        let arrival_deadline = self.progress.head_complete() + self.server.limits.request_arrival;
         let peer = Peer { transport: self.transport, arrival_deadline };
         let answer = self.server.handler.handle(request, peer);
-        Answer { answer, watch: Arc::clone(&self.watch) }
+        Answer { answer, progress: Arc::clone(&self.progress) }
     }
 }
 
 /// A handler's answer under way; its body will report to the watch.
 struct Answer {
     answer: BoxFuture<Response<Body>>,
-    watch: Arc<Watch>,
+    progress: Arc<Progress>,
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Tracked>, Infallible>;
+    type Output = Result<Response<TrackedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let watch = Arc::clone(&self.watch);
+        let progress = Arc::clone(&self.progress);
         self.answer
             .as_mut()
             .poll(cx)
-            .map(|response| Ok(response.map(|body| Tracked::new(body, watch))))
+            .map(|response| Ok(response.map(|body| TrackedBody::new(body, progress))))
     }
 }

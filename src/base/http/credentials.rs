@@ -13,12 +13,12 @@ pub(super) fn transport_of(socket: &Socket) -> Option<Transport> {
         Socket::Tcp(_) => Some(Transport::Tcp),
         Socket::Unix(stream) => {
             let uid = peer_uid(stream).ok()?;
-            may_speak(uid, geteuid().as_raw()).then_some(Transport::Unix { uid })
+            is_allowed_uid(uid, geteuid().as_raw()).then_some(Transport::Unix { uid })
         }
     }
 }
 
-const fn may_speak(peer_uid: u32, own_uid: u32) -> bool {
+const fn is_allowed_uid(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == own_uid || peer_uid == ROOT_UID
 }
 
@@ -39,10 +39,10 @@ mod tests {
 
     #[test]
     fn only_the_same_user_and_root_may_speak() {
-        assert!(may_speak(1000, 1000));
-        assert!(may_speak(0, 1000));
-        assert!(!may_speak(1001, 1000));
-        assert!(!may_speak(1000, 0));
+        assert!(is_allowed_uid(1000, 1000));
+        assert!(is_allowed_uid(0, 1000));
+        assert!(!is_allowed_uid(1001, 1000));
+        assert!(!is_allowed_uid(1000, 0));
     }
 
     #[test]

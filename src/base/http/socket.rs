@@ -1,7 +1,7 @@
 //! One type for Unix and TCP sockets, listening and connected, and the way to take a socket over
 //! after an upgrade.
 
-use super::watch::Watched;
+use super::progress::TrackedSocket;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::upgrade::OnUpgrade;
@@ -115,7 +115,7 @@ impl AsyncWrite for Socket {
 pub async fn upgraded(on_upgrade: OnUpgrade) -> io::Result<(Socket, Bytes)> {
     let upgraded = on_upgrade.await.map_err(io::Error::other)?;
     let parts = upgraded
-        .downcast::<FuturesIo<Watched>>()
+        .downcast::<FuturesIo<TrackedSocket>>()
         .map_err(|_| io::Error::other("the upgraded connection is not one of this server's"))?;
     Ok((parts.io.into_inner().into_socket(), parts.read_buf))
 }

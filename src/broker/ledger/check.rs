@@ -1,12 +1,11 @@
-//! The proof that the tables agree (§17.1).
+//! Whether the ledger works, and whether its tables agree (§17.1).
 
-use super::Ledger;
-use claudemesh_base::db::{Error, Tx};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use super::Answer;
+use claudemesh_base::runtime::BoxFuture;
+use serde::{Deserialize, Serialize};
 
-/// What the orphan check found (§17.1): sizes, and what does not agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// What the orphan check found (§17.1): sizes, and how many rows do not agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Check {
     /// Messages that are kept.
     pub messages: i64,
@@ -27,40 +26,6 @@ pub struct Check {
 }
 
 impl Check {
-    /// Each number under its name in JSON; of what must be 0 with the words for when it is not.
-    fn rows(&self) -> [(&'static str, i64, Option<&'static str>); 8] {
-        [
-            ("messages", self.messages, None),
-            ("dedupe", self.dedupe, None),
-            ("deliveries", self.deliveries, None),
-            (
-                "dedupe_without_message",
-                self.dedupe_without_message,
-                Some("ids claim a message that is not there"),
-            ),
-            (
-                "message_without_dedupe",
-                self.message_without_dedupe,
-                Some("messages have an id that is not remembered"),
-            ),
-            (
-                "delivery_without_message",
-                self.delivery_without_message,
-                Some("deliveries are of a message that is not there"),
-            ),
-            (
-                "delivery_without_recipient",
-                self.delivery_without_recipient,
-                Some("deliveries are to a member that is not there"),
-            ),
-            (
-                "mailbox_miscounted",
-                self.mailbox_miscounted,
-                Some("members have a wrong count or size of waiting messages"),
-            ),
-        ]
-    }
-
     /// Whether the tables agree.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -70,63 +35,35 @@ impl Check {
     /// What does not agree, one sentence each.
     #[must_use]
     pub fn complaints(&self) -> Vec<String> {
-        let sentence = |(_, count, words): (_, i64, Option<&str>)| {
-            words.filter(|_| count != 0).map(|words| format!("{count} {words}"))
-        };
-        self.rows().into_iter().filter_map(sentence).collect()
-    }
-
-    /// Every number under its name, as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> Map<String, Value> {
-        self.rows().into_iter().map(|(name, count, _)| (name.to_owned(), count.into())).collect()
+        let must_be_zero = [
+            (self.dedupe_without_message, "ids claim a message that is not there"),
+            (self.message_without_dedupe, "messages have an id that is not remembered"),
+            (self.delivery_without_message, "deliveries are of a message that is not there"),
+            (self.delivery_without_recipient, "deliveries are to a member that is not there"),
+            (self.mailbox_miscounted, "members have a wrong count or size of waiting messages"),
+        ];
+        let found = must_be_zero.into_iter().filter(|(count, _)| *count != 0);
+        found.map(|(count, words)| format!("{count} {words}")).collect()
     }
 }
 
-impl Ledger {
+/// Whether the ledger works.
+pub(crate) trait HealthLedger {
     /// Proves that dedupe rows, messages, deliveries and counts agree.
-    pub(crate) async fn check(&self) -> Result<Check, Error> {
-        self.db.read(check).await
-    }
-}
+    fn check(&self) -> Answer<Check>;
 
-fn check(tx: &Tx<'_>) -> Result<Check, Error> {
-    Ok(Check {
-        messages: count(tx, "SELECT count(*) FROM message")?,
-        dedupe: count(tx, "SELECT count(*) FROM client_message_dedupe")?,
-        deliveries: count(tx, "SELECT count(*) FROM delivery")?,
-        dedupe_without_message: count(
-            tx,
-            "SELECT count(*) FROM client_message_dedupe d WHERE d.history_available \
-             AND NOT EXISTS (SELECT 1 FROM message m WHERE m.seq = d.history_id \
-             AND m.id = d.broker_message_id)",
-        )?,
-        message_without_dedupe: count(
-            tx,
-            "SELECT count(*) FROM message m WHERE m.client_message_id IS NOT NULL \
-             AND NOT EXISTS (SELECT 1 FROM client_message_dedupe d WHERE d.mesh_id = m.mesh_id \
-             AND d.sender_member_pubkey = m.sender_member_pubkey \
-             AND d.client_message_id = m.client_message_id AND d.broker_message_id = m.id)",
-        )?,
-        delivery_without_message: count(
-            tx,
-            "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-             (SELECT 1 FROM message m WHERE m.seq = d.message_seq)",
-        )?,
-        delivery_without_recipient: count(
-            tx,
-            "SELECT count(*) FROM delivery d WHERE NOT EXISTS \
-             (SELECT 1 FROM member m WHERE m.seq = d.recipient AND m.revoked_at IS NULL)",
-        )?,
-        mailbox_miscounted: count(
-            tx,
-            "SELECT count(*) FROM mailbox b WHERE (b.queued, b.bytes) <> \
-             (SELECT count(*), coalesce(sum(d.bytes), 0) FROM delivery d \
-             WHERE d.recipient = b.member)",
-        )?,
-    })
-}
+    /// How many bytes the ledger can store without taking more of the disk.
+    fn reusable_bytes(&self) -> BoxFuture<u64>;
 
-fn count(tx: &Tx<'_>, sql: &'static str) -> Result<i64, Error> {
-    Ok(tx.query_row(sql, &[], |row| row.int(0))?.unwrap_or_default())
+    /// Whether the ledger can be written (`GET /health/ready`).
+    fn is_writable(&self) -> BoxFuture<bool>;
+
+    /// Whether the ledger answers at all (`GET /health`).
+    fn is_up(&self) -> BoxFuture<bool>;
+
+    /// Completes when a thread of the ledger panicked: nothing works any more then.
+    fn panicked(&self) -> BoxFuture<()>;
+
+    /// Finishes what is queued and closes the ledger. Blocks.
+    fn close(&self);
 }

@@ -1,9 +1,16 @@
 //! What each command line is read as.
 
+use super::super::command::{MESH, one};
 use super::*;
+use crate::table::COMMANDS;
+use std::time::Duration;
+
+const WAIT: Flag = one("wait", "", "");
+const META: Flag = one("meta", "", "");
+const LIMIT: Flag = one("limit", "", "");
 
 fn read(line: &str) -> Result<Invocation, Failure> {
-    parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from).collect())
+    parse(COMMANDS, line.split(' ').filter(|word| !word.is_empty()).map(OsString::from).collect())
 }
 
 fn run(line: &str) -> Parsed {
@@ -28,10 +35,10 @@ fn flags_stand_anywhere_behind_their_command_and_global_ones_anywhere() {
         "send bob --json --mesh demo --wait=5s -- hi",
     ] {
         let parsed = run(line);
-        assert_eq!(parsed.command.words, ["send"], "{line}");
+        assert_eq!(parsed.command.name, "send", "{line}");
         assert_eq!(parsed.operands, ["bob", "hi"], "{line}");
-        assert_eq!(parsed.value("mesh"), Some("demo"));
-        assert_eq!(parsed.duration("wait").expect("good"), Some(Duration::from_secs(5)));
+        assert_eq!(parsed.value(MESH), Some("demo"));
+        assert_eq!(parsed.duration(WAIT).expect("good"), Some(Duration::from_secs(5)));
     }
     let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
     assert!(wants_json(&args("send bob hi --json")) && wants_json(&args("--json status")));
@@ -41,33 +48,33 @@ fn flags_stand_anywhere_behind_their_command_and_global_ones_anywhere() {
 #[test]
 fn an_optional_value_never_swallows_a_word() {
     let parsed = run("send --wait bob hi");
-    assert!(parsed.has("wait"));
-    assert_eq!((parsed.value("wait"), parsed.operands.len()), (None, 2));
+    assert!(parsed.has(WAIT));
+    assert_eq!((parsed.value(WAIT), parsed.operands.len()), (None, 2));
 }
 
 #[test]
 fn a_flag_may_repeat_and_otherwise_the_last_counts() {
     let parsed = run("send bob hi --meta a=1 --meta b=2 --mesh x --mesh y");
-    assert_eq!(parsed.values("meta"), ["a=1", "b=2"]);
-    assert_eq!(parsed.value("mesh"), Some("y"));
+    assert_eq!(parsed.values(META), ["a=1", "b=2"]);
+    assert_eq!(parsed.value(MESH), Some("y"));
 }
 
 #[test]
 fn aliases_are_the_same_command() {
-    for (alias, words) in [
-        ("daemon ps", &["daemon", "status"][..]),
-        ("outbox list --failed", &["daemon", "outbox", "list"]),
-        ("daemon outbox requeue 7", &["daemon", "outbox", "requeue"]),
-        ("outbox requeue 7", &["daemon", "outbox", "requeue"]),
+    for (alias, name) in [
+        ("daemon ps", "daemon status"),
+        ("outbox list --failed", "daemon outbox list"),
+        ("daemon outbox requeue 7", "daemon outbox requeue"),
+        ("outbox requeue 7", "daemon outbox requeue"),
     ] {
-        assert_eq!(run(alias).command.words, words, "{alias}");
+        assert_eq!(run(alias).command.name, name, "{alias}");
     }
 }
 
 #[test]
 fn home_help_and_version_are_understood_everywhere() {
-    let Ok(Invocation::Run { globals, .. }) = read("daemon --home /h status") else { panic!() };
-    assert_eq!(globals.home, Some(PathBuf::from("/h")));
+    let Ok(Invocation::Run { home, .. }) = read("daemon --home /h status") else { panic!() };
+    assert_eq!(home, Some(PathBuf::from("/h")));
     for line in ["-h", "--help", "send --help", "daemon -h", "send bob -h"] {
         assert!(matches!(read(line), Ok(Invocation::Help { .. })), "{line}");
     }
@@ -104,9 +111,9 @@ fn what_is_misspelt_is_suggested() {
 #[test]
 fn a_value_out_of_bounds_names_the_flag_and_what_was_expected() {
     let parsed = run("inbox --limit 0");
-    let refused = parsed.count("limit", 1000).expect_err("zero").message;
+    let refused = parsed.count(LIMIT, 1000).expect_err("zero").message;
     assert_eq!(refused, "--limit is \"0\"; expected a whole number from 1 to 1000");
-    let refused = run("send a b --wait=soon").duration("wait").expect_err("no time").message;
+    let refused = run("send a b --wait=soon").duration(WAIT).expect_err("no time").message;
     assert_eq!(refused, "--wait is \"soon\"; expected a duration like 30s, 5m or 7d");
 }
 
@@ -123,10 +130,10 @@ fn no_two_commands_or_flags_share_a_name() {
         let count = flags.len();
         flags.sort_unstable();
         flags.dedup();
-        assert_eq!(flags.len(), count, "{:?}", command.words);
+        assert_eq!(flags.len(), count, "{}", command.name);
         // Only the last operand may repeat, and an optional one is followed by no required one.
-        let repeating = command.operands.iter().rev().skip(1).any(|operand| operand.repeats);
-        assert!(!repeating, "{:?}", command.words);
-        assert!(command.operands.is_sorted_by_key(|operand| !operand.required));
+        let repeating = command.operands.iter().rev().skip(1).any(|operand| repeats(operand));
+        assert!(!repeating, "{}", command.name);
+        assert!(command.operands.is_sorted_by_key(|operand| !is_required(operand)));
     }
 }

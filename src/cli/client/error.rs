@@ -2,29 +2,34 @@
 
 use claudemesh_base::http::client::ClientError;
 use serde_json::{Map, Value};
-use std::fmt;
 use std::io::{self, ErrorKind};
 
 /// Why there is no good answer, and how far the request got.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Nobody listens at the socket.
+    #[error("the daemon is not running")]
     NotRunning,
     /// Somebody may listen, but we did not get through: nothing was sent.
-    Unreachable(io::Error),
+    #[error("the daemon's socket cannot be used: {0}")]
+    Unreachable(#[source] io::Error),
     /// The request is certainly not with the daemon.
+    #[error("the request did not reach the daemon: {0}")]
     NotWritten(String),
     /// The request was written and not answered: the daemon may have acted on it.
+    #[error("the daemon did not answer: {0}")]
     Unanswered(String),
     /// The daemon answered with a problem. Its answer is final.
+    #[error("{}", .0.detail)]
     Problem(Box<Problem>),
     /// The daemon answered something this client does not understand.
-    BadAnswer(String),
+    #[error("the daemon's answer is not understood ({0}): is it of another version?")]
+    InvalidResponse(String),
 }
 
 impl Error {
-    pub(super) fn bad_answer(why: impl Into<String>) -> Self {
-        Self::BadAnswer(why.into())
+    pub(super) fn invalid_response(why: impl Into<String>) -> Self {
+        Self::InvalidResponse(why.into())
     }
 
     /// Whether the daemon cannot have acted on the request.
@@ -45,31 +50,6 @@ impl From<ClientError> for Error {
             },
             ClientError::NotWritten(why) => Self::NotWritten(why),
             ClientError::Unanswered(why) => Self::Unanswered(why),
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotRunning => f.write_str("the daemon is not running"),
-            Self::Unreachable(error) => write!(f, "the daemon's socket cannot be used: {error}"),
-            Self::NotWritten(why) => write!(f, "the request did not reach the daemon: {why}"),
-            Self::Unanswered(why) => write!(f, "the daemon did not answer: {why}"),
-            Self::Problem(problem) => f.write_str(&problem.detail),
-            Self::BadAnswer(why) => write!(
-                f,
-                "the daemon's answer is not understood ({why}): is it of another version?"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreachable(error) => Some(error),
-            _ => None,
         }
     }
 }

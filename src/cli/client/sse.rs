@@ -7,7 +7,7 @@ const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct SseEvent {
     /// Its type; `message` when the stream names none.
     pub event: String,
     /// Its own `id:`; only messages have one.
@@ -28,12 +28,12 @@ pub(super) struct Parser {
 
 impl Parser {
     /// Takes the next chunk; yields the events it completes.
-    pub(super) fn push(&mut self, chunk: &[u8]) -> Result<Vec<Event>, Error> {
+    pub(super) fn push(&mut self, chunk: &[u8]) -> Result<Vec<SseEvent>, Error> {
         let mut complete = Vec::new();
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
             if self.line.len() + self.data_bytes > EVENT_BYTES_MAX {
-                return Err(Error::bad_answer(format!(
+                return Err(Error::invalid_response(format!(
                     "an event is longer than {EVENT_BYTES_MAX} bytes"
                 )));
             }
@@ -46,12 +46,12 @@ impl Parser {
         Ok(complete)
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<Option<Event>, Error> {
+    fn take_line(&mut self, line: &[u8]) -> Result<Option<SseEvent>, Error> {
         if line.is_empty() {
             return Ok(self.finish());
         }
         let line = std::str::from_utf8(line)
-            .map_err(|_| Error::bad_answer("the event stream is not UTF-8"))?;
+            .map_err(|_| Error::invalid_response("the event stream is not UTF-8"))?;
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -73,11 +73,11 @@ impl Parser {
         Ok(None)
     }
 
-    fn finish(&mut self) -> Option<Event> {
+    fn finish(&mut self) -> Option<SseEvent> {
         self.data_bytes = 0;
         let (event, id) = (self.event.take(), self.id.take());
         let data = self.data.take()?;
-        Some(Event { event: event.unwrap_or_else(|| "message".to_owned()), id, data })
+        Some(SseEvent { event: event.unwrap_or_else(|| "message".to_owned()), id, data })
     }
 }
 
@@ -89,8 +89,8 @@ mod tests {
                           data: one\ndata: ✔ two\nretry: 5\n\nevent: nothing\n\n: keepalive\n\n\
                           data:bare\r\n\r\ndata: unfinished\n";
 
-    fn expected() -> Vec<Event> {
-        let event = |event: &str, id: Option<&str>, data: &str| Event {
+    fn expected() -> Vec<SseEvent> {
+        let event = |event: &str, id: Option<&str>, data: &str| SseEvent {
             event: event.into(),
             id: id.map(Into::into),
             data: data.into(),

@@ -1,8 +1,9 @@
 //! What is sent, and what is said about it.
 
 use super::*;
-use crate::args::{Globals, Invocation, parse};
+use crate::args::{Invocation, parse};
 use crate::print::Printer;
+use crate::table::COMMANDS;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 
@@ -10,8 +11,8 @@ use std::os::unix::net::UnixListener;
 /// is none.
 fn offered(answers: &[&str]) -> Failure {
     let home = tempfile::tempdir().expect("a directory");
-    let globals = Globals { home: Some(home.path().into()) };
-    let context = Context::new(Printer::of_process(true), globals).expect("a context");
+    let context = Context::new(Printer::of_process(true), Some(home.path().into()));
+    let context = context.expect("a context");
     std::fs::create_dir_all(&context.paths.daemon_dir).expect("created");
     let listener = UnixListener::bind(context.paths.socket()).expect("bound");
     let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
@@ -63,7 +64,7 @@ fn an_answer_to_a_retry_does_not_speak_for_the_attempt_before_it() {
 }
 
 fn read(line: &[&str]) -> Result<SendBody, Failure> {
-    match parse(line.iter().map(Into::into).collect())? {
+    match parse(COMMANDS, line.iter().map(Into::into).collect())? {
         Invocation::Run { parsed, .. } => message(&parsed, || "MINTED".to_owned()),
         other => panic!("{line:?}: {other:?}"),
     }

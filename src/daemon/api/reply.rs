@@ -131,7 +131,11 @@ impl Problem {
 
     /// 500: a defect; the cause is in the log and nowhere else.
     pub(crate) fn internal() -> Self {
-        Self::new(500, "internal", "the daemon failed: see `claudemesh daemon logs`")
+        Self::new(
+            500,
+            "internal",
+            "the daemon failed: its log says why (~/.claudemesh/daemon/daemon.log unless it was started with another directory)",
+        )
     }
 
     /// 503: not now, and the daemon knows why.

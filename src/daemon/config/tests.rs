@@ -12,14 +12,14 @@ fn refused(text: &str) -> String {
 fn no_file_is_all_defaults() {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = Settings::load(&dir.path().join("config.toml")).expect("no file");
-    assert_eq!(settings.link.ack, Duration::from_secs(15));
+    assert_eq!(settings.link.ack_ms, Duration::from_secs(15));
     assert_eq!(settings.outbox.max_age_hours, None);
-    assert_eq!(settings.broker.retention, DedupeWindow::Days(365));
+    assert_eq!(settings.broker.retention_days, DedupeWindow::Days(365));
     assert_eq!(settings.broker.listen.port(), 7900);
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
     assert!(settings.ipc.tcp_enabled && !settings.ipc.public_health_check);
     assert_eq!(settings.ipc.http_port, 47_823);
-    assert_eq!((settings.inbox.retention_days, settings.inbox.bytes_max), (30, 5 << 30));
+    assert_eq!((settings.inbox.retention_days, settings.inbox.max_bytes), (30, 5 << 30));
     assert!(Settings::load(dir.path()).is_err(), "a directory is not a missing file");
 }
 
@@ -44,7 +44,7 @@ fn the_file_is_read_into_plain_values() {
     let settings = Settings::parse(text).expect("good");
     assert_eq!(settings.daemon.display_name.as_deref(), Some("alice"));
     assert_eq!(settings.outbox.max_age_hours, Some(720));
-    assert_eq!(settings.broker.retention, DedupeWindow::Permanent);
+    assert_eq!(settings.broker.retention_days, DedupeWindow::Permanent);
     assert_eq!(settings.broker.listen.to_string(), "[::1]:0");
     assert!(settings.features.allow_legacy_broker.allows("old-mesh"));
     assert!(!settings.features.allow_legacy_broker.allows("demo"));
@@ -107,7 +107,7 @@ fn what_comes_from_elsewhere_obeys_the_same_rules() {
     assert_eq!(settings.origin("ipc.tcp_enabled"), Some(Origin::Detection));
     assert!(settings.set("link.dead_ms", 60_000, Origin::Flag).is_err());
     assert!(settings.set("link.dead", 60_000, Origin::Flag).is_err());
-    assert_eq!(settings.link.dead, Duration::from_secs(75));
+    assert_eq!(settings.link.dead_ms, Duration::from_secs(75));
 }
 
 #[test]
@@ -121,9 +121,9 @@ fn a_file_read_again_counts_as_before_after_what_was_said_elsewhere() {
     let Reloaded { settings: reloaded, .. } = settings.reloaded(&file).expect("good");
     assert_eq!(reloaded.daemon.display_name.as_deref(), Some("flag"));
     assert_eq!(reloaded.origin("daemon.display_name"), Some(Origin::Flag));
-    assert_eq!(reloaded.link.hello, Duration::from_secs(2));
+    assert_eq!(reloaded.link.hello_ms, Duration::from_secs(2));
     // What the file no longer says is its default again.
-    assert_eq!(reloaded.link.ack, Settings::default().link.ack);
+    assert_eq!(reloaded.link.ack_ms, Settings::default().link.ack_ms);
     std::fs::write(&file, "[link]\nhello = 1\n").expect("writes");
     assert!(settings.reloaded(&file).is_err());
 }
@@ -141,7 +141,7 @@ fn what_only_a_restart_applies_stays_and_is_said_at_every_reading() {
         assert_eq!(settings.link.inflight_max, Settings::default().link.inflight_max);
         assert_eq!(settings.inbox.retention_days, 7);
         assert_eq!(settings.origin("link.inflight_max"), Some(Origin::Default));
-        assert_eq!(settings.link.ack, Duration::from_secs(1));
+        assert_eq!(settings.link.ack_ms, Duration::from_secs(1));
     }
     std::fs::write(&file, "[inbox]\nretention_days = 7").expect("writes");
     assert!(settings.reloaded(&file).expect("good").needs_restart.is_empty());
@@ -153,7 +153,7 @@ fn names_of_a_flag_stand_beside_those_of_the_file_however_often_it_is_read() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let file = dir.path().join("config.toml");
     let mut settings = Settings::parse("[features]\nallow_legacy_broker = ['old']").expect("good");
-    settings.add(LEGACY, vec!["flag".into()]).expect("good");
+    settings.allow_legacy_brokers(vec!["flag".into()]).expect("good");
     let allowed = |settings: &Settings| {
         ["old", "new", "flag"].map(|slug| settings.features.allow_legacy_broker.allows(slug))
     };
@@ -170,47 +170,51 @@ fn names_of_a_flag_stand_beside_those_of_the_file_however_often_it_is_read() {
         settings = settings.reloaded(&file).expect("good").settings;
         assert_eq!(allowed(&settings), expected, "{value}");
     }
-    assert!(settings.add(LEGACY, vec!["\u{7}".into()]).is_err());
-    assert!(settings.add("link.ack_ms", vec!["demo".into()]).is_err());
+    assert!(settings.allow_legacy_brokers(vec!["\u{7}".into()]).is_err());
 }
 
 #[test]
-fn the_listing_shows_every_key_and_where_its_value_came_from() {
+fn every_value_can_be_written_into_the_file_as_it_is_shown() {
     let settings = Settings::parse("[outbox]\nmax_age_hours = 5").expect("good");
-    let listing = settings.listing();
-    assert_eq!(listing.len(), KEYS.len());
-    let row = listing.iter().find(|row| row.name == "outbox.max_age_hours").expect("listed");
-    assert_eq!((row.value.as_str(), row.default.as_str(), row.origin), ("5", "", Origin::File));
-    let require = listing.iter().find(|row| row.name == "features.require").expect("listed");
-    assert_eq!(require.value, r#"["client_message_id_dedupe", "concurrent_connection_policy"]"#);
-    // Every default shown can be written into the file as it is shown.
-    for row in listing.iter().filter(|row| !row.default.is_empty()) {
-        let (section, key) = row.name.split_once('.').expect("dotted");
-        Settings::parse(&format!("[{section}]\n{key} = {}", row.default)).expect(row.name);
+    for key in KEYS {
+        let shown = (key.value)(&settings);
+        if !shown.is_empty() {
+            let (section, field) = key.name.split_once('.').expect("dotted");
+            let again = Settings::parse(&format!("[{section}]\n{field} = {shown}"));
+            assert_eq!((key.value)(&again.expect(key.name)), shown, "{}", key.name);
+        }
     }
 }
 
-/// The ends of every range fit the field they are read into, so `expect` cannot fail.
+/// A field holds both ends of its range, so that the `expect` in `Said::value` cannot fail.
 #[test]
 fn every_range_fits_its_field() {
     for key in KEYS {
         let (Kind::Integer(low, high) | Kind::IntegerOr(low, high, _)) = key.kind else { continue };
         for end in [low, high] {
-            let mut entries = Entries::default();
+            let mut said = Said::default();
             let end = i64::try_from(end).expect("TOML holds it");
-            entries.set(key.name, Value::from(end), Origin::File).expect(key.name);
-            Settings::read(entries);
+            said.set(key.name, Value::from(end), Origin::File).expect(key.name);
+            Settings::of(said);
         }
     }
 }
 
 #[test]
-fn the_table_is_in_order() {
-    for key in KEYS {
-        let (section, _) = key.name.split_once('.').expect("dotted");
-        assert!(SECTIONS.contains(&section), "{}", key.name);
-        assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
-        let default = preset(key);
-        assert!(default.is_none_or(|value| fits(key.kind, &value)), "{}", key.name);
-    }
+fn the_page_of_the_contract_has_the_table() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../specs/process.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let settings = Settings::default();
+    let row = |key: &Key| {
+        let default = match (key.value)(&settings) {
+            unset if unset.is_empty() => "none".to_owned(),
+            value => format!("`{value}`"),
+        };
+        let reload = if key.reload == Reload::Applies { "yes" } else { "no" };
+        format!("| `{}` | {} | {default} | {reload} | {} |\n", key.name, key.kind, key.about)
+    };
+    let rows: String = KEYS.iter().map(row).collect();
+    let table =
+        format!("| key | value | default | reload | what it is |\n|---|---|---|---|---|\n{rows}\n");
+    assert!(page.contains(&table), "specs/process.md §13 lacks this table:\n{table}");
 }

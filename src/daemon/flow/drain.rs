@@ -1,4 +1,4 @@
-//! The drain flow: due rows of one mesh leave through its courier, and their answers come back
+//! The drain flow: due rows of one mesh leave through its link's transport, and their answers come back
 //! (§4.6).
 //!
 //! A row is claimed only while the link is open and only just before its frame is written. Every
@@ -114,7 +114,7 @@ impl DrainFlow {
         work.or(self.store_late_acks()).or(self.expedite_reachable()).await;
     }
 
-    /// Sends through one courier until it closes.
+    /// Sends through one transport until it closes.
     async fn serve(&self, transport: &Arc<dyn LinkTransport>, stop: &Shutdown) {
         let mut under_way = FuturesUnordered::new();
         let begin = |rows: Vec<_>| rows.into_iter().map(move |row| self.attempt(row, transport));
@@ -164,7 +164,7 @@ impl DrainFlow {
                 }
                 Woken::Settled => {}
                 Woken::MayClaim => next = NextClaim::Now,
-                // A courier that closed has an answer for every attempt, so that only a store that
+                // A transport that closed has an answer for every attempt, so that only a store that
                 // fails keeps this; what is then unanswered is recovered at the next start (§4.11).
                 Woken::Closed | Woken::Stopping => {
                     let rest = async {

@@ -4,28 +4,22 @@
 //! goes comes out. A socket is said goodbye to before its state is left.
 
 mod establish;
+mod open;
+mod wait;
 
 use super::LinkConfig;
 use super::commands::{LinkCommand, LinkCommands};
-use super::connection::{Connection, ConnectionEvent};
-use super::pending_sends::LinkTerms;
-use super::roster_refresh::RosterRefresh;
+use super::connection::Connection;
 use super::suspend::SuspendDetector;
 use super::tls::Tls;
-use super::topics::Topics;
-use super::view::{self, OutageLog};
+use super::view::OutageLog;
 use crate::port::{InboundPush, LinkObserver, LinkView};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::Runtime;
-use claudemesh_base::wire::{BrokerFrame, FRAME_BYTES_MAX};
-use claudemesh_fsm::link::{
-    Cause, Closed, Dialing, KeepaliveAction, LinkState, NextState, Offline, Open, Refused, Waiting,
-};
-use claudemesh_fsm::negotiate::RECEIPTS;
+use claudemesh_fsm::link::{Cause, Closed, Dialing, NextState, Offline, Refused, Waiting};
 use smol::channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 /// The close code of a normal end.
 const NORMAL: u16 = 1000;
@@ -156,99 +150,6 @@ impl LinkDriver {
         }
     }
 
-    /// Hands the courier out, and works until the link closes.
-    async fn run_open(&mut self, mut open: Open<Connection>) -> ConnectionEnd {
-        let topics = self.publish_transport(&mut open);
-        let opened_at = open.opened_at();
-        let mut roster = RosterRefresh::new(self.config.ack_max);
-        roster.changed();
-        let mut last_ping = opened_at;
-        loop {
-            let (connection, now) = (open.socket_mut(), self.runtime.monotonic());
-            if self.suspend.has_suspended(&self.runtime) {
-                tracing::info!(mesh = %self.config.mesh_id, "the host slept: dialling again");
-                return self.leave(connection, LinkCommand::Redial).await;
-            }
-            if let Some(request) = roster.request(now, || self.runtime.mint_id()) {
-                connection.enqueue(&request);
-            }
-            let last_heard = connection.last_heard().max(opened_at);
-            let deadline = match self.config.timers.keepalive(last_heard, last_ping, now) {
-                KeepaliveAction::SleepUntil(at) => roster.deadline().map_or(at, |due| due.min(at)),
-                KeepaliveAction::Ping => {
-                    last_ping = now;
-                    connection.ping();
-                    continue;
-                }
-                KeepaliveAction::Dead => return self.dead(open).await,
-            };
-            match connection.next(&mut self.commands, deadline).await {
-                ConnectionEvent::Due => {}
-                ConnectionEvent::RosterChanged => roster.changed(),
-                ConnectionEvent::Frame(BrokerFrame::PeersList(list)) => {
-                    roster.answered(list.request_id.as_deref());
-                    self.observer.roster(list.peers);
-                }
-                ConnectionEvent::Frame(BrokerFrame::TopicListResponse(list))
-                    if topics.is_some() =>
-                {
-                    topics.iter().for_each(|topics| topics.learned(&list.topics));
-                }
-                ConnectionEvent::Frame(BrokerFrame::Error(error)) => {
-                    tracing::debug!(code = error.code, message = error.message, "broker's error");
-                    connection.drop_frame("an error that answers no send");
-                }
-                ConnectionEvent::Frame(_) => connection.drop_frame("a frame nobody asked for"),
-                ConnectionEvent::Closed(closed) => {
-                    self.finish_close(connection, &closed).await;
-                    note_delivery(&mut open);
-                    let now = self.runtime.monotonic();
-                    return open.closed(&closed, now, self.runtime.jitter()).into();
-                }
-                ConnectionEvent::Stalled => return self.dead(open).await,
-                ConnectionEvent::Revoked(event) => {
-                    self.revoked_via = Some(format!("push {event}"));
-                    self.down(LinkView::plain(LinkState::Offline));
-                    connection.send_close(NORMAL, "revoked").await;
-                    return open.revoked(&event).into();
-                }
-                ConnectionEvent::Command(command) => return self.leave(connection, command).await,
-            }
-        }
-    }
-
-    /// Not open from here on, however long the goodbye takes.
-    async fn leave(&mut self, connection: &mut Connection, command: LinkCommand) -> ConnectionEnd {
-        self.down(LinkView::plain(LinkState::Offline));
-        asked(connection, command).await
-    }
-
-    /// The topics come with it where the broker wants their ids (`specs/wire.md`, send).
-    fn publish_transport(&mut self, open: &mut Open<Connection>) -> Option<Arc<Topics>> {
-        // Whatever the clock did before this connection is no news to it.
-        self.suspend.forget(&self.runtime);
-        self.frame_bytes_agreed = open.negotiated().max_frame_bytes;
-        let frame_bytes_max = self.frame_bytes_max();
-        let view = LinkView { frame_bytes_max, ..view::open(open.negotiated()) };
-        let frame_bytes_max = frame_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        let has_receipts = open.negotiated().has(RECEIPTS);
-        let now = self.runtime.monotonic();
-        self.outage_log.over(&self.config.mesh_id, open.negotiated(), now);
-        let topics = open.negotiated().legacy.then(|| Arc::new(Topics::new()));
-        let connection = open.socket_mut();
-        connection.allow_sends();
-        let link_terms = LinkTerms {
-            secret: self.config.secret.clone(),
-            max_age_ms: self.max_age_ms,
-            frame_bytes_max: frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
-            has_receipts,
-            topics: topics.clone(),
-        };
-        let transport = connection.pending_sends.transport(link_terms, self.runtime.clone());
-        self.observer.open(view, Arc::new(transport));
-        topics
-    }
-
     /// The link cannot send; what it last knew of the broker's limit goes on to count, so that
     /// nothing is accepted meanwhile that will not be taken.
     fn down(&self, view: LinkView) {
@@ -257,13 +158,6 @@ impl LinkDriver {
 
     fn frame_bytes_max(&self) -> Option<u64> {
         [self.frame_bytes_agreed, self.frame_bytes_learned].into_iter().flatten().min()
-    }
-
-    async fn dead(&mut self, mut open: Open<Connection>) -> ConnectionEnd {
-        let closed = Closed { code: None, reason: "nothing heard for too long".to_owned() };
-        self.finish_close(open.socket_mut(), &closed).await;
-        note_delivery(&mut open);
-        open.dead(self.runtime.monotonic(), self.runtime.jitter()).into()
     }
 
     async fn finish_close(&mut self, connection: &mut Connection, closed: &Closed) {
@@ -280,53 +174,6 @@ impl LinkDriver {
             self.frame_bytes_learned = u64::try_from(bytes_max).ok();
         }
         connection.finish_close(closed).await;
-    }
-
-    /// Waits for its turn, for somebody who asks, or for the host to wake from sleep; `None` when
-    /// it is time to stop.
-    async fn wait(&mut self, waiting: Waiting) -> Option<Dialing> {
-        let (now, stable_after) = (self.runtime.monotonic(), self.config.timers.stable_after);
-        self.outage_log.down(&self.config.mesh_id, &waiting, now, stable_after);
-        self.down(view::waiting(&waiting, self.close_code));
-        let until = now.saturating_add(Duration::from_millis(waiting.delay_ms()));
-        self.suspend.forget(&self.runtime);
-        loop {
-            // A long wait looks up as often as an open link pings.
-            let left = until.saturating_sub(self.runtime.monotonic());
-            let look = left.min(self.config.timers.ping_every);
-            match self.runtime.timeout(look, self.commands.wait()).await {
-                Some(LinkCommand::Stop) => return None,
-                Some(LinkCommand::Redial) => return Some(waiting.redial()),
-                None if left <= look || self.suspend.has_suspended(&self.runtime) => {
-                    return Some(waiting.redial());
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Stays down until an operator acts; `None` when it is time to stop.
-    async fn wait_refused(&mut self, refused: Refused) -> Option<Dialing> {
-        let (reason, remedy) = (refused.reason(), refused.remedy());
-        if refused.cause() == Cause::Revoked {
-            let by_close = || refused.close_code().map(|code| format!("close {code}"));
-            let via = self.revoked_via.take().or_else(by_close).unwrap_or_default();
-            self.observer.revoked(&via);
-        }
-        let offer = self.offer.take();
-        tracing::warn!(mesh = %self.config.mesh_id, reason, remedy, offer, "link refused");
-        let feature = self.feature.take();
-        self.down(view::refused(&refused, feature));
-        match self.commands.wait().await {
-            LinkCommand::Stop => None,
-            LinkCommand::Redial => Some(refused.reset().dial()),
-        }
-    }
-}
-
-fn note_delivery(open: &mut Open<Connection>) {
-    if open.socket().delivered() {
-        open.note_delivery();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sends under way: the courier's end, which waits for an answer, and the link's end, which finds
+//! Sends under way: the transport, which waits for an answer, and the link's end, which finds
 //! out whose answer it is.
 //!
 //! Knows no socket. Every send that enters here leaves with exactly one [`SendOutcome`], also when the
@@ -83,7 +83,7 @@ pub(super) struct PendingSends {
     abandoned_bytes_max: usize,
     /// Questions beside the sends.
     pub(super) receipt_queries: ReceiptQueries,
-    /// Dropped with the desk: that is how couriers learn of the end.
+    /// Dropped together with this: that is how transports learn of the end.
     end_signal: (Sender<Infallible>, Receiver<Infallible>),
 }
 
@@ -106,7 +106,7 @@ impl PendingSends {
         }
     }
 
-    /// A way for the flows to send through this desk.
+    /// A way for the flows to send through this connection.
     pub(super) fn transport(&self, link_terms: LinkTerms, runtime: Runtime) -> ConnectionTransport {
         let (outgoing, end_signal, ack_max) =
             (self.sender.clone(), self.end_signal.1.clone(), self.ack_max);

@@ -6,7 +6,7 @@
 
 use super::salvage::{Judgement, Rules, Saved, SavedRow, salvage};
 use crate::store::schema;
-use claudemesh_base::db::open::check_thoroughly;
+use claudemesh_base::db::check::check_thoroughly;
 use claudemesh_base::db::{Check, Error, Kind};
 use claudemesh_base::message::{fingerprint_of, legacy};
 use claudemesh_fsm::envelope::{Destination, DestinationKind, Envelope};
@@ -48,7 +48,7 @@ impl Store {
     /// Copies what can be read of `from` into the new file `to`.
     ///
     /// # Errors
-    /// See [`salvage`].
+    /// When a file cannot be read or written.
     pub fn salvage(self, from: &Path, to: &Path) -> Result<Vec<Saved>, Error> {
         match self {
             Self::Outbox => salvage(from, to, &schema::OUTBOX, &OUTBOX_RULES),

@@ -28,6 +28,7 @@ macro_rules! open_receipts {
 mod abort;
 mod accept;
 mod chain;
+mod claim;
 mod depth;
 mod expedite;
 mod lifecycle;
@@ -42,9 +43,9 @@ mod shrink;
 pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::{AcceptOutcome, NewRow, RequestKey};
 pub use chain::{CHAIN_ROWS_MAX, RowChain, Successor};
+pub use claim::Claimed;
 pub use depth::Depth;
 pub use lifecycle::Recovered;
-pub use moves::Claimed;
 pub use prune::{PruneProgress, PruneQuery};
 pub use query::{ListPage, ListQuery, RowView};
 pub use receipt::{ReceiptUpdate, ReportedReceipt, StoredReceipt};

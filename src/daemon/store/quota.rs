@@ -4,13 +4,17 @@
 //! Nothing polls. The weight is told by whoever moves a row; the file system is asked when something
 //! is to be stored or somebody wants to know, at most once a second.
 
+mod usage;
+
+pub use usage::Usage;
+
 use claudemesh_base::db::{Error, Kind, Space};
 use claudemesh_base::runtime::Runtime;
-use claudemesh_base::size::size;
 use claudemesh_fsm::quota::Level;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use usage::{FULL_WORDS, disk_words, outbox_fact, outbox_words};
 
 /// The least time between two questions to the file system.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
@@ -30,23 +34,6 @@ pub struct StorageLimits {
 impl StorageLimits {
     /// No bounds.
     pub const NONE: Self = Self { outbox_bytes_max: u64::MAX, disk_reserved_bytes: 0 };
-}
-
-/// How things stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// The bounds.
-    pub limits: StorageLimits,
-    /// What pending, inflight and dead rows weigh.
-    pub outbox_bytes: u64,
-    /// How full the outbox is.
-    pub outbox: Level,
-    /// Whether the disk has its reserve.
-    pub disk: Level,
-    /// The disk's room; `None` where the file system does not say.
-    pub space: Option<Space>,
-    /// Whether the disk turned the last write away.
-    pub is_full: bool,
 }
 
 /// What changed.
@@ -250,77 +237,6 @@ impl Inner {
 /// A disk that turns writes away has no room, whatever the file system says.
 fn disk_level(state: &State) -> Level {
     if state.full_at.is_some() { Level::Refusing } else { state.disk }
-}
-
-impl Usage {
-    /// Whether the disk takes nothing new: then no stream is opened either.
-    #[must_use]
-    pub fn disk_is_full(&self) -> bool {
-        self.is_full || self.disk == Level::Refusing
-    }
-
-    /// Why the daemon does less than it should.
-    #[must_use]
-    pub fn reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.outbox == Level::Refusing {
-            reasons.push(self.outbox_words());
-        }
-        if let Some(space) = self.space.filter(|_| self.disk == Level::Refusing) {
-            reasons.push(disk_words(space, self.limits.disk_reserved_bytes));
-        }
-        if self.is_full {
-            reasons.push(FULL_WORDS.to_owned());
-        }
-        reasons
-    }
-
-    /// What may become a reason.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        (self.outbox == Level::Warning).then(|| self.outbox_words()).into_iter().collect()
-    }
-
-    /// How much of its bound the outbox has used, rounded down.
-    #[must_use]
-    pub fn outbox_percent(&self) -> u64 {
-        percent(self.outbox_bytes, self.limits.outbox_bytes_max)
-    }
-
-    /// How much of the disk is used, rounded down.
-    #[must_use]
-    pub fn disk_percent(&self) -> Option<u64> {
-        let space = self.space?;
-        let used = space.total_bytes.saturating_sub(space.free_bytes);
-        Some(percent(used, space.total_bytes))
-    }
-
-    fn outbox_words(&self) -> String {
-        outbox_words(self.outbox_bytes, self.limits.outbox_bytes_max)
-    }
-}
-
-const FULL_WORDS: &str = "the disk is full: the last write was turned away; free some space";
-
-fn outbox_fact(bytes: u64, max: u64) -> String {
-    format!("the outbox holds {} % of its {} (outbox.max_bytes)", percent(bytes, max), size(max))
-}
-
-fn outbox_words(bytes: u64, max: u64) -> String {
-    let fact = outbox_fact(bytes, max);
-    format!("{fact}: see `claudemesh outbox list --failed`, or wait until what is pending was sent")
-}
-
-fn disk_words(space: Space, reserved: u64) -> String {
-    let (free, reserved) = (size(space.free_bytes), size(reserved));
-    format!(
-        "the disk has {free} free, of which {reserved} are kept in reserve (disk.reserved_bytes): free some space"
-    )
-}
-
-fn percent(part: u64, whole: u64) -> u64 {
-    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
-    u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use smol::channel;
 use smol::net::TcpListener;
 use smol::net::unix::UnixStream;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 const SHORT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(20);
@@ -57,9 +58,9 @@ fn the_client_says_how_far_a_request_got() {
 
         // Read in part, then gone: the other side may have acted on it.
         let (near, mut far) = UnixStream::pair().unwrap();
-        let gone = async move { far.read_exact(&mut [0]).await.unwrap() };
+        let all_closed = async move { far.read_exact(&mut [0]).await.unwrap() };
         let asked = request(Socket::Unix(near), &runtime, get(), SOON);
-        let (answer, ()) = futures_lite::future::zip(asked, gone).await;
+        let (answer, ()) = futures_lite::future::zip(asked, all_closed).await;
         let error = answer.unwrap_err();
         assert!(matches!(error, ClientError::Unanswered(_)), "{error}");
 

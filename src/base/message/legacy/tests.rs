@@ -118,8 +118,8 @@ fn no_request_has_the_form_of_another() {
     let requests: Vec<(&str, Envelope)> =
         tos.iter().flat_map(|to| metas.iter().map(|meta| (*to, envelope(to, *meta)))).collect();
     for (to, asked) in &requests {
-        let key_as_written = (*to == capitals).then_some(*to);
-        let theirs = fingerprint(asked, key_as_written);
+        let reference_as_written = (*to == capitals).then_some(*to);
+        let theirs = fingerprint(asked, reference_as_written);
         for (other, stored) in &requests {
             let is_same = stored.fingerprint == asked.fingerprint;
             let other_as_written = (*other == capitals).then_some(*other);

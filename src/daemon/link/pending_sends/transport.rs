@@ -1,4 +1,4 @@
-//! The courier's end: it waits for the answer to a frame.
+//! The flows' end of a connection: it hands a frame over and waits for its answer.
 
 use super::{Outgoing, TOO_LARGE};
 use crate::link::receipt_queries::{ReceiptQuery, pages};
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The status by which a message to a topic that does not exist is refused here.
 const NOT_FOUND: u16 = 404;
 
-/// What a courier knows of the link it sends through.
+/// What the link agreed with its broker, as far as a send depends on it.
 pub(in crate::link) struct LinkTerms {
     /// What it sends with.
     pub(in crate::link) secret: SecretKey,
@@ -30,7 +30,7 @@ pub(in crate::link) struct LinkTerms {
     pub(in crate::link) topics: Option<Arc<Topics>>,
 }
 
-/// The courier's end.
+/// The flows' end of a connection.
 pub(in crate::link) struct ConnectionTransport {
     pub(super) outgoing: Sender<Outgoing>,
     pub(super) receipt_queries: Sender<ReceiptQuery>,
@@ -88,7 +88,7 @@ impl LinkTransport for ConnectionTransport {
             if outgoing.send(Outgoing::Send { id, text, reply }).await.is_err() {
                 return SendOutcome::Unsent { reason: "the link is no longer open".to_owned() };
             }
-            // The desk answers whatever happens; without it nobody knows what was written.
+            // The link's end answers whatever happens; without it nobody knows what was written.
             answer
                 .await
                 .unwrap_or_else(|_| SendOutcome::Lost { reason: "the link ended".to_owned() })

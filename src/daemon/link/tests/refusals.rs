@@ -12,8 +12,8 @@ fn a_banned_or_replaced_link_stays_refused_with_its_remedy() {
     for (code, reason, remedy) in [
         (4001, "kicked", "reload"),
         (4002, "banned", "new invite"),
-        (4003, "replaced_by_newer_connection", "accept-host"),
-        (4004, "member_already_connected", "remint"),
+        (4003, "replaced_by_newer_connection", "claudemesh daemon reload"),
+        (4004, "member_already_connected", "claudemesh join <invite> --home"),
     ] {
         rig(|mut rig| async move {
             let mut peer = rig.open().await;

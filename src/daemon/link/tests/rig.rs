@@ -1,6 +1,6 @@
 //! A link under test, and the broker it talks to: a listener on a free port and a script.
 
-use crate::link::{ACK_MAX, CONNECT_MAX, LinkConfig, LinkHandle, TlsRoots, run};
+use crate::link::{CONNECT_MAX, LinkConfig, LinkHandle, TlsRoots, run};
 use crate::port::{InboundPush, LateAck, LinkObserver, LinkTransport, LinkView};
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
@@ -135,7 +135,7 @@ impl Rig {
             pid: 1,
             timers: Timers { cap_ms: 5, ..Timers::default() },
             connect_max: CONNECT_MAX,
-            ack_max: ACK_MAX,
+            ack_max: Duration::from_secs(15),
             inflight_max: 256,
             policy: FeaturePolicy::default(),
             max_age_override_hours: None,

@@ -1,7 +1,7 @@
 //! The damaged database: read only, and every statement may fail anywhere.
 
 use super::target::Shape;
-use claudemesh_base::db::{Error, Kind, Migrations, Tx, open};
+use claudemesh_base::db::{Error, Kind, Migrations, Tx, files};
 use sqlite::{Connection, State, Statement, Value};
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,8 +28,8 @@ impl Source {
     /// # Errors
     /// When it is of a newer version: what it holds is not ours to judge.
     pub(super) fn open(path: &Path, migrations: &Migrations) -> Result<Result<Self, Error>, Error> {
-        let bytes = open::size_bytes(path) + open::size_bytes(&open::companion(path, "-wal"));
-        let connection = match open::connect_read_only(path) {
+        let bytes = files::size_bytes(path) + files::size_bytes(&files::companion(path, "-wal"));
+        let connection = match files::connect_read_only(path) {
             Ok(connection) => connection,
             Err(error) => return Ok(Err(error)),
         };

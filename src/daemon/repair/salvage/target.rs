@@ -1,7 +1,7 @@
 //! The new database: ours, empty, and written by nobody else.
 
 use super::source::quoted;
-use claudemesh_base::db::{Check, Error, Kind, open};
+use claudemesh_base::db::{Check, Error, Kind, check};
 use sqlite::{Connection, State, Statement, Value};
 use std::fs::File;
 use std::path::Path;
@@ -151,7 +151,7 @@ impl Target {
     /// Makes it one whole file on stable storage.
     pub(super) fn finish(self, sql: &str, path: &Path) -> Result<(), Error> {
         self.connection.execute(sql)?;
-        if let Check::Damaged(findings) = open::quick_check(&self.connection)? {
+        if let Check::Damaged(findings) = check::quick_check(&self.connection)? {
             return Err(Error::damaged(format!("the new database is not whole: {findings}")));
         }
         drop(self.connection);
