@@ -17,12 +17,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("link", &["identity", "port"]),
     ("flow", &["events", "mesh", "port", "store"]),
     ("api", &["config", "events", "flow", "mesh", "store"]),
-    ("repair", &["startup", "store"]),
+    ("error", &["identity", "store"]),
+    ("lock", &["error"]),
+    ("repair", &["error", "lock", "store"]),
     (
         "startup",
         &[
-            "api", "config", "events", "flow", "identity", "join", "link", "mesh", "port",
-            "repair", "store",
+            "api", "config", "error", "events", "flow", "identity", "join", "link", "lock", "mesh",
+            "port", "repair", "store",
         ],
     ),
     ("lib", &[]),
