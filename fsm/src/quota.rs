@@ -21,6 +21,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// The level in one word, as people and programs read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ample => "ok",
+            Self::Warning => "warning",
+            Self::Refusing => "refusing",
+        }
+    }
+
     /// The level after this one, once `used` of `max` bytes are in use.
     #[must_use]
     pub const fn of_use(self, used: u64, max: u64) -> Self {

@@ -2,8 +2,8 @@
 //!
 //! [`runtime`] is time, randomness and tasks; [`log`] and [`paths`] are files; [`db`] is a durable
 //! SQLite database without any table; [`http`] is a server and a client without any route;
-//! [`wire`] is the frames of a broker connection, and [`message`] what is inside them; [`nearest()`]
-//! finds what a misspelt name may have meant.
+//! [`wire`] is the frames of a broker connection, and [`message`] what is inside them; [`size`] writes
+//! a number of bytes for a person, and [`nearest()`] finds what a misspelt name may have meant.
 
 pub mod db;
 pub mod http;
@@ -12,6 +12,7 @@ pub mod message;
 mod nearest;
 pub mod paths;
 pub mod runtime;
+pub mod size;
 pub mod wire;
 
 pub use nearest::nearest;

@@ -9,21 +9,23 @@ mod query;
 mod sse;
 
 pub(crate) use error::{Error, Problem};
-pub(crate) use query::{InboxQuery, OutboxQuery, Requeue, Send};
+pub(crate) use query::{InboxQuery, OutboxQuery};
 pub(crate) use sse::SseEvent;
 
 use claudemesh_base::http::Socket;
 use claudemesh_base::http::client::{self as http, Chunks, Connection, Request, Response};
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::to_text;
 use claudemesh_daemon::api::bodies::{
-    Aborted, Health, InboxMessage, Inspected, MessageStatus, OutboxRow, Page, Peers, Pruned,
-    Requeued, Sent, Version,
+    AbortBody, Aborted, Health, InboxMessage, Inspected, MarkedSeen, MessageStatus, OutboxRow,
+    Page, Peers, PruneBody, Pruned, RequeueBody, Requeued, SeenBody, SendBody, Sent, Version,
 };
 use futures_lite::StreamExt;
 use query::{path_segment, with_query};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,8 +67,8 @@ impl Client {
 
     /// `POST /v1/send`. After [`Error::Unanswered`] the daemon may hold the message: send exactly
     /// the same again, with the same id.
-    pub(crate) async fn send(&self, message: &Send) -> Result<Sent, Error> {
-        self.post("/v1/send", &message.to_json()).await
+    pub(crate) async fn send(&self, message: &SendBody) -> Result<Sent, Error> {
+        self.post("/v1/send", message).await
     }
 
     /// `GET /v1/messages/{client_message_id}`: where a message is.
@@ -80,11 +82,10 @@ impl Client {
     }
 
     /// `POST /v1/inbox/seen`; how many were marked.
-    pub(crate) async fn mark_seen(&self, ids: &[String]) -> Result<u64, Error> {
-        let marked: Value = self.post("/v1/inbox/seen", &json!({ "ids": ids })).await?;
-        marked["marked_seen"]
-            .as_u64()
-            .ok_or_else(|| Error::invalid_response("`marked_seen` is missing"))
+    pub(crate) async fn mark_seen(&self, ids: &[String]) -> Result<usize, Error> {
+        let body = SeenBody { ids: ids.to_vec() };
+        let marked: MarkedSeen = self.post("/v1/inbox/seen", &body).await?;
+        Ok(marked.marked_seen)
     }
 
     /// `GET /v1/outbox`, newest first.
@@ -93,13 +94,14 @@ impl Client {
     }
 
     /// `POST /v1/outbox/requeue` (§4.5.3).
-    pub(crate) async fn requeue(&self, requeue: &Requeue) -> Result<Requeued, Error> {
-        self.post("/v1/outbox/requeue", &requeue.to_json()).await
+    pub(crate) async fn requeue(&self, requeue: &RequeueBody) -> Result<Requeued, Error> {
+        self.post("/v1/outbox/requeue", requeue).await
     }
 
     /// `POST /v1/outbox/abort` (§4.5.3).
     pub(crate) async fn abort(&self, row_id: &str) -> Result<Aborted, Error> {
-        self.post("/v1/outbox/abort", &json!({ "id": row_id })).await
+        let body = AbortBody { id: row_id.to_owned(), aborted_by: None };
+        self.post("/v1/outbox/abort", &body).await
     }
 
     /// `GET /v1/outbox/{id}`: one row and its successors.
@@ -109,14 +111,8 @@ impl Client {
 
     /// `POST /v1/outbox/prune` (§4.5.2), from `cursor` on: shrinks, or with `confirm` unset counts,
     /// rows that were finished before an instant (ISO-8601). One answer may not be the whole.
-    pub(crate) async fn prune(
-        &self,
-        before: &str,
-        confirm: bool,
-        cursor: Option<&str>,
-    ) -> Result<Pruned, Error> {
-        let body = json!({ "before": before, "confirm": confirm, "cursor": cursor });
-        self.post("/v1/outbox/prune", &body).await
+    pub(crate) async fn prune(&self, prune: &PruneBody) -> Result<Pruned, Error> {
+        self.post("/v1/outbox/prune", prune).await
     }
 
     /// `GET /v1/peers`, of one mesh or of all.
@@ -186,8 +182,12 @@ impl Client {
         self.call(Request::get(path), READ_TIMEOUT).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
-        self.call(Request::post_json(path, body.to_string()), WRITE_TIMEOUT).await
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.call(Request::post_json(path, to_text(body)), WRITE_TIMEOUT).await
     }
 
     async fn call<T: DeserializeOwned>(

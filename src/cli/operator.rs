@@ -5,7 +5,7 @@ use super::inbox::instant;
 use super::outbox::known;
 use super::print::{columns, inline};
 use super::{Context, Failure};
-use claudemesh_daemon::api::bodies::{ChainLink, Inspected, Pruned};
+use claudemesh_daemon::api::bodies::{ChainLink, Inspected, PruneBody, Pruned};
 use serde_json::json;
 
 pub(super) const INSPECT: Command = Command {
@@ -120,14 +120,15 @@ fn prune(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })?;
     let confirm = parsed.has(CONFIRM);
     let rows = context.ask(async |client| {
-        let (mut rows, mut cursor) = (0, None);
+        let mut rows = 0;
+        let mut body = PruneBody { before: before.clone(), confirm, cursor: None };
         loop {
-            let answer = client.prune(&before, confirm, cursor.as_deref()).await?;
+            let answer = client.prune(&body).await?;
             let Pruned { rows: more, next_cursor, .. } = answer;
             rows += more;
             match next_cursor {
                 None => return Ok(rows),
-                some => cursor = some,
+                some => body.cursor = some,
             }
             context.print.progress(&format!("{rows} rows so far…"));
         }

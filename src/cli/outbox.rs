@@ -4,8 +4,8 @@ use super::command::{Command, Flag, MESH, Parsed, one, switch};
 use super::print::{columns, inline};
 use super::send::read_whole;
 use super::{Context, Failure, exit};
-use crate::client::{OutboxQuery, Requeue};
-use claudemesh_daemon::api::bodies::OutboxRow;
+use crate::client::OutboxQuery;
+use claudemesh_daemon::api::bodies::{OutboxRow, RequeueBody};
 use serde_json::json;
 use std::fs::File;
 
@@ -127,10 +127,11 @@ fn requeue(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     if payload.as_ref().is_some_and(String::is_empty) {
         return Err(Failure::usage("--patch-payload is empty").hint("a message has some text"));
     }
-    let request = Requeue {
+    let request = RequeueBody {
         id: id.to_owned(),
         new_client_message_id: parsed.owned(NEW_CLIENT_ID).or_else(|| parsed.owned(NEW_ID)),
         payload,
+        aborted_by: None,
         force: parsed.has(FORCE),
     };
     let done = context.ask(async |client| client.requeue(&request).await);

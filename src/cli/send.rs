@@ -8,9 +8,10 @@ mod wait;
 use super::command::{Command, Flag, Parsed, many, maybe, one, switch};
 use super::print::{Tone, inline};
 use super::{Context, Failure, exit};
-use crate::client::{Client, Error, Send};
-use claudemesh_daemon::api::bodies::{Encryption, Sent};
-use serde_json::{Map, Value, json};
+use crate::client::{Client, Error};
+use claudemesh_daemon::api::bodies::{Encryption, SendBody, Sent};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, json};
 use std::io::Read;
 use std::time::Duration;
 use wait::{WaitFor, wait_for};
@@ -68,7 +69,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     })
 }
 
-fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Failure> {
+fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<SendBody, Failure> {
     let (to, words) = parsed.operands.split_first().expect("<to> is required by the table");
     let text = match words {
         [dash] if dash == "-" => read_whole(std::io::stdin().lock(), "standard input")?,
@@ -80,14 +81,16 @@ fn message(parsed: &Parsed, mint_id: impl FnOnce() -> String) -> Result<Send, Fa
     let expected = "now, next or low";
     let priority = parsed
         .parsed(PRIORITY, expected, |text| PRIORITIES.contains(&text).then(|| text.to_owned()))?;
-    Ok(Send {
+    Ok(SendBody {
         to: to.clone(),
         message: text,
         mesh: parsed.owned(MESH),
         priority,
         meta: meta(&parsed.values(META))?,
         reply_to_id: parsed.owned(REPLY_TO),
-        client_message_id: parsed.owned(ID).unwrap_or_else(mint_id),
+        // Always ours: without it a retry could not be told from a new message.
+        client_message_id: Some(parsed.owned(ID).unwrap_or_else(mint_id)),
+        mentions: None,
     })
 }
 
@@ -104,7 +107,7 @@ pub(super) fn read_whole(from: impl Read, name: &str) -> Result<String, Failure>
     String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name} is not UTF-8 text")))
 }
 
-fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
+fn meta(pairs: &[&str]) -> Result<Option<Box<RawValue>>, Failure> {
     let mut meta = Map::new();
     for pair in pairs {
         let (name, value) = pair
@@ -115,12 +118,13 @@ fn meta(pairs: &[&str]) -> Result<Option<Map<String, Value>>, Failure> {
             return Err(Failure::usage(format!("--meta names {name:?} twice")));
         }
     }
-    Ok((!meta.is_empty()).then_some(meta))
+    let is_given = !meta.is_empty();
+    Ok(is_given.then(|| to_raw_value(&meta).expect("text keys")))
 }
 
 /// Offers the message until the daemon answers. Only here is a request repeated that was written and
 /// not answered, and always with the same id (§8).
-async fn send(context: &Context, client: &Client, message: &Send) -> Result<Sent, Failure> {
+async fn send(context: &Context, client: &Client, message: &SendBody) -> Result<Sent, Failure> {
     let mut may_be_taken = false;
     let mut attempt = 1;
     loop {
@@ -164,11 +168,11 @@ fn says_whether_accepted(error: &Error) -> bool {
     !has_not_looked && !problem.error.is_empty()
 }
 
-fn unknown(message: &Send, error: &Error) -> Failure {
-    let id = &message.client_message_id;
+fn unknown(message: &SendBody, error: &Error) -> Failure {
+    let id = message.client_message_id.as_deref().unwrap_or_default();
     let words = format!("it is unknown whether the daemon has message {id}: {error}");
     Failure::new(exit::FAILED, "outcome_unknown", words)
-        .with("client_message_id", id.as_str())
+        .with("client_message_id", id)
         .hint(format!("repeat the command with --id {id}: it cannot be sent twice"))
 }
 

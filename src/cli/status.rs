@@ -4,7 +4,8 @@ use super::command::{Command, Parsed};
 use super::print::{Tone, age, columns, inline};
 use super::{Context, Failure, exit};
 use crate::client;
-use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version, size};
+use claudemesh_base::size::size;
+use claudemesh_daemon::api::bodies::{Health, MeshHealth, Version};
 use claudemesh_daemon::lock;
 use serde_json::json;
 

@@ -8,10 +8,10 @@
 //! decided in the flows; what a status code means, in [`reply`].
 
 pub mod bodies;
-pub mod guard;
-pub mod listen;
-pub mod reply;
+pub(crate) mod guard;
+pub(crate) mod listen;
 
+mod body;
 mod events;
 mod inbox;
 mod messages;
@@ -19,8 +19,12 @@ mod operator;
 mod outbox;
 mod peers;
 mod query;
+mod reply;
+mod routes;
 mod send;
 mod status;
+
+pub use send::draft_of;
 
 use crate::events::EventBus;
 use crate::flow::accept::AcceptFlow;
@@ -32,30 +36,30 @@ use claudemesh_base::db::QUEUE_MAX;
 use claudemesh_base::log::Throttled;
 use claudemesh_base::runtime::{Runtime, Slots};
 use reply::Problem;
+use routes::Router;
 use std::sync::Arc;
 use std::time::Duration;
-use tide::http::Method;
 
 /// What every route may use; shared by all requests.
-pub struct App {
+pub(crate) struct App {
     /// The accept flow.
-    pub accept: AcceptFlow,
+    pub(crate) accept: AcceptFlow,
     /// What was accepted.
-    pub outbox: Outbox,
+    pub(crate) outbox: Outbox,
     /// What arrived.
-    pub inbox: Inbox,
+    pub(crate) inbox: Inbox,
     /// The attached meshes.
-    pub meshes: Meshes,
+    pub(crate) meshes: Meshes,
     /// What listeners are told.
-    pub bus: EventBus,
+    pub(crate) bus: EventBus,
     /// Time.
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
     /// Places for event streams.
-    pub streams: Slots,
+    pub(crate) streams: Slots,
     /// Monotonic time at start.
-    pub started_at: Duration,
+    pub(crate) started_at: Duration,
     /// The stores could not answer.
-    pub store_failures: Throttled,
+    pub(crate) store_failures: Throttled,
 }
 
 impl App {
@@ -79,72 +83,9 @@ impl App {
     }
 }
 
-/// Every route: its path, and the methods it takes. `:id` stands for one segment; the first path
-/// that fits counts.
-pub const ROUTES: [(&str, &[Method]); 14] = [
-    ("/v1/version", &[Method::Get]),
-    ("/v1/health", &[Method::Get]),
-    ("/v1/send", &[Method::Post]),
-    ("/v1/messages/:id", &[Method::Get]),
-    ("/v1/inbox", &[Method::Get, Method::Delete]),
-    ("/v1/inbox/seen", &[Method::Post]),
-    ("/v1/inbox/:id", &[Method::Delete]),
-    ("/v1/outbox", &[Method::Get]),
-    ("/v1/outbox/requeue", &[Method::Post]),
-    ("/v1/outbox/abort", &[Method::Post]),
-    ("/v1/outbox/prune", &[Method::Post]),
-    ("/v1/outbox/:id", &[Method::Get]),
-    ("/v1/events", &[Method::Get]),
-    ("/v1/peers", &[Method::Get]),
-];
-
-/// The methods a path takes, or `None` if it is no route.
-#[must_use]
-pub fn methods_of(path: &str) -> Option<&'static [Method]> {
-    let matches = |pattern: &str| match pattern.strip_suffix(":id") {
-        None => path == pattern,
-        Some(parent) => path
-            .strip_prefix(parent)
-            .is_some_and(|segment| !segment.is_empty() && !segment.contains('/')),
-    };
-    ROUTES.iter().find(|(pattern, _)| matches(pattern)).map(|(_, methods)| *methods)
-}
-
 /// The router.
-#[must_use]
-pub fn routes(app: App) -> tide::Server<Arc<App>> {
-    let mut server = tide::with_state(Arc::new(app));
-    server.at("/v1/version").get(status::version);
-    server.at("/v1/health").get(status::health);
-    server.at("/v1/send").post(send::send);
-    server.at("/v1/messages/:id").get(messages::status);
-    server.at("/v1/inbox").get(inbox::list).delete(inbox::clear);
-    server.at("/v1/inbox/seen").post(inbox::mark_seen);
-    server.at("/v1/inbox/:id").delete(inbox::remove);
-    server.at("/v1/outbox").get(outbox::list);
-    server.at("/v1/outbox/requeue").post(operator::requeue);
-    server.at("/v1/outbox/abort").post(operator::abort);
-    server.at("/v1/outbox/prune").post(outbox::prune);
-    server.at("/v1/outbox/:id").get(outbox::inspect);
-    server.at("/v1/events").get(events::stream);
-    server.at("/v1/peers").get(peers::list);
-    server
+pub(crate) fn router(app: App) -> Router<Arc<App>> {
+    Router::new(Arc::new(app), &routes::ROUTES)
 }
 
 type Request = tide::Request<Arc<App>>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_a_route_only_if_it_is_in_the_table() {
-        assert_eq!(methods_of("/v1/send"), Some(&[Method::Post][..]));
-        assert_eq!(methods_of("/v1/messages/a%2Fb"), Some(&[Method::Get][..]));
-        assert_eq!(methods_of("/v1/outbox/prune"), Some(&[Method::Post][..]), "no row's id");
-        assert_eq!(methods_of("/v1/inbox/seen"), Some(&[Method::Post][..]), "no message's id");
-        for path in ["/v1/messages/", "/v1/messages/a/b", "/v1", "/", "/v1/send/", "/v1/state"] {
-            assert_eq!(methods_of(path), None, "{path}");
-        }
-    }
-}

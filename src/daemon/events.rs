@@ -1,67 +1,63 @@
-//! The bus on which the daemon tells local listeners what happened (§3.5).
+//! The bus on which the daemon tells local listeners what happened (§3.5). It carries what the rooms
+//! know as they know it; how an event looks as JSON is the API's business.
 //!
 //! Publishing never waits: a listener that falls behind its bounded buffer is told that it lagged,
 //! and reads what it missed from the store. The store is the truth; an event may be lost.
 
+use crate::port::LinkView;
+use crate::store::inbox::StoredMessage;
+use crate::store::outbox::{Moved, ReceiptUpdate};
+use crate::store::quota::LevelChange;
+use claudemesh_fsm::id::Millis;
+use serde_json::{Map, Value};
+use smol::channel::{Receiver, Sender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use smol::channel::{Receiver, Sender, TrySendError};
-
 /// How many events a listener may have unread before it lags.
-pub const BUFFER_MAX: usize = 1024;
-
-/// The kinds of event, as `event:` names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each variant is the event of the same name in specs/ipc.md")]
-pub enum EventKind {
-    Message,
-    PeerJoin,
-    PeerLeave,
-    BrokerStatus,
-    System,
-    Outbox,
-}
-
-impl EventKind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Message,
-        Self::PeerJoin,
-        Self::PeerLeave,
-        Self::BrokerStatus,
-        Self::System,
-        Self::Outbox,
-    ];
-
-    /// The word after `event:`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::PeerJoin => "peer_join",
-            Self::PeerLeave => "peer_leave",
-            Self::BrokerStatus => "broker_status",
-            Self::System => "system",
-            Self::Outbox => "outbox",
-        }
-    }
-
-    /// Reads the word back.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
+pub(crate) const BUFFER_MAX: usize = 1024;
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Event {
-    /// What kind.
-    pub kind: EventKind,
-    /// The place in the inbox, of a message; no other event has one.
-    pub seq: Option<i64>,
-    /// JSON on one line.
-    pub data: String,
+    /// When it was published.
+    pub at: Millis,
+    /// What happened.
+    pub content: EventContent,
+}
+
+/// What can happen.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most events are messages")]
+pub enum EventContent {
+    /// A message was stored in the inbox.
+    Message(StoredMessage),
+    /// A broker told something that is no message.
+    System {
+        /// The broker's mesh.
+        mesh: String,
+        /// The broker's word for it.
+        event: String,
+        /// What the broker added.
+        data: Map<String, Value>,
+    },
+    /// The link of a mesh changed.
+    Link {
+        /// The mesh.
+        mesh: String,
+        /// What the link is now.
+        view: LinkView,
+    },
+    /// An outbox row changed its status.
+    Moved(Moved),
+    /// The broker told what became of a message.
+    Receipt {
+        /// The broker's mesh.
+        mesh: String,
+        /// What is known now.
+        update: ReceiptUpdate,
+    },
+    /// A store fills up, or has room again.
+    Storage(LevelChange),
 }
 
 /// The bus. Cheap to clone.
@@ -82,13 +78,8 @@ pub struct Subscription {
 }
 
 impl EventBus {
-    /// Tells every listener.
-    pub fn publish(&self, event: Event) {
-        self.publish_with(|| event);
-    }
-
-    /// Tells every listener what `event` makes; it is not even made when nobody listens.
-    pub fn publish_with(&self, event: impl FnOnce() -> Event) {
+    /// Tells every listener what `event` makes. When nobody listens, it is not even made.
+    pub fn publish(&self, event: impl FnOnce() -> Event) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.is_empty() {
             return;
@@ -132,7 +123,15 @@ mod tests {
     use super::*;
 
     fn event(n: usize) -> Event {
-        Event { kind: EventKind::System, seq: None, data: n.to_string() }
+        let (mesh, event, data) = ("demo".to_owned(), n.to_string(), Map::new());
+        Event { at: Millis(0), content: EventContent::System { mesh, event, data } }
+    }
+
+    fn name(event: &Event) -> Option<&str> {
+        match &event.content {
+            EventContent::System { event, .. } => Some(event),
+            _ => None,
+        }
     }
 
     #[test]
@@ -140,20 +139,22 @@ mod tests {
         let bus = EventBus::default();
         let (slow, quick) = (bus.subscribe(), bus.subscribe());
         for n in 0..=BUFFER_MAX {
-            bus.publish(event(n));
+            bus.publish(|| event(n));
             assert!(smol::block_on(quick.next()).is_some());
         }
         assert!(slow.take_lagged());
         assert!(!slow.take_lagged());
         assert!(!quick.take_lagged());
-        assert_eq!(smol::block_on(slow.next()).map(|e| e.data.clone()), Some("0".into()));
+        let first = smol::block_on(slow.next()).expect("buffered");
+        assert_eq!(name(&first), Some("0"));
     }
 
     #[test]
-    fn a_dropped_listener_is_forgotten() {
+    fn nothing_is_made_for_nobody_and_a_dropped_listener_is_forgotten() {
         let bus = EventBus::default();
+        bus.publish(|| unreachable!("nobody listens"));
         drop(bus.subscribe());
-        bus.publish(event(0));
+        bus.publish(|| event(0));
         assert!(bus.listeners.lock().expect("not poisoned").is_empty());
     }
 }

@@ -15,9 +15,9 @@ pub use config_json::{Group, IdentityConfig, JoinedMesh, update};
 pub use session_keys::{SESSION_ID_PREFIX, SessionKey, SessionKeys};
 pub use token::{LocalToken, TOKEN_BYTES};
 
+use claudemesh_base::message::{PublicKey, SecretKey};
 use claudemesh_base::paths::PathsError;
 use serde_json::{Map, Value};
-use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -27,107 +27,31 @@ use zeroize::Zeroizing;
 pub const FILE_VERSION: u64 = 1;
 
 /// Why an identity file cannot be used. Names the file, the mesh and the field; never a value.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says what its fields are")]
 pub enum IdentityError {
-    /// A file or directory is out of reach.
-    Paths(PathsError),
-    /// A file is not JSON.
-    NotJson {
-        /// The file.
-        file: PathBuf,
-        /// Where it stops being JSON.
-        line: usize,
-        /// Where in that line.
-        column: usize,
-    },
-    /// A file is JSON, but not an object.
+    #[error(transparent)]
+    Paths(#[from] PathsError),
+    #[error("{} is not valid JSON (line {line}, column {column}): mend it or restore a copy", file.display())]
+    NotJson { file: PathBuf, line: usize, column: usize },
+    #[error("{} must hold a JSON object: mend it or restore a copy", .0.display())]
     NotAnObject(PathBuf),
-    /// A file is of a version this build does not know; it is left alone.
+    /// The file is left alone.
+    #[error("{}: `version` must be {FILE_VERSION}: a newer claudemesh may have written it", .0.display())]
     UnknownVersion(PathBuf),
-    /// A field is missing or wrong.
-    BadField {
-        /// The file.
-        file: PathBuf,
-        /// The mesh's slug, or its place in the file when it has none.
-        mesh: Option<String>,
-        /// The field as it stands in the file.
-        field: &'static str,
-        /// What it must be.
-        expected: String,
-    },
-    /// Two meshes of one file share a slug.
-    DuplicateSlug {
-        /// The file.
-        file: PathBuf,
-        /// The slug.
-        slug: String,
-    },
-    /// Another mesh already has this slug here.
-    SlugTaken {
-        /// The slug.
-        slug: String,
-        /// The mesh that has it.
-        mesh_id: String,
-    },
-    /// `local-token` does not hold a token.
+    /// `mesh` is the mesh's slug, or its place in the file when it has none.
+    #[error("{}: {}`{field}` {expected}", file.display(), of_mesh(mesh.as_deref()))]
+    BadField { file: PathBuf, mesh: Option<String>, field: &'static str, expected: String },
+    #[error("{}: two meshes have the slug `{slug}`: rename one of them", file.display())]
+    DuplicateSlug { file: PathBuf, slug: String },
+    #[error("the slug `{slug}` already names mesh {mesh_id} here: join with --as <slug>")]
+    SlugTaken { slug: String, mesh_id: String },
+    #[error("{} does not hold a token: delete the file, and `claudemesh daemon up` makes a new one", .0.display())]
     BadToken(PathBuf),
 }
 
-impl From<PathsError> for IdentityError {
-    fn from(error: PathsError) -> Self {
-        Self::Paths(error)
-    }
-}
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Paths(error) => error.fmt(f),
-            Self::NotJson { file, line, column } => write!(
-                f,
-                "{} is not valid JSON (line {line}, column {column}): mend it or restore a copy",
-                file.display()
-            ),
-            Self::NotAnObject(file) => {
-                write!(f, "{} must hold a JSON object: mend it or restore a copy", file.display())
-            }
-            Self::UnknownVersion(file) => write!(
-                f,
-                "{}: `version` must be {FILE_VERSION}: a newer claudemesh may have written it",
-                file.display()
-            ),
-            Self::BadField { file, mesh, field, expected } => {
-                write!(f, "{}: ", file.display())?;
-                if let Some(mesh) = mesh {
-                    write!(f, "mesh `{mesh}`: ")?;
-                }
-                write!(f, "`{field}` {expected}")
-            }
-            Self::DuplicateSlug { file, slug } => write!(
-                f,
-                "{}: two meshes have the slug `{slug}`: rename one of them",
-                file.display()
-            ),
-            Self::SlugTaken { slug, mesh_id } => write!(
-                f,
-                "the slug `{slug}` already names mesh {mesh_id} here: join with --as <slug>"
-            ),
-            Self::BadToken(file) => write!(
-                f,
-                "{} does not hold a token: delete the file, and `claudemesh daemon up` makes a new one",
-                file.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for IdentityError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Paths(error) => error.source(),
-            _ => None,
-        }
-    }
+fn of_mesh(mesh: Option<&str>) -> String {
+    mesh.map(|mesh| format!("mesh `{mesh}`: ")).unwrap_or_default()
 }
 
 /// Reads a JSON object; `None` if the file does not exist.
@@ -185,13 +109,13 @@ impl Fields<'_> {
         &mut self,
         public: &'static str,
         secret: &'static str,
-    ) -> Result<claudemesh_base::message::SecretKey, IdentityError> {
+    ) -> Result<SecretKey, IdentityError> {
         let public_text = self.text(public)?;
-        let key = claudemesh_base::message::PublicKey::parse(&public_text)
-            .map_err(|error| self.bad(public, error.to_string()))?;
+        let key =
+            PublicKey::parse(&public_text).map_err(|error| self.bad(public, error.to_string()))?;
         let secret_text = Zeroizing::new(self.text(secret)?);
-        let pair = claudemesh_base::message::SecretKey::parse(&secret_text)
-            .map_err(|error| self.bad(secret, error.to_string()))?;
+        let pair =
+            SecretKey::parse(&secret_text).map_err(|error| self.bad(secret, error.to_string()))?;
         if pair.public() != key {
             return Err(self.bad(secret, format!("does not belong to `{public}`")));
         }

@@ -7,12 +7,11 @@ pub mod roster;
 
 pub use attached::Meshes;
 
-use crate::api::bodies::BrokerStatusEvent;
-use crate::events::{Event, EventBus, EventKind};
+use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::roster::Roster;
 use crate::port::{LateAck, LinkObserver, LinkTransport, LinkView};
-use claudemesh_base::runtime::{Runtime, iso};
-use claudemesh_base::wire::{Receipt, RosterEntry, to_text};
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::{Receipt, RosterEntry};
 use claudemesh_fsm::link::LinkState;
 use event_listener::Event as Notifier;
 use smol::channel::{Receiver, Sender};
@@ -173,20 +172,9 @@ impl Mesh {
     }
 
     fn announce(&self, view: LinkView) {
-        let data = BrokerStatusEvent {
-            ts: iso(self.shared.runtime.now()),
-            mesh: self.shared.slug.clone(),
-            status: view.state.as_str().to_owned(),
-            state: view.state.as_str().to_owned(),
-            reason: view.reason,
-            remedy: view.remedy,
-            close_code: view.close_code,
-            feature: view.feature,
-        };
-        self.shared.bus.publish(Event {
-            kind: EventKind::BrokerStatus,
-            seq: None,
-            data: to_text(&data),
+        self.shared.bus.publish(|| Event {
+            at: self.shared.runtime.now(),
+            content: EventContent::Link { mesh: self.shared.slug.clone(), view },
         });
     }
 

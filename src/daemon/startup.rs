@@ -7,7 +7,7 @@ mod revocation_logger;
 mod signals;
 pub mod stores;
 
-use crate::api::guard::AcceptedTokens;
+use crate::api::guard::AcceptedToken;
 use crate::api::{self, App, listen};
 use crate::config::Settings;
 use crate::error::DaemonError;
@@ -32,7 +32,7 @@ use smol::{Executor, Task};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use stores::Stores;
 
 /// How to run, already resolved from flags, environment and files.
@@ -252,9 +252,8 @@ async fn serve_api(
     };
     let token = LocalToken::read_or_create(paths, runtime)?;
     let handler = listen::handler(listen::ApiService {
-        app: api::routes(app),
-        routes: api::methods_of,
-        token: Arc::new(RwLock::new(AcceptedTokens::new(token.as_str()))),
+        router: api::router(app),
+        token: AcceptedToken::new(token.as_str()),
         public_health: settings.ipc.public_health_check,
         in_flight: Slots::new(settings.ipc.requests_max),
         body_limits: listen::BodyLimits {

@@ -11,7 +11,8 @@ use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::{Runtime, Shutdown, Trigger};
 use claudemesh_base::wire::RosterEntry;
 use claudemesh_daemon::api::bodies::SendBody;
-use claudemesh_daemon::events::{EventBus, EventKind};
+use claudemesh_daemon::api::draft_of;
+use claudemesh_daemon::events::{EventBus, EventContent};
 use claudemesh_daemon::flow::accept::{AcceptFlow, Rejection};
 use claudemesh_daemon::flow::drain::{DrainFlow, DrainLimits};
 use claudemesh_daemon::flow::receipts::ReceiptFlow;
@@ -27,6 +28,7 @@ use claudemesh_fsm::id::{ClientMessageId, RowId};
 use claudemesh_fsm::link::LinkState;
 use claudemesh_fsm::outbox::Status;
 use futures_lite::FutureExt;
+use serde_json::value::RawValue;
 use smol::Task;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
@@ -135,15 +137,17 @@ impl Daemon {
     pub fn send(&mut self, request: Request) {
         let (accept, disk, around, index) =
             (self.accept.clone(), self.disk.clone(), self.around.clone(), self.index);
+        let runtime = self.runtime.clone();
         let call = async move {
             let body = SendBody {
                 to: request.to.clone(),
                 message: request.body.clone(),
-                meta: request.meta.clone(),
+                meta: request.meta.clone().map(|meta| RawValue::from_string(meta).expect("JSON")),
                 client_message_id: Some(request.id.clone()),
                 ..SendBody::default()
             };
-            let answer = accept.accept(body, None).await;
+            let (key, draft) = draft_of(body, None, &runtime).expect("a well-formed request");
+            let answer = accept.accept(key, draft).await;
             if !disk.is_alive() {
                 return;
             }
@@ -212,18 +216,13 @@ impl Daemon {
 async fn listen(index: usize, bus: EventBus, disk: Arc<Disk>, around: Surroundings) {
     let events = bus.subscribe();
     while let Some(event) = events.next().await {
-        if event.kind == EventKind::Message && disk.is_alive() {
-            let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
-            let id = find(&data, "broker_message_id").unwrap_or_default();
+        if let EventContent::Message(message) = &event.content
+            && disk.is_alive()
+        {
+            let id = message.content.broker_message_id.clone();
             around.book.lock().expect("whole").heard.push((index, id));
         }
     }
-}
-
-fn find(value: &serde_json::Value, name: &str) -> Option<String> {
-    let object = value.as_object()?;
-    let own = object.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    own.or_else(|| object.values().find_map(|value| find(value, name)))
 }
 
 /// Dials, hands out the courier, forwards acknowledgements, and begins again.

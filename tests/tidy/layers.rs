@@ -9,17 +9,17 @@ use std::fs;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("error", &["identity", "store"]),
-    ("events", &[]),
+    ("events", &["port", "store"]),
     ("lock", &["error"]),
     ("identity", &[]),
     ("join", &["identity"]),
     ("port", &[]),
-    ("store", &["api"]),
-    ("mesh", &["api", "events", "port"]),
+    ("store", &[]),
+    ("mesh", &["events", "port"]),
     ("link", &["identity", "port"]),
-    ("flow", &["api", "events", "mesh", "port", "store"]),
+    ("flow", &["events", "mesh", "port", "store"]),
     ("api", &["config", "events", "flow", "mesh", "store"]),
-    ("repair", &["error", "lock", "startup", "store"]),
+    ("repair", &["error", "lock", "store"]),
     (
         "startup",
         &[

@@ -2,6 +2,7 @@
 
 use super::*;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
 use smol::Executor;
 use smol::net::unix::UnixListener;
 use std::future::Future;
@@ -57,7 +58,7 @@ fn without_a_daemon_it_says_so() {
 #[test]
 fn what_was_written_and_not_answered_is_of_unknown_outcome() {
     let requests = against("", |client| async move {
-        let message = Send { to: "bob".into(), message: "x".into(), ..Send::default() };
+        let message = SendBody { to: "bob".into(), message: "x".into(), ..SendBody::default() };
         let error = client.send(&message).await.expect_err("cut off");
         assert!(matches!(error, Error::Unanswered(_)) && !error.is_certainly_not_taken());
     });

@@ -23,11 +23,11 @@ fn offered(answers: &[&str]) -> Failure {
             stream.write_all(answer.as_bytes()).expect("written");
         }
     });
-    let message = Send {
+    let message = SendBody {
         to: "bob".into(),
         message: "x".into(),
-        client_message_id: "order-17".into(),
-        ..Send::default()
+        client_message_id: Some("order-17".into()),
+        ..SendBody::default()
     };
     let failed = context.run(send(&context, &context.client(), &message));
     daemon.join().expect("every answer was asked for");
@@ -63,7 +63,7 @@ fn an_answer_to_a_retry_does_not_speak_for_the_attempt_before_it() {
     }
 }
 
-fn read(line: &[&str]) -> Result<Send, Failure> {
+fn read(line: &[&str]) -> Result<SendBody, Failure> {
     match parse(COMMANDS, line.iter().map(Into::into).collect())? {
         Invocation::Run { parsed, .. } => message(&parsed, || "MINTED".to_owned()),
         other => panic!("{line:?}: {other:?}"),
@@ -73,12 +73,15 @@ fn read(line: &[&str]) -> Result<Send, Failure> {
 #[test]
 fn a_message_is_its_words_and_always_has_an_id() {
     let sent = read(&["send", "bob", "hello", "there", "--meta", "k=a=b"]).expect("good");
-    assert_eq!((sent.message.as_str(), sent.client_message_id.as_str()), ("hello there", "MINTED"));
-    assert_eq!(sent.meta.expect("one")["k"], "a=b");
+    assert_eq!(
+        (sent.message.as_str(), sent.client_message_id.as_deref()),
+        ("hello there", Some("MINTED"))
+    );
+    assert_eq!(sent.meta.expect("one").get(), r#"{"k":"a=b"}"#);
     let sent = read(&["send", "bob", "-x", "--id", "7"]);
     assert!(sent.is_err(), "a flag is no message without `--`");
     let sent = read(&["send", "--id", "7", "bob", "--", "-x"]).expect("good");
-    assert_eq!((sent.message.as_str(), sent.client_message_id.as_str()), ("-x", "7"));
+    assert_eq!((sent.message.as_str(), sent.client_message_id.as_deref()), ("-x", Some("7")));
 }
 
 #[test]

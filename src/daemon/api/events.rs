@@ -7,10 +7,10 @@
 
 use super::listen::EventStream;
 use super::query::{QueryParameters, bad};
-use super::reply::{self, Problem};
+use super::reply::{self, Answer, Problem};
 use super::{App, Request};
-use crate::api::bodies::{InboxMessage, LaggedEvent, MessageEvent};
-use crate::events::{Event, EventKind, Subscription};
+use crate::api::bodies::{EventKind, LaggedEvent, data_of};
+use crate::events::{Event, EventContent, Subscription};
 use crate::store::quota::Usage;
 use bytes::Bytes;
 use claudemesh_base::runtime::iso;
@@ -32,27 +32,19 @@ const UNKNOWN_EPOCH: &str = "unknown_epoch";
 /// How many missed messages are read from the store at once.
 const REPLAY_PAGE: usize = 256;
 
-pub(super) async fn stream(request: Request) -> tide::Result {
+pub(super) async fn stream(request: Request) -> Answer {
     let app = request.state().clone();
-    let opened = wanted(&request).and_then(|kinds| Ok((kinds, last_event_id(&request)?)));
-    let (kinds, last) = match opened {
-        Ok(opened) => opened,
-        Err(problem) => return Ok(problem.into()),
-    };
+    let (kinds, last) = (wanted(&request)?, last_event_id(&request)?);
     // A full disk is no time for more work that nobody depends on (§1.2).
     if let Some(usage) = app.outbox.quota().usage().filter(Usage::disk_is_full) {
-        return Ok(Problem::insufficient_storage(usage.reasons().join("; ")).into());
+        return Err(Problem::insufficient_storage(usage.reasons().join("; ")));
     }
-    let Some(slot) = app.streams.take() else {
-        return Ok(Problem::too_many_streams(app.streams.max()).into());
-    };
+    let slot = app.streams.take();
+    let slot = slot.ok_or_else(|| Problem::too_many_streams(app.streams.max()))?;
     let (sender, events) = smol::channel::bounded(UNSENT_MAX);
     let subscription = app.bus.subscribe();
     // After the subscription: whatever is stored later is told live.
-    let newest = match app.inbox.newest_seq().await {
-        Ok(newest) => newest,
-        Err(error) => return Ok(app.store_problem(&error).into()),
-    };
+    let newest = app.inbox.newest_seq().await.map_err(|error| app.store_problem(&error))?;
     let runtime = app.runtime.clone();
     let run = async move {
         let _slot = slot;
@@ -143,14 +135,20 @@ impl Stream {
     }
 
     async fn forward(&mut self, event: &Event) -> Result<(), StreamClosed> {
-        if let Some(seq) = event.seq {
+        let seq = match &event.content {
+            EventContent::Message(message) => Some(message.seq),
+            _ => None,
+        };
+        if let Some(seq) = seq {
             if seq <= self.seen {
                 return Ok(());
             }
             self.seen = seq;
         }
-        if self.kinds.contains(&event.kind) {
-            self.send(block(event, self.app.inbox.epoch())).await?;
+        let kind = EventKind::of(&event.content);
+        if self.kinds.contains(&kind) {
+            let id = seq.map(|seq| format!("{}-{seq}", self.app.inbox.epoch()));
+            self.send(block(id.as_deref(), kind.as_str(), &data_of(event))).await?;
         }
         Ok(())
     }
@@ -166,10 +164,8 @@ impl Stream {
             })?;
             let more = missed.len() == REPLAY_PAGE;
             for message in missed {
-                let seq = message.seq;
-                let message = InboxMessage::from(message);
-                let data = to_text(&MessageEvent { ts: iso(self.app.runtime.now()), message });
-                self.forward(&Event { kind: EventKind::Message, seq: Some(seq), data }).await?;
+                let (at, content) = (self.app.runtime.now(), EventContent::Message(message));
+                self.forward(&Event { at, content }).await?;
             }
             if !more {
                 return Ok(());
@@ -183,7 +179,7 @@ impl Stream {
             reason: reason.to_owned(),
             resumed_from: format!("{}-{}", self.app.inbox.epoch(), self.seen),
         });
-        self.send(format!("event: lagged\ndata: {data}\n\n")).await
+        self.send(block(None, "lagged", &data)).await
     }
 
     async fn send(&self, text: String) -> Result<(), StreamClosed> {
@@ -192,11 +188,11 @@ impl Stream {
 }
 
 /// One event as the protocol writes it. The data is JSON, so it has no line break of its own.
-fn block(event: &Event, epoch: &str) -> String {
-    let mut text = String::with_capacity(event.data.len() + 64);
-    if let Some(seq) = event.seq {
-        let _ = writeln!(text, "id: {epoch}-{seq}");
+fn block(id: Option<&str>, kind: &str, data: &str) -> String {
+    let mut text = String::with_capacity(data.len() + 64);
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
     }
-    let _ = write!(text, "event: {}\ndata: {}\n\n", event.kind.as_str(), event.data);
+    let _ = write!(text, "event: {kind}\ndata: {data}\n\n");
     text
 }

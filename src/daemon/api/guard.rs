@@ -15,52 +15,48 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// How long the token before the last rotation still opens the door (§14).
-pub const PREVIOUS_TOKEN_VALID: Duration = Duration::from_secs(60);
 /// The least time between two log lines about tokens in queries.
-pub const TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The code of the refusal that is worth a line in the log.
-pub const TOKEN_IN_QUERY: &str = "token_in_query";
+pub(crate) const TOKEN_IN_QUERY: &str = "token_in_query";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const HEALTH_PATH: &str = "/v1/health";
 
 /// A request as far as the guard looks at it.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestHead<'a> {
+pub(crate) struct RequestHead<'a> {
     /// The way it came in.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Its method.
-    pub method: &'a Method,
+    pub(crate) method: &'a Method,
     /// Its target, as sent.
-    pub target: &'a Uri,
+    pub(crate) target: &'a Uri,
     /// Its headers.
-    pub headers: &'a HeaderMap,
+    pub(crate) headers: &'a HeaderMap,
 }
 
 /// What the guard holds a request against.
 #[derive(Debug, Clone, Copy)]
-pub struct GuardPolicy<'a> {
-    /// The tokens that are good.
-    pub token: &'a AcceptedTokens,
+pub(crate) struct GuardPolicy<'a> {
+    /// The token that is good.
+    pub(crate) token: &'a AcceptedToken,
     /// `GET /v1/health` needs no token (`--public-health`).
-    pub public_health: bool,
-    /// Monotonic time.
-    pub now: Duration,
+    pub(crate) public_health: bool,
 }
 
 /// A request that may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// Whether a body follows.
-    pub has_body: bool,
+    pub(crate) has_body: bool,
 }
 
 /// Lets a request in or says why not, in the order of §3.1.
 ///
 /// # Errors
 /// The first check that fails, as the problem to answer with.
-pub fn admit(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<Admitted, Problem> {
+pub(crate) fn admit(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<Admitted, Problem> {
     check_query(head.target)?;
     check_host(head)?;
     check_origin(head.headers)?;
@@ -142,7 +138,7 @@ fn check_bearer(head: RequestHead<'_>, policy: GuardPolicy<'_>) -> Result<(), Pr
                       `Authorization: Bearer <token>`";
         return Err(Problem::unauthorized("missing_bearer_token", detail));
     };
-    if values.next().is_some() || !policy.token.accepts(token, policy.now) {
+    if values.next().is_some() || !policy.token.accepts(token) {
         let detail = "this is not the token in ~/.claudemesh/daemon/local-token: read it again";
         return Err(Problem::unauthorized("invalid_bearer_token", detail));
     }
@@ -193,41 +189,22 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// The local token, and for a while the one before it. Never shown, wiped when dropped.
-pub struct AcceptedTokens {
-    current: Zeroizing<String>,
-    previous: Option<(Zeroizing<String>, Duration)>,
-}
+/// The local token. Never shown, wiped when dropped.
+pub(crate) struct AcceptedToken(Zeroizing<String>);
 
-impl AcceptedTokens {
+impl AcceptedToken {
     /// `token` without the newline of its file. An empty one opens nothing.
-    #[must_use]
-    pub fn new(token: impl Into<String>) -> Self {
-        Self { current: Zeroizing::new(token.into()), previous: None }
+    pub(crate) fn new(token: impl Into<String>) -> Self {
+        Self(Zeroizing::new(token.into()))
     }
 
-    /// Puts `token` in force; the one before it stays good for [`PREVIOUS_TOKEN_VALID`] from
-    /// `now`, and the one before that ends here. Rotating to the same token changes nothing.
-    pub fn rotate(&mut self, token: impl Into<String>, now: Duration) {
-        let token = Zeroizing::new(token.into());
-        if *token != *self.current {
-            let previous = std::mem::replace(&mut self.current, token);
-            self.previous = Some((previous, now + PREVIOUS_TOKEN_VALID));
-        }
-    }
-
-    /// Whether `presented` is good at `now`. The time it takes depends on lengths alone.
-    #[must_use]
-    pub fn accepts(&self, presented: &[u8], now: Duration) -> bool {
-        let is = |token: &str| !token.is_empty() && bool::from(token.as_bytes().ct_eq(presented));
-        let is_current = is(&self.current);
-        let previous = self.previous.as_ref().filter(|(_, until)| now < *until);
-        let is_previous = previous.is_some_and(|(token, _)| is(token));
-        is_current | is_previous
+    /// Whether `presented` is the token. The time it takes depends on lengths alone.
+    fn accepts(&self, presented: &[u8]) -> bool {
+        !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(presented))
     }
 }
 
-impl fmt::Debug for AcceptedTokens {
+impl fmt::Debug for AcceptedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LocalToken(..)")
     }
@@ -235,14 +212,14 @@ impl fmt::Debug for AcceptedTokens {
 
 /// Decides which tokens in queries are logged: one a minute, the others are counted.
 #[derive(Debug, Default)]
-pub struct TokenLog {
+pub(crate) struct TokenLog {
     logged_at: Option<Duration>,
     suppressed: u64,
 }
 
 impl TokenLog {
     /// One more was seen: `Some(how many went unlogged since)` if a line is due.
-    pub fn seen(&mut self, now: Duration) -> Option<u64> {
+    pub(crate) fn seen(&mut self, now: Duration) -> Option<u64> {
         if self.logged_at.is_some_and(|at| now < at + TOKEN_LOG_INTERVAL) {
             self.suppressed += 1;
             return None;

@@ -1,9 +1,9 @@
 //! `GET /v1/inbox` (§3.4), which mutates only when `mark_seen=true` says so, and what does:
 //! `POST /v1/inbox/seen`, `DELETE /v1/inbox`, `DELETE /v1/inbox/{id}`.
 
+use super::body::read_body;
 use super::query::{QueryParameters, encode_cursor};
-use super::reply::{self, Problem};
-use super::send::bad_body;
+use super::reply::{self, Answer, Problem};
 use super::{App, Request};
 use crate::api::bodies::{InboxMessage, MarkedSeen, Page, Removed, SeenBody};
 use crate::store::{Error, inbox};
@@ -15,27 +15,17 @@ const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const PARAMETERS: [&str; 8] =
     ["mesh", "topic", "from", "since", "unread_only", "limit", "cursor", "mark_seen"];
 
-pub(super) async fn list(request: Request) -> tide::Result {
-    let read = QueryParameters::read(&request, &PARAMETERS);
-    let (query, mark_seen) =
-        match read.and_then(|query| Ok((query_of(&query)?, query.flag("mark_seen")?))) {
-            Ok(read) => read,
-            Err(problem) => return Ok(problem.into()),
-        };
-    Ok(match page(request.state(), query, mark_seen).await {
-        Ok(page) => {
-            let next = page.next_cursor.clone();
-            let mut response = reply::ok(&page);
-            if let Some(cursor) = next {
-                response.insert_header(
-                    "link",
-                    format!("<{}>; rel=\"next\"", next_url(&request, &cursor)),
-                );
-            }
-            response
-        }
-        Err(error) => request.state().store_problem(&error).into(),
-    })
+pub(super) async fn list(request: Request) -> Answer {
+    let app = request.state();
+    let parameters = QueryParameters::read(&request, &PARAMETERS)?;
+    let (query, mark_seen) = (query_of(&parameters)?, parameters.flag("mark_seen")?);
+    let page = page(app, query, mark_seen).await.map_err(|error| app.store_problem(&error))?;
+    let mut response = reply::ok(&page);
+    if let Some(cursor) = &page.next_cursor {
+        let next = next_url(&request, cursor);
+        response.insert_header("link", format!("<{next}>; rel=\"next\""));
+    }
+    Ok(response)
 }
 
 fn query_of(query: &QueryParameters) -> Result<inbox::InboxFilter, Problem> {
@@ -70,46 +60,36 @@ async fn page(
     })
 }
 
-pub(super) async fn mark_seen(mut request: Request) -> tide::Result {
-    let body = match SeenBody::parse(&request.body_bytes().await?) {
-        Ok(body) => body,
-        Err(error) => return Ok(bad_body(&error).into()),
-    };
+pub(super) async fn mark_seen(mut request: Request) -> Answer {
+    let body: SeenBody = read_body(&mut request).await?;
     let app = request.state();
-    Ok(match app.inbox.mark_ids_seen(body.ids, app.runtime.now()).await {
-        Ok(marked_seen) => reply::ok(&MarkedSeen { marked_seen }),
-        Err(error) => app.store_problem(&error).into(),
-    })
+    let marked = app.inbox.mark_ids_seen(body.ids, app.runtime.now()).await;
+    let marked_seen = marked.map_err(|error| app.store_problem(&error))?;
+    Ok(reply::ok(&MarkedSeen { marked_seen }))
 }
 
-pub(super) async fn clear(request: Request) -> tide::Result {
-    let read = QueryParameters::read(&request, &["mesh", "before"]);
-    let clear = match read.and_then(|query| {
-        query.narrowing("before")?;
-        Ok(inbox::ClearFilter { mesh: query.narrowing("mesh")?, before: query.instant("before")? })
-    }) {
-        Ok(clear) => clear,
-        Err(problem) => return Ok(problem.into()),
-    };
-    Ok(match request.state().inbox.clear(clear).await {
-        Ok(removed) => reply::ok(&Removed { removed, id: None }),
-        Err(error) => request.state().store_problem(&error).into(),
-    })
+pub(super) async fn clear(request: Request) -> Answer {
+    let app = request.state();
+    let query = QueryParameters::read(&request, &["mesh", "before"])?;
+    query.narrowing("before")?;
+    let (mesh, before) = (query.narrowing("mesh")?, query.instant("before")?);
+    let removed = app.inbox.clear(inbox::ClearFilter { mesh, before }).await;
+    let removed = removed.map_err(|error| app.store_problem(&error))?;
+    Ok(reply::ok(&Removed { removed, id: None }))
 }
 
-pub(super) async fn remove(request: Request) -> tide::Result {
+pub(super) async fn remove(request: Request) -> Answer {
+    let app = request.state();
     let not_found = || {
         let detail = "no message has this `id`: it is the `id` of GET /v1/inbox";
         Problem::not_found("not_found", detail)
     };
-    // tide hands path parameters over as they came.
-    let id = request.param("id").ok().and_then(reply::decode_segment);
-    let Some(id) = id else { return Ok(not_found().into()) };
-    Ok(match request.state().inbox.remove(id.clone()).await {
-        Ok(true) => reply::ok(&Removed { removed: 1, id: Some(id) }),
-        Ok(false) => not_found().into(),
-        Err(error) => request.state().store_problem(&error).into(),
-    })
+    let id = reply::id_of(&request).ok_or_else(not_found)?;
+    match app.inbox.remove(id.clone()).await {
+        Ok(true) => Ok(reply::ok(&Removed { removed: 1, id: Some(id) })),
+        Ok(false) => Err(not_found()),
+        Err(error) => Err(app.store_problem(&error)),
+    }
 }
 
 /// This request's path and filters, with the next page's cursor.

@@ -1,9 +1,9 @@
 //! `POST /v1/outbox/requeue` and `POST /v1/outbox/abort` (§4.5.3): a row is retired, with or without
 //! a successor.
 
+use super::body::{bad, read_body};
 use super::outbox::no_such_row;
-use super::reply::{self, Problem};
-use super::send::bad_body;
+use super::reply::{self, Answer, Problem};
 use super::{App, Request};
 use crate::api::bodies::{AbortBody, Aborted, RequeueBody, Requeued};
 use crate::store::outbox::{
@@ -20,27 +20,21 @@ const ABORTED_BY_DEFAULT: &str = "operator";
 /// It stays in the row for ever.
 const ABORTED_BY_CHARACTERS_MAX: usize = 128;
 
-pub(super) async fn requeue(mut request: Request) -> tide::Result {
-    let body = match RequeueBody::parse(&request.body_bytes().await?) {
-        Ok(body) => body,
-        Err(error) => return Ok(bad_body(&error).into()),
-    };
-    let asked = match requeue_request(request.state(), body) {
-        Ok(asked) => asked,
-        Err(problem) => return Ok(problem.into()),
-    };
+pub(super) async fn requeue(mut request: Request) -> Answer {
+    let body: RequeueBody = read_body(&mut request).await?;
+    let app = request.state();
+    let asked = requeue_request(app, body)?;
     let (id, new_id) = (asked.id.clone(), asked.new_id.clone());
     let new_client_message_id = asked.new_client_message_id.clone();
-    Ok(match request.state().outbox.requeue(asked).await {
-        Ok(RequeueOutcome::Requeued { may_have_been_sent }) => reply::ok(&Requeued {
+    match app.outbox.requeue(asked).await.map_err(|error| app.store_problem(&error))? {
+        RequeueOutcome::Requeued { may_have_been_sent } => Ok(reply::ok(&Requeued {
             aborted_row_id: id.into_string(),
             new_row_id: new_id.into_string(),
             new_client_message_id: new_client_message_id.into_string(),
             may_have_been_sent,
-        }),
-        Ok(refused) => refuse_requeue(refused).into(),
-        Err(error) => request.state().store_problem(&error).into(),
-    })
+        })),
+        refused => Err(refuse_requeue(refused)),
+    }
 }
 
 fn requeue_request(app: &App, body: RequeueBody) -> Result<RequeueRequest, Problem> {
@@ -105,10 +99,6 @@ fn aborted_by(given: Option<String>) -> Result<String, Problem> {
     Err(bad("aborted_by", &expected))
 }
 
-fn bad(field: &str, expected: &str) -> Problem {
-    Problem::bad_request("invalid_parameter", format!("`{field}` must be {expected}"))
-}
-
 fn refuse_requeue(outcome: RequeueOutcome) -> Problem {
     match outcome {
         RequeueOutcome::NotFound => no_such_row(),
@@ -169,27 +159,19 @@ fn wrong_state(
         .with("superseded_by", superseded_by.as_ref().map(RowId::as_str))
 }
 
-pub(super) async fn abort(mut request: Request) -> tide::Result {
-    let body = match AbortBody::parse(&request.body_bytes().await?) {
-        Ok(body) => body,
-        Err(error) => return Ok(bad_body(&error).into()),
-    };
-    let aborted_by = match aborted_by(body.aborted_by) {
-        Ok(name) => name,
-        Err(problem) => return Ok(problem.into()),
-    };
+pub(super) async fn abort(mut request: Request) -> Answer {
+    let AbortBody { id, aborted_by: name } = read_body(&mut request).await?;
     let app = request.state();
-    let asked =
-        AbortRequest { id: RowId::trusted(body.id.clone()), aborted_by, now: app.runtime.now() };
-    Ok(match app.outbox.abort(asked).await {
-        Ok(AbortOutcome::Aborted { may_have_been_sent }) => {
-            reply::ok(&Aborted { aborted_row_id: body.id, may_have_been_sent })
+    let (aborted_by, now) = (aborted_by(name)?, app.runtime.now());
+    let asked = AbortRequest { id: RowId::trusted(id.clone()), aborted_by, now };
+    match app.outbox.abort(asked).await.map_err(|error| app.store_problem(&error))? {
+        AbortOutcome::Aborted { may_have_been_sent } => {
+            Ok(reply::ok(&Aborted { aborted_row_id: id, may_have_been_sent }))
         }
-        Ok(AbortOutcome::NotFound) => no_such_row().into(),
-        Ok(AbortOutcome::WrongState { status, superseded_by }) => {
+        AbortOutcome::NotFound => Err(no_such_row()),
+        AbortOutcome::WrongState { status, superseded_by } => {
             let instead = "it cannot be taken back";
-            wrong_state("row_not_abortable", status, superseded_by, instead).into()
+            Err(wrong_state("row_not_abortable", status, superseded_by, instead))
         }
-        Err(error) => app.store_problem(&error).into(),
-    })
+    }
 }

@@ -2,30 +2,21 @@
 
 use super::Request;
 use super::query::QueryParameters;
-use super::reply::{self, Problem};
+use super::reply::{self, Answer, Problem};
 use crate::api::bodies::{MeshRoster, Peers};
 use crate::mesh::Mesh;
 use crate::mesh::roster::Roster;
 use claudemesh_base::runtime::iso;
 use serde_json::{Map, Value};
 
-pub(super) async fn list(request: Request) -> tide::Result {
+pub(super) async fn list(request: Request) -> Answer {
     let meshes = &request.state().meshes;
-    let wanted = match QueryParameters::read(&request, &["mesh"]) {
-        Ok(query) => query.text("mesh"),
-        Err(problem) => return Ok(problem.into()),
-    };
-    let chosen = match wanted {
+    let chosen = match QueryParameters::read(&request, &["mesh"])?.text("mesh") {
         None => meshes.all(),
-        Some(slug) => match meshes.get(&slug) {
-            Some(mesh) => vec![mesh],
-            None => {
-                let detail = format!("this daemon does not serve mesh `{slug}`");
-                return Ok(Problem::not_found("mesh_not_attached", detail)
-                    .with("mesh", slug)
-                    .into());
-            }
-        },
+        Some(slug) => vec![meshes.get(&slug).ok_or_else(|| {
+            let detail = format!("this daemon does not serve mesh `{slug}`");
+            Problem::not_found("mesh_not_attached", detail).with("mesh", slug)
+        })?],
     };
     let mut answer = Peers { peers: Vec::new(), meshes: Vec::new() };
     for mesh in chosen {

@@ -8,8 +8,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use tide::http::Method;
+use serde_json::{Map, Value};
 
 /// RFC 9457: the problem has no more to say than its status and its `error`.
 const TYPE: &str = "about:blank";
@@ -21,21 +20,24 @@ const JSON: &str = "application/json";
 /// Seconds a refused caller should wait: the bound is what is in flight, and that changes fast.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// What a route answers.
+pub(crate) type Answer = Result<tide::Response, Problem>;
+
 /// Something that did not go well, as the caller will read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// The HTTP status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The stable code callers branch on.
-    pub error: &'static str,
+    pub(crate) error: &'static str,
     /// The HTTP phrase.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// What a person should do about it.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Further members of the body.
-    pub extra: Map<String, Value>,
+    pub(crate) extra: Map<String, Value>,
     /// Headers that belong to the status: `Allow`, `Retry-After`, `WWW-Authenticate`.
-    pub headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
@@ -45,8 +47,7 @@ impl Problem {
     }
 
     /// Adds a member to the body.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
         self
     }
@@ -57,106 +58,79 @@ impl Problem {
     }
 
     /// 400; `detail` names the field and what was expected of it.
-    #[must_use]
-    pub fn bad_request(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(400, error, detail)
     }
 
-    /// 400 for one field: "`priority` is \"urgent\"; expected one of now, next, low".
-    #[must_use]
-    pub fn invalid_field(
-        error: &'static str,
-        field: &str,
-        found: impl Serialize,
-        expected: &str,
-    ) -> Self {
-        let found = serde_json::to_string(&found).unwrap_or_else(|_| "unreadable".to_owned());
-        Self::bad_request(error, format!("`{field}` is {found}; expected {expected}"))
-    }
-
     /// 400 for a header value outside visible ASCII.
-    #[must_use]
-    pub fn invalid_header(name: &str) -> Self {
+    pub(crate) fn invalid_header(name: &str) -> Self {
         let detail = format!("header `{name}` holds bytes that are not ASCII: percent-encode them");
         Self::bad_request("invalid_header", detail)
     }
 
     /// 401, with the challenge RFC 9110 asks for.
-    #[must_use]
-    pub fn unauthorized(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(401, error, detail).header("www-authenticate", "Bearer")
     }
 
     /// 403.
-    #[must_use]
-    pub fn forbidden(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(403, error, detail)
     }
 
     /// 404 for something named in the request.
-    #[must_use]
-    pub fn not_found(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(404, error, detail)
     }
 
     /// 404 for a path that is no route.
-    #[must_use]
-    pub fn unknown_route(path: &str) -> Self {
+    pub(crate) fn unknown_route(path: &str) -> Self {
         let detail = format!("{path} is no route: see GET /v1/version for what this daemon serves");
         Self::new(404, "not_found", detail)
     }
 
     /// 405 with `Allow`.
-    #[must_use]
-    pub fn method_not_allowed(path: &str, allowed: &[Method]) -> Self {
-        let allowed: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
+    pub(crate) fn method_not_allowed(path: &str, allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
         Self::new(405, "method_not_allowed", format!("{path} takes {allowed}"))
             .header("allow", allowed)
     }
 
     /// 408: the request did not arrive in time.
-    #[must_use]
-    pub fn request_timeout() -> Self {
+    pub(crate) fn request_timeout() -> Self {
         Self::new(408, "request_timeout", "the request did not arrive in time: send it again")
     }
 
     /// 409.
-    #[must_use]
-    pub fn conflict(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(409, error, detail)
     }
 
     /// 413; `detail` says what was too large, `limit_bytes` what would fit.
-    #[must_use]
-    pub fn payload_too_large(detail: impl Into<String>, limit_bytes: usize) -> Self {
+    pub(crate) fn payload_too_large(detail: impl Into<String>, limit_bytes: usize) -> Self {
         Self::new(413, "payload_too_large", detail).with("limit_bytes", limit_bytes)
     }
 
     /// 415.
-    #[must_use]
-    pub fn unsupported_media_type() -> Self {
+    pub(crate) fn unsupported_media_type() -> Self {
         let detail = "the body must be JSON: send `Content-Type: application/json` or none";
         Self::new(415, "unsupported_media_type", detail)
     }
 
     /// 429: too many requests in flight.
-    #[must_use]
-    pub fn daemon_busy(in_flight_max: usize) -> Self {
+    pub(crate) fn daemon_busy(in_flight_max: usize) -> Self {
         let detail = format!("{in_flight_max} requests are in flight: try again in a second");
         Self::new(429, "daemon_busy", detail).header("retry-after", RETRY_AFTER_SECONDS)
     }
 
     /// 429: too many event streams.
-    #[must_use]
-    pub fn too_many_streams(streams_max: usize) -> Self {
+    pub(crate) fn too_many_streams(streams_max: usize) -> Self {
         let detail = format!("{streams_max} event streams are open: close one and try again");
         Self::new(429, "too_many_streams", detail).header("retry-after", RETRY_AFTER_SECONDS)
     }
 
     /// 500: a defect; the cause is in the log and nowhere else.
-    #[must_use]
-    pub fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(
             500,
             "internal",
@@ -164,28 +138,19 @@ impl Problem {
         )
     }
 
-    /// 502: a passthrough whose broker did not answer.
-    #[must_use]
-    pub fn bad_gateway(error: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(502, error, detail)
-    }
-
     /// 503: not now, and the daemon knows why.
-    #[must_use]
-    pub fn unavailable(error: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(error: &'static str, detail: impl Into<String>) -> Self {
         Self::new(503, error, detail)
     }
 
     /// 507.
-    #[must_use]
-    pub fn insufficient_storage(detail: impl Into<String>) -> Self {
+    pub(crate) fn insufficient_storage(detail: impl Into<String>) -> Self {
         Self::new(507, "insufficient_storage", detail)
     }
 
     /// The problem's body: the members of RFC 9457, then `error`, then the extra ones, which
     /// cannot replace them. Written in this order, because people read it.
-    #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let own: [(&str, Value); 5] = [
             ("type", TYPE.into()),
             ("title", self.title.into()),
@@ -200,16 +165,6 @@ impl Problem {
         let members: Vec<_> =
             members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
         format!("{{{}}}", members.join(","))
-    }
-}
-
-impl From<Problem> for tide::Response {
-    fn from(problem: Problem) -> Self {
-        let mut response = respond(problem.status, PROBLEM_JSON, problem.to_json());
-        for (name, value) in problem.headers {
-            response.insert_header(name, value);
-        }
-        response
     }
 }
 
@@ -229,34 +184,31 @@ impl From<Problem> for hyper::Response<Body> {
 }
 
 /// An id as one segment of a path, percent-encoded.
-#[must_use]
-pub fn encode_segment(id: &str) -> String {
+pub(crate) fn encode_segment(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC_OR_MARK).to_string()
 }
 
-/// A path segment as it was meant; `None` if it is not UTF-8.
-#[must_use]
-pub fn decode_segment(segment: &str) -> Option<String> {
-    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+/// The id in the path of a request, decoded; `None` if it is not UTF-8.
+pub(super) fn id_of(request: &super::Request) -> Option<String> {
+    // tide hands path parameters over as they came.
+    let id = percent_decode_str(request.param("id").ok()?).decode_utf8();
+    id.ok().map(Into::into)
 }
 
 /// 200 with `body` as JSON.
-#[must_use]
-pub fn ok(body: &impl Serialize) -> tide::Response {
+pub(crate) fn ok(body: &impl Serialize) -> tide::Response {
     json_response(200, body)
 }
 
 /// 202 with `body` as JSON and where to ask what became of it.
-#[must_use]
-pub fn accepted(body: &impl Serialize, location: &str) -> tide::Response {
+pub(crate) fn accepted(body: &impl Serialize, location: &str) -> tide::Response {
     let mut response = json_response(202, body);
     response.insert_header("location", location);
     response
 }
 
 /// 200 with a body that is not JSON.
-#[must_use]
-pub fn ok_text(content_type: &str, body: String) -> tide::Response {
+pub(crate) fn ok_text(content_type: &str, body: String) -> tide::Response {
     respond(200, content_type, body)
 }
 
@@ -265,7 +217,8 @@ fn json_response(status: u16, body: &impl Serialize) -> tide::Response {
         Ok(text) => respond(status, JSON, text),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            Problem::internal().into()
+            let problem = Problem::internal();
+            respond(problem.status, PROBLEM_JSON, problem.to_json())
         }
     }
 }
@@ -277,23 +230,6 @@ fn respond(status: u16, content_type: &str, body: String) -> tide::Response {
     response.set_body(body);
     response.insert_header("content-type", content_type);
     response
-}
-
-/// What a bare error of tide means to the caller, or `None` if `status` is no error.
-///
-/// `allowed` is the route table's answer for `path`.
-#[must_use]
-pub fn bare_error(status: u16, path: &str, allowed: Option<&[Method]>) -> Option<Problem> {
-    match (status, allowed) {
-        (0..400, _) => None,
-        (405, Some(allowed)) => Some(Problem::method_not_allowed(path, allowed)),
-        (404 | 405, _) => Some(Problem::unknown_route(path)),
-        (400..500, _) => Some(Problem::bad_request("bad_request", "the request is malformed")),
-        _ => {
-            tracing::error!(status, path, "a route failed without saying why");
-            Some(Problem::internal())
-        }
-    }
 }
 
 /// Gives 413 the phrase RFC 9110 has for it; the codec knows an older one.
@@ -320,17 +256,10 @@ const fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
-        502 => "Bad Gateway",
         503 => "Service Unavailable",
         507 => "Insufficient Storage",
         _ => "Internal Server Error",
     }
-}
-
-/// `{"ok":true}`.
-#[must_use]
-pub fn done() -> tide::Response {
-    ok(&json!({ "ok": true }))
 }
 
 #[cfg(test)]
@@ -348,23 +277,12 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_names_the_field_and_the_expectation() {
-        let expected = "one of now, next, low";
-        let problem = Problem::invalid_field("invalid_priority", "priority", "urgent", expected);
-        assert_eq!(problem.detail, "`priority` is \"urgent\"; expected one of now, next, low");
-    }
-
-    #[test]
-    fn both_conversions_say_the_same() {
-        let problem = Problem::method_not_allowed("/v1/inbox", &[Method::Get, Method::Delete]);
-        let hyper = hyper::Response::<Body>::from(problem.clone());
-        let tide = tide::Response::from(problem);
-        assert_eq!(hyper.status().as_u16(), 405);
-        assert_eq!(tide.status() as u16, 405);
-        assert_eq!(hyper.headers()["allow"], "GET, DELETE");
-        assert_eq!(tide["allow"], "GET, DELETE");
-        assert_eq!(hyper.headers()["content-type"], PROBLEM_JSON);
-        assert_eq!(tide["content-type"], PROBLEM_JSON);
+    fn a_problem_keeps_its_status_and_its_headers() {
+        let problem = Problem::method_not_allowed("/v1/inbox", &["GET", "DELETE"]);
+        let response = hyper::Response::<Body>::from(problem);
+        assert_eq!(response.status().as_u16(), 405);
+        assert_eq!(response.headers()["allow"], "GET, DELETE");
+        assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `GET /v1/version` and `GET /v1/health`: what this daemon is, and how it is.
 
-use super::{App, Request, reply};
+use super::reply::{self, Answer};
+use super::{App, Request, routes};
 use crate::api::bodies::{
-    DiskHealth, Health, IPC_API, IPC_FEATURES, MeshHealth, MeshVersion, OutboxHealth, StoresHealth,
-    Version,
+    DiskHealth, Health, IPC_API, MeshHealth, MeshVersion, OutboxHealth, StoresHealth, Version,
 };
 use crate::mesh::Mesh;
 use crate::store::outbox::Depth;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// The generation of `outbox.db`'s schema, as older clients know it.
 const SCHEMA_VERSION: u32 = 1;
 
-pub(super) async fn version(request: Request) -> tide::Result {
+pub(super) async fn version(request: Request) -> Answer {
     let meshes = request.state().meshes.all().into_iter().map(|mesh| {
         let link = mesh.link();
         MeshVersion {
@@ -30,18 +30,16 @@ pub(super) async fn version(request: Request) -> tide::Result {
     Ok(reply::ok(&Version {
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
         ipc_api: IPC_API.to_owned(),
-        ipc_features: IPC_FEATURES.map(str::to_owned).to_vec(),
+        ipc_features: routes::features(),
         schema_version: SCHEMA_VERSION,
         durable: true,
         meshes: meshes.collect(),
     }))
 }
 
-pub(super) async fn health(request: Request) -> tide::Result {
-    Ok(match health_of(request.state()).await {
-        Ok(health) => reply::ok(&health),
-        Err(error) => request.state().store_problem(&error).into(),
-    })
+pub(super) async fn health(request: Request) -> Answer {
+    let app = request.state();
+    health_of(app).await.map(|health| reply::ok(&health)).map_err(|error| app.store_problem(&error))
 }
 
 async fn health_of(app: &App) -> Result<Health, Error> {

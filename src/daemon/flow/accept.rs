@@ -4,16 +4,13 @@
 //! broker is down. A retry of an id that already has a row gets its row's answer, whatever else is
 //! wrong with the request: resolution, size and disk space matter only when there is no row.
 
-mod check;
 mod rejection;
 
 pub use rejection::Rejection;
 
-use crate::api::bodies::{Candidate, SendBody};
 use crate::mesh::roster::{self, Resolution};
 use crate::mesh::{Mesh, Meshes};
 use crate::store::outbox::{AcceptOutcome, NewRow, Outbox, RequestKey};
-use check::check;
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire::FRAME_BYTES_MAX;
 use claudemesh_base::wire::send_frame::oversized_frame_bytes;
@@ -43,17 +40,12 @@ pub struct AcceptAnswer {
 }
 
 impl AcceptFlow {
-    /// Accepts one request. `header_id` is the `Idempotency-Key` header, unquoted.
+    /// Accepts one request.
     ///
     /// # Errors
     /// Says why nothing was accepted; the id stays free.
-    pub async fn accept(
-        &self,
-        body: SendBody,
-        header_id: Option<String>,
-    ) -> Result<AcceptAnswer, Rejection> {
-        let client_message_id = self.choose_id(body.client_message_id.as_deref(), header_id)?;
-        let (key, draft) = check(client_message_id.clone(), body)?;
+    pub async fn accept(&self, key: RequestKey, draft: Draft) -> Result<AcceptAnswer, Rejection> {
+        let client_message_id = key.client_message_id.clone();
         let encryption = draft.destination.encryption();
         let answer = |accepted| AcceptAnswer { client_message_id, accepted, encryption };
         match self.address(&key, draft) {
@@ -65,24 +57,6 @@ impl AcceptFlow {
             Err((draft, rejection)) => {
                 self.outbox.existing(key, draft).await?.map(answer).ok_or(rejection)
             }
-        }
-    }
-
-    fn choose_id(
-        &self,
-        in_body: Option<&str>,
-        in_header: Option<String>,
-    ) -> Result<ClientMessageId, Rejection> {
-        let given = |id: &str| !id.trim().is_empty();
-        let in_body = in_body.filter(|id| given(id));
-        let in_header = in_header.filter(|id| given(id));
-        match (in_body, in_header) {
-            (Some(body), Some(header)) if body.trim() != header.trim() => {
-                Err(Rejection::IdsDisagree)
-            }
-            (Some(id), _) => ClientMessageId::parse(id).map_err(Rejection::BadId),
-            (None, Some(id)) => ClientMessageId::parse(&id).map_err(Rejection::BadId),
-            (None, None) => Ok(ClientMessageId::trusted(self.runtime.mint_id())),
         }
     }
 
@@ -159,17 +133,6 @@ fn pin(resolution: Resolution, to: &str, mesh: &Mesh) -> Result<Recipient, Rejec
         Resolution::Found(recipient) => Ok(recipient),
         Resolution::Unknown => Err(Rejection::Unknown { to, mesh }),
         Resolution::NeverFetched => Err(Rejection::Unresolvable { to, mesh }),
-        Resolution::Ambiguous(matches) => Err(Rejection::Ambiguous {
-            to,
-            candidates: matches
-                .into_iter()
-                .map(|found| Candidate {
-                    pubkey: found.recipient.routing_key,
-                    member_pubkey: found.recipient.member_key,
-                    display_name: found.name,
-                    online: found.online,
-                })
-                .collect(),
-        }),
+        Resolution::Ambiguous(candidates) => Err(Rejection::Ambiguous { to, candidates }),
     }
 }

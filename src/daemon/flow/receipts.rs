@@ -5,15 +5,14 @@
 //! something it told was lost, and once a day: whatever was lost on the way is only late. Nothing
 //! here changes a row: a message that is done stays done, whoever stores it or does not.
 
-use crate::api::bodies::OutboxEvent;
-use crate::events::{Event, EventBus, EventKind};
+use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::Mesh;
 use crate::port::LinkTransport;
 use crate::store::Error;
-use crate::store::outbox::{Outbox, ReceiptUpdate, ReportedReceipt};
+use crate::store::outbox::{Outbox, ReportedReceipt};
 use claudemesh_base::log::Repeated;
-use claudemesh_base::runtime::{Runtime, Shutdown, iso};
-use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt, to_text};
+use claudemesh_base::runtime::{Runtime, Shutdown};
+use claudemesh_base::wire::{RECEIPT_IDS_MAX, Receipt};
 use claudemesh_fsm::retry::doubling;
 use futures_lite::FutureExt;
 use std::sync::Arc;
@@ -111,23 +110,12 @@ impl ReceiptFlow {
         if let Some(failures) = self.store_failing.ended() {
             tracing::info!(mesh = slug, failures, "receipts can be stored again");
         }
-        update.into_iter().for_each(|update| self.announce(update));
+        for update in update {
+            let mesh = slug.to_owned();
+            let content = EventContent::Receipt { mesh, update };
+            self.bus.publish(|| Event { at: now, content });
+        }
         Ok(())
-    }
-
-    fn announce(&self, update: ReceiptUpdate) {
-        let data = || {
-            to_text(&OutboxEvent {
-                ts: iso(self.runtime.now()),
-                mesh: self.mesh.slug().to_owned(),
-                client_message_id: update.client_message_id.clone(),
-                status: update.status.as_str().to_owned(),
-                broker_message_id: update.broker_message_id.clone(),
-                last_error: None,
-                receipt: Some(update.receipt.into()),
-            })
-        };
-        self.bus.publish_with(|| Event { kind: EventKind::Outbox, seq: None, data: data() });
     }
 
     /// What is not stored now is asked for later.

@@ -5,15 +5,14 @@
 
 mod open;
 
-use crate::api::bodies::{InboxMessage, MessageEvent, SystemEvent};
-use crate::events::{Event, EventBus, EventKind};
+use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::Mesh;
 use crate::port::InboundPush;
 use crate::store::inbox::{Inbox, NewMessage, Stored, StoredMessage};
 use claudemesh_base::log::Repeated;
 use claudemesh_base::message::Extension;
-use claudemesh_base::runtime::{Runtime, iso};
-use claudemesh_base::wire::{ClientAck, PushFrame, RosterEntry, to_text};
+use claudemesh_base::runtime::Runtime;
+use claudemesh_base::wire::{ClientAck, PushFrame, RosterEntry};
 use claudemesh_fsm::envelope::Encryption;
 use claudemesh_fsm::receive::ReceiveDecision;
 use open::{OpenedPush, PushOpener};
@@ -169,26 +168,24 @@ impl ReceiveFlow {
     }
 
     fn announce(&self, content: NewMessage, seq: i64) {
-        let message = InboxMessage::from(StoredMessage { seq, content, seen_at: None });
-        let data = to_text(&MessageEvent { ts: iso(self.runtime.now()), message });
-        self.bus.publish(Event { kind: EventKind::Message, seq: Some(seq), data });
+        let message = StoredMessage { seq, content, seen_at: None };
+        self.publish(|| EventContent::Message(message));
     }
 
     fn announce_system(&self, push: PushFrame) {
-        let event = push.event.or(push.subtype).unwrap_or_else(|| "system".to_owned());
-        let kind = match event.as_str() {
-            "peer_joined" => EventKind::PeerJoin,
-            "peer_left" => EventKind::PeerLeave,
-            _ => EventKind::System,
-        };
-        let data = match push.event_data {
-            Some(Value::Object(data)) => data,
-            Some(other) => Map::from_iter([("data".to_owned(), other)]),
-            None => Map::new(),
-        };
-        let mesh = self.mesh.slug().to_owned();
-        let data = to_text(&SystemEvent { ts: iso(self.runtime.now()), mesh, event, data });
-        self.bus.publish(Event { kind, seq: None, data });
+        self.publish(|| EventContent::System {
+            mesh: self.mesh.slug().to_owned(),
+            event: push.event.or(push.subtype).unwrap_or_else(|| "system".to_owned()),
+            data: match push.event_data {
+                Some(Value::Object(data)) => data,
+                Some(other) => Map::from_iter([("data".to_owned(), other)]),
+                None => Map::new(),
+            },
+        });
+    }
+
+    fn publish(&self, content: impl FnOnce() -> EventContent) {
+        self.bus.publish(|| Event { at: self.runtime.now(), content: content() });
     }
 }
 

@@ -225,12 +225,6 @@ impl IdentityConfig {
         Ok(())
     }
 
-    /// Removes and returns the mesh of that slug.
-    pub fn remove_mesh(&mut self, slug: &str) -> Option<JoinedMesh> {
-        let index = self.meshes.iter().position(|mesh| mesh.slug == slug)?;
-        Some(self.meshes.remove(index))
-    }
-
     fn store(&self, paths: &Paths) -> Result<(), IdentityError> {
         let mut json = Zeroizing::new(
             serde_json::to_vec_pretty(self).expect("text keys, and memory takes every byte"),

@@ -66,7 +66,7 @@ impl SessionKey {
 
 /// The session keys of every mesh, by slug.
 pub struct SessionKeys {
-    file: Option<PathBuf>,
+    file: PathBuf,
     by_slug: BTreeMap<String, SessionKey>,
 }
 
@@ -97,13 +97,7 @@ impl SessionKeys {
                 _ => return Err(fields.bad("meshes", "must be an object")),
             }
         }
-        Ok(Self { file: Some(file), by_slug })
-    }
-
-    /// Keys that live and die with the process (§2.1, ephemeral mode).
-    #[must_use]
-    pub fn in_memory() -> Self {
-        Self { file: None, by_slug: BTreeMap::new() }
+        Ok(Self { file, by_slug })
     }
 
     /// The key for a mesh, made and stored on first use.
@@ -123,24 +117,12 @@ impl SessionKeys {
         Ok(key)
     }
 
-    /// Forgets a mesh's key, when the mesh is left or its member key minted anew.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn forget(&mut self, slug: &str) -> Result<(), IdentityError> {
-        match self.by_slug.remove(slug) {
-            Some(_) => self.store(),
-            None => Ok(()),
-        }
-    }
-
     fn store(&self) -> Result<(), IdentityError> {
-        let Some(file) = &self.file else { return Ok(()) };
         let meshes: Map<String, Value> =
             self.by_slug.iter().map(|(slug, key)| (slug.clone(), key.to_json())).collect();
         let text = json!({ "version": FILE_VERSION, "meshes": meshes }).to_string();
         let text = Zeroizing::new(text + "\n");
-        Ok(write_private(file, text.as_bytes())?)
+        Ok(write_private(&self.file, text.as_bytes())?)
     }
 }
 
@@ -172,10 +154,6 @@ mod tests {
         assert!(text.contains(first.secret_key.to_hex().as_str()));
         assert!(!format!("{again:?} {kept:?}").contains(&first.secret_key.to_hex()[..64]));
         assert_eq!(claudemesh_base::paths::readable_by_others(&paths.session_keys()), None);
-
-        again.forget("demo").expect("stored");
-        let renewed = SessionKeys::load(&paths).expect("kept").ensure("demo", &runtime);
-        assert_ne!(renewed.expect("made").pubkey(), first.pubkey());
     }
 
     #[test]
@@ -189,13 +167,5 @@ mod tests {
             assert!(refused.contains("session-keys.json"), "{refused}");
             assert_eq!(fs::read_to_string(paths.session_keys()).expect("read"), text);
         }
-    }
-
-    #[test]
-    fn ephemeral_keys_touch_no_disk() {
-        let runtime = Runtime::real(Arc::new(smol::Executor::new()));
-        let mut keys = SessionKeys::in_memory();
-        let first = keys.ensure("demo", &runtime).expect("made").pubkey();
-        assert_eq!(keys.ensure("demo", &runtime).expect("kept").pubkey(), first);
     }
 }

@@ -4,10 +4,8 @@ use super::IdentityError;
 use claudemesh_base::paths::{Paths, PathsError, write_private};
 use claudemesh_base::runtime::Runtime;
 use data_encoding::BASE64URL_NOPAD;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs;
-use std::hint::black_box;
 use std::io::ErrorKind;
 use zeroize::Zeroizing;
 
@@ -47,15 +45,11 @@ impl LocalToken {
     pub fn read_or_create(paths: &Paths, runtime: &Runtime) -> Result<Self, IdentityError> {
         match Self::read(paths)? {
             Some(token) => Ok(token),
-            None => Self::rotate(paths, runtime),
+            None => Self::create(paths, runtime),
         }
     }
 
-    /// Puts a new token into `local-token` (§14), whatever was there.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn rotate(paths: &Paths, runtime: &Runtime) -> Result<Self, IdentityError> {
+    fn create(paths: &Paths, runtime: &Runtime) -> Result<Self, IdentityError> {
         let bytes = Zeroizing::new(runtime.random::<TOKEN_BYTES>());
         let token = Self(Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice())));
         let line = Zeroizing::new(format!("{}\n", token.as_str()));
@@ -67,16 +61,6 @@ impl LocalToken {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Whether `presented` is this token, in a time that does not depend on where they differ.
-    #[must_use]
-    pub fn matches(&self, presented: &str) -> bool {
-        // Hashes have one length and nothing to guess byte by byte.
-        let (ours, theirs) = (Sha256::digest(self.as_str()), Sha256::digest(presented));
-        let difference =
-            ours.iter().zip(theirs).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
-        difference == 0
     }
 }
 
@@ -92,7 +76,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_token_is_made_once_kept_and_rotated() {
+    fn a_token_is_made_once_and_kept() {
         let dir = tempfile::tempdir().expect("a directory");
         let paths = Paths::under(dir.path()).expect("absolute");
         claudemesh_base::paths::ensure_private_dir(&paths.daemon_dir).expect("created");
@@ -100,16 +84,12 @@ mod tests {
         assert!(LocalToken::read(&paths).expect("no file").is_none());
         let first = LocalToken::read_or_create(&paths, &runtime).expect("made");
         let again = LocalToken::read_or_create(&paths, &runtime).expect("kept");
-        assert!(first.matches(again.as_str()));
+        assert_eq!(first.as_str(), again.as_str());
         let text = fs::read_to_string(paths.local_token()).expect("read");
         assert_eq!(text, format!("{}\n", first.as_str()));
         assert_eq!(text.len(), 44);
         assert_eq!(claudemesh_base::paths::readable_by_others(&paths.local_token()), None);
-
-        let second = LocalToken::rotate(&paths, &runtime).expect("made");
-        assert!(!first.matches(second.as_str()));
-        assert!(!first.matches("") && !first.matches(&text));
-        assert!(!format!("{second:?}").contains(second.as_str()));
+        assert!(!format!("{first:?}").contains(first.as_str()));
     }
 
     #[test]

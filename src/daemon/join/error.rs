@@ -1,83 +1,74 @@
 //! Why a join fails, each with what to do about it.
 
+use super::NAME_CHARACTERS_MAX;
 use crate::identity::IdentityError;
 use claudemesh_base::http::client::ClientError;
 use claudemesh_base::runtime;
 use claudemesh_fsm::id::Millis;
-use std::fmt;
 
 /// The code of a broker whose database failed: the same key may be tried again.
 const MEMBER_INSERT_FAILED: &str = "member_insert_failed";
 
 /// Why we did not join. Names the field and the remedy; never quotes a token or a key.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says what its fields are")]
 pub enum JoinError {
-    /// Not a link we know.
+    #[error(
+        "this is not an invite link: expected http://<host>:<port>/join/<token>, \
+         https://<host>/join/<token> or ic://join/<token>"
+    )]
     BadLink,
-    /// A short link, which only a web site can resolve.
+    /// Only a web site can resolve it.
+    #[error(
+        "short links are not supported: open it in a browser and use the full \
+         …/join/<token> link"
+    )]
     ShortLink,
-    /// The token in the link is damaged.
+    #[error("the token in the link is damaged: {0}")]
     BadToken(&'static str),
-    /// An invite of a format this build does not read.
+    #[error(
+        "the invite is of version {0}, this build reads version 1: ask for another \
+         invite, or update claudemesh"
+    )]
     UnknownVersion(u64),
-    /// A field of the invite is missing or wrong.
-    BadField {
-        /// The field as it stands in the invite.
-        field: &'static str,
-        /// What it must be.
-        expected: String,
-    },
-    /// The signature is not the owner's.
+    #[error("the invite's `{field}` {expected}: ask for a new invite")]
+    BadField { field: &'static str, expected: String },
+    #[error("the invite's `signature` is not its owner's: it was changed; ask for it again")]
     Forged,
-    /// The invite's time is over.
-    Expired {
-        /// Since when.
-        at: Millis,
-    },
-    /// The broker is behind TLS, which joining does not speak yet.
-    TlsUnsupported {
-        /// Its URL.
-        broker: String,
-    },
-    /// The slug cannot be used here.
+    #[error("the invite expired at {}: ask for a new one", runtime::iso(*at))]
+    Expired { at: Millis },
+    #[error("the broker {broker} is behind TLS, and this release joins over ws:// only")]
+    TlsUnsupported { broker: String },
+    #[error(
+        "the slug `{}` cannot be used: choose one of letters, digits, `-`, `_` and `.` \
+         with --as <slug>",
+        .0.escape_debug()
+    )]
     BadSlug(String),
-    /// Another mesh has the slug here.
-    SlugTaken {
-        /// The slug.
-        slug: String,
-        /// The mesh that has it.
-        mesh_id: String,
-    },
-    /// The display name cannot be used.
+    #[error("the slug `{slug}` already names mesh {mesh_id} here: join with --as <slug>")]
+    SlugTaken { slug: String, mesh_id: String },
+    #[error("--name must be visible text of at most {NAME_CHARACTERS_MAX} characters")]
     BadName,
-    /// No answer from the broker.
+    #[error("no answer from the broker {broker}: {why}{}", again_after(why))]
     Unreachable {
-        /// Its URL.
         broker: String,
-        /// How far the request got.
+        #[source]
         why: ClientError,
     },
-    /// Something answered that is no broker.
-    NotABroker {
-        /// Its URL.
-        broker: String,
-        /// The HTTP status it answered with.
-        status: u16,
-    },
-    /// The broker said no.
-    Refused {
-        /// Its code, or its sentence where it has no code.
-        code: String,
-        /// The mesh's slug in the invite.
-        slug: String,
-    },
-    /// `config.json` cannot be used.
-    Identity(IdentityError),
+    #[error("what answers at {broker} (HTTP status {status}) is not a broker that can be joined")]
+    NotABroker { broker: String, status: u16 },
+    /// `code` is the broker's code, or its sentence where it has no code.
+    #[error("the broker of `{slug}` refused: {code}; {}", Self::remedy_of(code))]
+    Refused { code: String, slug: String },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
-impl From<IdentityError> for JoinError {
-    fn from(error: IdentityError) -> Self {
-        Self::Identity(error)
+fn again_after(why: &ClientError) -> &'static str {
+    if why.is_certainly_not_taken() {
+        ""
+    } else {
+        "; run the same command again: the invite is not spent twice"
     }
 }
 
@@ -130,80 +121,6 @@ impl JoinError {
             "member_banned" => "this key is banned from the mesh: ask its owner to lift the ban",
             MEMBER_INSERT_FAILED => "the broker could not store the member: try again later",
             _ => "ask whoever runs the broker",
-        }
-    }
-}
-
-impl fmt::Display for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadLink => f.write_str(
-                "this is not an invite link: expected http://<host>:<port>/join/<token>, \
-                 https://<host>/join/<token> or ic://join/<token>",
-            ),
-            Self::ShortLink => f.write_str(
-                "short links are not supported: open it in a browser and use the full \
-                 …/join/<token> link",
-            ),
-            Self::BadToken(why) => write!(f, "the token in the link is damaged: {why}"),
-            Self::UnknownVersion(version) => write!(
-                f,
-                "the invite is of version {version}, this build reads version 1: ask for another \
-                 invite, or update claudemesh"
-            ),
-            Self::BadField { field, expected } => {
-                write!(f, "the invite's `{field}` {expected}: ask for a new invite")
-            }
-            Self::Forged => f.write_str(
-                "the invite's `signature` is not its owner's: it was changed; ask for it again",
-            ),
-            Self::Expired { at } => {
-                write!(f, "the invite expired at {}: ask for a new one", runtime::iso(*at))
-            }
-            Self::TlsUnsupported { broker } => write!(
-                f,
-                "the broker {broker} is behind TLS, and this release joins over ws:// only"
-            ),
-            Self::BadSlug(slug) => write!(
-                f,
-                "the slug `{}` cannot be used: choose one of letters, digits, `-`, `_` and `.` \
-                 with --as <slug>",
-                slug.escape_debug()
-            ),
-            Self::SlugTaken { slug, mesh_id } => write!(
-                f,
-                "the slug `{slug}` already names mesh {mesh_id} here: join with --as <slug>"
-            ),
-            Self::BadName => write!(
-                f,
-                "--name must be visible text of at most {} characters",
-                super::NAME_CHARACTERS_MAX
-            ),
-            Self::Unreachable { broker, why } => {
-                write!(f, "no answer from the broker {broker}: {why}")?;
-                if why.is_certainly_not_taken() {
-                    return Ok(());
-                }
-                f.write_str("; run the same command again: the invite is not spent twice")
-            }
-            Self::NotABroker { broker, status } => write!(
-                f,
-                "what answers at {broker} (HTTP status {status}) is not a broker that can be joined"
-            ),
-            Self::Refused { code, slug } => {
-                write!(f, "the broker of `{slug}` refused: {code}; {}", Self::remedy_of(code))
-            }
-            Self::Identity(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for JoinError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreachable { why, .. } => Some(why),
-            Self::Identity(error) => Some(error),
-            _ => None,
         }
     }
 }

@@ -4,8 +4,7 @@
 //! back-off step: their attempt may have reached the broker, whose dedupe decides, and a row that
 //! crashes us must not crash us in a tight loop.
 
-use crate::api::bodies::{OutboxEvent, StorageEvent};
-use crate::events::{Event, EventBus, EventKind};
+use crate::events::{Event, EventBus, EventContent};
 use crate::mesh::Meshes;
 use crate::repair::files::{adopt_salvaged, set_aside};
 use crate::store::inbox::Inbox;
@@ -14,11 +13,9 @@ use crate::store::quota::{LevelChange, Quota, StorageLimits};
 use crate::store::{Error, Integrity, Kind};
 use claudemesh_base::db::Driver;
 use claudemesh_base::paths::Paths;
-use claudemesh_base::runtime::{Runtime, iso};
-use claudemesh_base::wire::to_text;
+use claudemesh_base::runtime::Runtime;
 use claudemesh_fsm::id::Millis;
 use claudemesh_fsm::outbox::Status;
-use claudemesh_fsm::quota::Level;
 use claudemesh_fsm::retry::BACKOFF_BASE_MS;
 use std::path::Path;
 use std::sync::Arc;
@@ -161,23 +158,9 @@ fn on_change(runtime: &Runtime, bus: &EventBus) -> Box<dyn Fn(&LevelChange) + Se
     let (runtime, bus) = (runtime.clone(), bus.clone());
     Box::new(move |change| {
         let LevelChange { subject, level, detail } = change;
-        let level = match level {
-            Level::Ample => "ok",
-            Level::Warning => "warning",
-            Level::Refusing => "refusing",
-        };
-        tracing::warn!(subject, level, "{detail}");
-        bus.publish_with(|| Event {
-            kind: EventKind::System,
-            seq: None,
-            data: to_text(&StorageEvent {
-                ts: iso(runtime.now()),
-                event: "storage".to_owned(),
-                subject: (*subject).to_owned(),
-                level: level.to_owned(),
-                detail: detail.clone(),
-            }),
-        });
+        tracing::warn!(subject, level = level.as_str(), "{detail}");
+        let content = || EventContent::Storage(change.clone());
+        bus.publish(|| Event { at: runtime.now(), content: content() });
     })
 }
 
@@ -193,18 +176,8 @@ fn on_moved(
         {
             mesh.wake_drain();
         }
-        let data = || {
-            to_text(&OutboxEvent {
-                ts: iso(runtime.now()),
-                mesh: moved.mesh.clone(),
-                client_message_id: moved.client_message_id.as_str().to_owned(),
-                status: moved.status.as_str().to_owned(),
-                broker_message_id: moved.broker_message_id.clone(),
-                last_error: moved.last_error.clone(),
-                receipt: None,
-            })
-        };
-        bus.publish_with(|| Event { kind: EventKind::Outbox, seq: None, data: data() });
+        let content = || EventContent::Moved(moved.clone());
+        bus.publish(|| Event { at: runtime.now(), content: content() });
     })
 }
 

@@ -14,7 +14,6 @@ macro_rules! columns {
 
 mod page;
 mod prune;
-mod view;
 
 pub use page::{InboxFilter, InboxPage};
 pub use prune::{ClearFilter, InboxLimits, SEEN_OUTLIVES_MS};

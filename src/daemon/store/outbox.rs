@@ -39,7 +39,6 @@ mod receipt;
 mod requeue;
 mod rows;
 mod shrink;
-mod view;
 
 pub use abort::{AbortOutcome, AbortRequest};
 pub use accept::{AcceptOutcome, NewRow, RequestKey};

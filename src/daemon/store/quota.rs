@@ -8,7 +8,6 @@ mod usage;
 
 pub use usage::Usage;
 
-use crate::api::bodies::size;
 use claudemesh_base::db::{Error, Kind, Space};
 use claudemesh_base::runtime::Runtime;
 use claudemesh_fsm::quota::Level;

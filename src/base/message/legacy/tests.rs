@@ -82,7 +82,7 @@ fn every_difference_counts_at_any_depth() {
     envelope.reply_to_id = Some("m1".into());
     envelope.priority = Priority::Now;
     let want = "face9d8df9c2b46f165e4297f18ed3892ae27ea17847971544ed09a75b48ccd5";
-    assert_eq!(theirs(&draft, None).as_deref(), Some(want));
+    assert_eq!(theirs(&envelope, None).as_deref(), Some(want));
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn no_request_has_the_form_of_another() {
         Some(r#"{"10":2,"9":1}"#),
         Some(r#"{"a":{"10":1,"9":2}}"#),
     ];
-    let requests: Vec<(&str, Envelope)> =
-        tos.iter().flat_map(|to| metas.iter().map(|meta| (*to, envelope(to, *meta)))).collect();
+    let requests: Vec<(&str, Draft)> =
+        tos.iter().flat_map(|to| metas.iter().map(|meta| (*to, draft(to, *meta)))).collect();
     for (to, asked) in &requests {
         let reference_as_written = (*to == capitals).then_some(*to);
         let theirs = fingerprint(asked, reference_as_written);

@@ -1,47 +1,26 @@
-//! Request bodies, read field by field: whatever is wrong is named.
+//! Request bodies. The daemon reads them field by field and names whatever is wrong; its client
+//! writes the same types.
 
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::fmt;
 
 /// What is wrong with a body. The text names the field and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// Not JSON.
+    #[error("the body must be JSON: {0}")]
     NotJson(String),
     /// JSON, but not an object whose members are each named once.
+    #[error("the body must be one JSON object: {0}")]
     NotAnObject(String),
     /// A field that must be there is not.
-    Missing {
-        /// The field.
-        field: &'static str,
-        /// What it must be.
-        expected: &'static str,
-    },
+    #[error("`{field}` is missing: it must be {expected}")]
+    Missing { field: &'static str, expected: &'static str },
     /// A field is there, and is something else.
-    Wrong {
-        /// The field.
-        field: &'static str,
-        /// What it must be.
-        expected: &'static str,
-    },
+    #[error("`{field}` must be {expected}")]
+    Wrong { field: &'static str, expected: &'static str },
 }
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotJson(why) => write!(f, "the body must be JSON: {why}"),
-            Self::NotAnObject(why) => write!(f, "the body must be one JSON object: {why}"),
-            Self::Missing { field, expected } => {
-                write!(f, "`{field}` is missing: it must be {expected}")
-            }
-            Self::Wrong { field, expected } => write!(f, "`{field}` must be {expected}"),
-        }
-    }
-}
-
-impl std::error::Error for BodyError {}
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BodyError> {
     // serde would take a list for the object's members in order.
@@ -59,218 +38,148 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BodyError> {
     })
 }
 
-fn optional<T: DeserializeOwned>(
-    field: &'static str,
-    raw: Option<&RawValue>,
-    expected: &'static str,
-) -> Result<Option<T>, BodyError> {
-    match raw {
-        None => Ok(None),
-        Some(raw) => {
-            serde_json::from_str(raw.get()).map_err(|_| BodyError::Wrong { field, expected })
-        }
+/// A type that a field of a body can have.
+trait Field: Sized {
+    /// Reads the field; `raw` is `None` where it is absent or `null`.
+    fn read(
+        name: &'static str,
+        raw: Option<&RawValue>,
+        expected: &'static str,
+    ) -> Result<Self, BodyError>;
+
+    /// Whether the field is left out when the body is written.
+    fn is_absent(&self) -> bool {
+        false
     }
 }
 
-fn required<T: DeserializeOwned>(
+fn value<T: DeserializeOwned>(
     field: &'static str,
-    raw: Option<&RawValue>,
+    raw: &RawValue,
     expected: &'static str,
 ) -> Result<T, BodyError> {
-    optional(field, raw, expected)?.ok_or(BodyError::Missing { field, expected })
+    serde_json::from_str(raw.get()).map_err(|_| BodyError::Wrong { field, expected })
 }
 
-/// `POST /v1/send` (§3.3), each field of the right JSON type; what they mean is not checked here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
-pub struct SendBody {
-    pub to: String,
-    pub message: String,
-    pub mesh: Option<String>,
-    pub priority: Option<String>,
+impl<T: DeserializeOwned> Field for Option<T> {
+    fn read(
+        name: &'static str,
+        raw: Option<&RawValue>,
+        expected: &'static str,
+    ) -> Result<Self, BodyError> {
+        raw.map(|raw| value(name, raw, expected)).transpose()
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl Field for bool {
+    fn read(
+        name: &'static str,
+        raw: Option<&RawValue>,
+        expected: &'static str,
+    ) -> Result<Self, BodyError> {
+        Ok(Option::read(name, raw, expected)?.unwrap_or_default())
+    }
+}
+
+/// A field of this type must be there.
+macro_rules! required {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            fn read(
+                name: &'static str,
+                raw: Option<&RawValue>,
+                expected: &'static str,
+            ) -> Result<Self, BodyError> {
+                let missing = BodyError::Missing { field: name, expected };
+                raw.map_or(Err(missing), |raw| value(name, raw, expected))
+            }
+        }
+    )*};
+}
+required!(String, Vec<String>);
+
+/// Declares a body once: each field with its type and with what it must be, in words.
+macro_rules! body {
+    (
+        $(#[$about_body:meta])* $name:ident;
+        $($(#[$about:meta])* $field:ident: $type:ty = $expected:literal,)*
+    ) => {
+        $(#[$about_body])*
+        #[derive(Debug, Clone, Default, Serialize)]
+        pub struct $name {
+            $($(#[$about])* #[serde(skip_serializing_if = "Field::is_absent")] pub $field: $type,)*
+        }
+
+        impl RequestBody for $name {
+            fn parse(body: &[u8]) -> Result<Self, BodyError> {
+                #[derive(Deserialize)]
+                struct Raw<'a> {
+                    $(#[serde(borrow)] $field: Option<&'a RawValue>,)*
+                }
+                let raw: Raw<'_> = parse(body)?;
+                Ok(Self { $($field: Field::read(stringify!($field), raw.$field, $expected)?,)* })
+            }
+        }
+    };
+}
+
+/// A body of a request.
+pub trait RequestBody: Sized {
+    /// Reads the body's fields.
+    ///
+    /// # Errors
+    /// Names the first field that is missing or of the wrong type.
+    fn parse(body: &[u8]) -> Result<Self, BodyError>;
+}
+
+body! {
+    /// `POST /v1/send` (§3.3), each field of the right JSON type; what they mean is not checked here.
+    SendBody;
+    to: String = "a string: a public key, a name, @group, #topic or *",
+    message: String = "a non-empty string",
+    mesh: Option<String> = "a string: the slug of a mesh you joined",
+    priority: Option<String> = "\"now\", \"next\" or \"low\"",
     /// As it came: canonicalising must see duplicate keys and large integers.
-    pub meta: Option<String>,
-    pub reply_to_id: Option<String>,
-    pub client_message_id: Option<String>,
-    pub mentions: Vec<String>,
+    meta: Option<Box<RawValue>> = "JSON",
+    reply_to_id: Option<String> = "a string: a message id",
+    client_message_id: Option<String> = "a string",
+    mentions: Option<Vec<String>> = "a list of names",
 }
 
-#[derive(Deserialize)]
-struct RawSend<'a> {
-    #[serde(borrow)]
-    to: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    mesh: Option<&'a RawValue>,
-    #[serde(borrow)]
-    priority: Option<&'a RawValue>,
-    #[serde(borrow)]
-    meta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reply_to_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    client_message_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    mentions: Option<&'a RawValue>,
+body! {
+    /// `POST /v1/outbox/requeue` (§4.5.3).
+    RequeueBody;
+    id: String = "a string: the row's `id` in GET /v1/outbox",
+    new_client_message_id: Option<String> = "a string",
+    payload: Option<String> = "a string: the new message",
+    aborted_by: Option<String> = "a string: who asks",
+    force: bool = "true or false",
 }
 
-impl SendBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// Names the first field that is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawSend<'_> = parse(body)?;
-        Ok(Self {
-            to: required("to", raw.to, "a string: a public key, a name, @group, #topic or *")?,
-            message: required("message", raw.message, "a non-empty string")?,
-            mesh: optional("mesh", raw.mesh, "a string: the slug of a mesh you joined")?,
-            priority: optional("priority", raw.priority, "\"now\", \"next\" or \"low\"")?,
-            meta: raw.meta.map(|meta| meta.get().to_owned()),
-            reply_to_id: optional("reply_to_id", raw.reply_to_id, "a string: a message id")?,
-            client_message_id: optional("client_message_id", raw.client_message_id, "a string")?,
-            mentions: optional("mentions", raw.mentions, "a list of names")?.unwrap_or_default(),
-        })
-    }
+body! {
+    /// `POST /v1/outbox/abort` (§4.5.3).
+    AbortBody;
+    id: String = "a string: the row's `id` in GET /v1/outbox",
+    aborted_by: Option<String> = "a string: who asks",
 }
 
-/// `POST /v1/outbox/requeue` (§4.5.3).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
-pub struct RequeueBody {
-    pub id: String,
-    pub new_client_message_id: Option<String>,
-    pub payload: Option<String>,
-    pub aborted_by: Option<String>,
-    pub force: bool,
+body! {
+    /// `POST /v1/outbox/prune` (§4.5.2).
+    PruneBody;
+    before: String = "a string: a time such as 2024-11-22T01:17:46.591Z",
+    confirm: bool = "true or false",
+    cursor: Option<String> = "a string: a `next_cursor` of this route",
 }
 
-#[derive(Deserialize)]
-struct RawRequeue<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    new_client_message_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    payload: Option<&'a RawValue>,
-    #[serde(borrow)]
-    aborted_by: Option<&'a RawValue>,
-    #[serde(borrow)]
-    force: Option<&'a RawValue>,
-}
-
-impl RequeueBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// Names the first field that is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawRequeue<'_> = parse(body)?;
-        Ok(Self {
-            id: required("id", raw.id, "a string: the row's `id` in GET /v1/outbox")?,
-            new_client_message_id: optional(
-                "new_client_message_id",
-                raw.new_client_message_id,
-                "a string",
-            )?,
-            payload: optional("payload", raw.payload, "a string: the new message")?,
-            aborted_by: optional("aborted_by", raw.aborted_by, "a string: who asks")?,
-            force: optional("force", raw.force, "true or false")?.unwrap_or_default(),
-        })
-    }
-}
-
-/// `POST /v1/outbox/abort` (§4.5.3).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
-pub struct AbortBody {
-    pub id: String,
-    pub aborted_by: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawAbort<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    aborted_by: Option<&'a RawValue>,
-}
-
-impl AbortBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// Names the first field that is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawAbort<'_> = parse(body)?;
-        Ok(Self {
-            id: required("id", raw.id, "a string: the row's `id` in GET /v1/outbox")?,
-            aborted_by: optional("aborted_by", raw.aborted_by, "a string: who asks")?,
-        })
-    }
-}
-
-/// `POST /v1/outbox/prune` (§4.5.2).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each field is the member of the same name in specs/ipc.md")]
-pub struct PruneBody {
-    pub before: String,
-    pub confirm: bool,
-    pub cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawPrune<'a> {
-    #[serde(borrow)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow)]
-    confirm: Option<&'a RawValue>,
-    #[serde(borrow)]
-    cursor: Option<&'a RawValue>,
-}
-
-impl PruneBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// Names the first field that is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawPrune<'_> = parse(body)?;
-        Ok(Self {
-            before: required(
-                "before",
-                raw.before,
-                "a string: a time such as 2024-11-22T01:17:46.591Z",
-            )?,
-            confirm: optional("confirm", raw.confirm, "true or false")?.unwrap_or_default(),
-            cursor: optional("cursor", raw.cursor, "a string: a `next_cursor` of this route")?,
-        })
-    }
-}
-
-/// `POST /v1/inbox/seen` (§3.4).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SeenBody {
+body! {
+    /// `POST /v1/inbox/seen` (§3.4).
+    SeenBody;
     /// The `id`s of inbox messages.
-    pub ids: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct RawSeen<'a> {
-    #[serde(borrow)]
-    ids: Option<&'a RawValue>,
-}
-
-impl SeenBody {
-    /// Reads the body's fields.
-    ///
-    /// # Errors
-    /// When `ids` is missing or of the wrong type.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let raw: RawSeen<'_> = parse(body)?;
-        Ok(Self { ids: required("ids", raw.ids, "a list of strings: `id`s of GET /v1/inbox")? })
-    }
+    ids: Vec<String> = "a list of strings: `id`s of GET /v1/inbox",
 }
 
 #[cfg(test)]
@@ -308,6 +217,15 @@ mod tests {
     fn meta_is_kept_as_it_came() {
         let body = br#"{"to":"a","message":"x","meta":{"b":1,"a":12345678901234567890}}"#;
         let parsed = SendBody::parse(body).expect("parses");
-        assert_eq!(parsed.meta.as_deref(), Some(r#"{"b":1,"a":12345678901234567890}"#));
+        let meta = parsed.meta.as_ref().map(|meta| meta.get());
+        assert_eq!(meta, Some(r#"{"b":1,"a":12345678901234567890}"#));
+    }
+
+    #[test]
+    fn what_the_client_writes_the_daemon_reads() {
+        let body = AbortBody { id: "x".into(), aborted_by: None };
+        let text = serde_json::to_string(&body).expect("text keys");
+        assert_eq!(text, r#"{"id":"x"}"#);
+        assert_eq!(AbortBody::parse(text.as_bytes()).expect("parses").id, "x");
     }
 }

@@ -1,26 +1,11 @@
 //! Why a request was not accepted.
 
-use crate::api::bodies::Candidate;
+use crate::mesh::roster::MemberMatch;
 use crate::store::Error as StoreError;
-use claudemesh_base::message::MetaError;
-use claudemesh_fsm::id::IdError;
 
 /// Why a request consumed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The header's id and the body's differ.
-    IdsDisagree,
-    /// The id cannot be one.
-    BadId(IdError),
-    /// A field has the right type and a bad value.
-    BadField {
-        /// The field.
-        field: &'static str,
-        /// What it must be.
-        expected: String,
-    },
-    /// `meta` cannot be fingerprinted.
-    BadMeta(MetaError),
     /// Several meshes are attached and nothing says which.
     MeshRequired {
         /// The attached meshes.
@@ -42,7 +27,7 @@ pub enum Rejection {
         /// The name.
         to: String,
         /// Who.
-        candidates: Vec<Candidate>,
+        candidates: Vec<MemberMatch>,
     },
     /// Nobody has ever had that name.
     Unknown {

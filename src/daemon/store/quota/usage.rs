@@ -1,7 +1,8 @@
 //! How things stand, in figures and in words.
 
-use super::{StorageLimits, size};
+use super::StorageLimits;
 use claudemesh_base::db::Space;
+use claudemesh_base::size::size;
 use claudemesh_fsm::quota::Level;
 
 /// How things stand.
