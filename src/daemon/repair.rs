@@ -8,7 +8,7 @@ mod salvage;
 use crate::error::DaemonError;
 use crate::lock::Lock;
 use claudemesh_base::db::Check;
-use claudemesh_base::db::open::companion;
+use claudemesh_base::db::files::companion;
 use claudemesh_base::paths::Paths;
 use claudemesh_base::runtime::Runtime;
 use files::{adopt_salvaged, rename, salvaged, set_aside};

@@ -1,7 +1,7 @@
 //! How a database file is put aside, and how a salvaged one takes its place. Nothing is deleted.
 
 use crate::store::{Error, Kind};
-use claudemesh_base::db::open::companion;
+use claudemesh_base::db::files::companion;
 use claudemesh_base::runtime::Runtime;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::message::SecretKey;
 use crate::wire::ClientFrame;
-use claudemesh_fsm::envelope::{Draft, Priority, Recipient};
+use claudemesh_fsm::envelope::{Destination, Draft, Priority, Recipient};
 use claudemesh_fsm::id::Fingerprint;
 
 fn envelope(to: &str, payload: &str, meta: Option<&str>, reply: Option<&str>) -> Envelope {
