@@ -15,7 +15,7 @@ mod caller;
 mod figure;
 #[path = "raw_sender.rs"]
 mod raw_sender;
-#[allow(dead_code, unreachable_pub, reason = "a bench uses a part of it")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a bench uses a part of it")]
 #[path = "../support"]
 mod support {
     pub mod rig;

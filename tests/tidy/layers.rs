@@ -8,7 +8,9 @@ use std::fs;
 /// inside one crate, where the compiler does not see it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
+    ("error", &["identity", "store"]),
     ("events", &[]),
+    ("lock", &["error"]),
     ("identity", &[]),
     ("join", &["identity"]),
     ("port", &[]),
@@ -17,12 +19,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("link", &["identity", "port"]),
     ("flow", &["api", "events", "mesh", "port", "store"]),
     ("api", &["config", "events", "flow", "mesh", "store"]),
-    ("repair", &["startup", "store"]),
+    ("repair", &["error", "lock", "startup", "store"]),
     (
         "startup",
         &[
-            "api", "config", "events", "flow", "identity", "join", "link", "mesh", "port",
-            "repair", "store",
+            "api", "config", "error", "events", "flow", "identity", "join", "link", "lock", "mesh",
+            "port", "repair", "store",
         ],
     ),
     ("lib", &[]),
