@@ -78,9 +78,9 @@ fn keys_that_are_numbers_came_first_and_by_number() {
 /// `1␀dm␀#deploys␀m1␀now␀{"2":{"1":[{"7":0,"07":0}]},"a":1}␀sha256(body)`.
 #[test]
 fn every_difference_counts_at_any_depth() {
-    let mut envelope = draft("#deploys", Some(r#"{"a":1,"2":{"1":[{"07":0,"7":0}]}}"#));
-    envelope.reply_to_id = Some("m1".into());
-    envelope.priority = Priority::Now;
+    let mut draft = draft("#deploys", Some(r#"{"a":1,"2":{"1":[{"07":0,"7":0}]}}"#));
+    draft.reply_to_id = Some("m1".into());
+    draft.priority = Priority::Now;
     let want = "face9d8df9c2b46f165e4297f18ed3892ae27ea17847971544ed09a75b48ccd5";
     assert_eq!(theirs(&envelope, None).as_deref(), Some(want));
 }

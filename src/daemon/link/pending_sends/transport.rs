@@ -7,6 +7,7 @@ use crate::port::{LinkTransport, SendOutcome};
 use claudemesh_base::message::SecretKey;
 use claudemesh_base::runtime::{BoxFuture, Runtime};
 use claudemesh_base::wire::{self, ClientFrame, Correlated, to_text};
+use claudemesh_fsm::envelope::Destination;
 use futures_channel::oneshot;
 use smol::channel::{Receiver, Sender};
 use std::convert::Infallible;
@@ -44,9 +45,11 @@ impl ConnectionTransport {
     /// Puts the id of a topic in the place of its name, where the broker wants that; or says why
     /// the message cannot go now, with what to ask the broker first.
     fn resolve(&self, message: &mut wire::SendFrame) -> Result<(), (SendOutcome, Option<String>)> {
-        let topic = message.target_spec.strip_prefix('#');
-        let (Some(topics), Some(topic)) = (&self.link_terms.topics, topic) else { return Ok(()) };
-        match topics.find(topic, self.runtime.monotonic(), self.ack_max) {
+        let Some(topics) = &self.link_terms.topics else { return Ok(()) };
+        let Ok(Destination::Topic(topic)) = Destination::parse(&message.target_spec) else {
+            return Ok(());
+        };
+        match topics.find(&topic, self.runtime.monotonic(), self.ack_max) {
             Lookup::Id(id) => {
                 message.target_spec = format!("#{id}");
                 Ok(())
