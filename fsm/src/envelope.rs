@@ -107,6 +107,7 @@ impl Draft {
     ///
     /// # Errors
     /// What `pin` says, with the draft as it was.
+    #[allow(clippy::result_large_err, reason = "the draft comes back, and is not boxed for it")]
     pub fn address<E>(
         self,
         mesh: &str,
