@@ -11,7 +11,7 @@ use super::{Context, Failure, exit};
 use crate::client::{Client, Error};
 use claudemesh_daemon::api::bodies::{Encryption, SendBody, Sent};
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::io::Read;
 use std::time::Duration;
 use wait::{WaitFor, wait_for};
