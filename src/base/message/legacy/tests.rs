@@ -82,7 +82,7 @@ fn every_difference_counts_at_any_depth() {
     draft.reply_to_id = Some("m1".into());
     draft.priority = Priority::Now;
     let want = "face9d8df9c2b46f165e4297f18ed3892ae27ea17847971544ed09a75b48ccd5";
-    assert_eq!(theirs(&envelope, None).as_deref(), Some(want));
+    assert_eq!(theirs(&draft, None).as_deref(), Some(want));
 }
 
 #[test]
