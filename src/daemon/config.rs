@@ -12,8 +12,8 @@ mod table;
 pub use error::ConfigError;
 pub use kind::{Kind, LegacyBrokers};
 pub use table::{
-    Broker, Daemon, Disk, Features, Inbox, Ipc, KEYS, Key, Link, Outbox, Reconnect, Reload,
-    Settings,
+    BrokerSettings, DaemonSettings, DiskSettings, FeatureSettings, InboxSettings, IpcSettings,
+    KEYS, Key, LinkSettings, OutboxSettings, ReconnectSettings, Reload, Settings,
 };
 
 use said::{ALLOW_LEGACY, Said};

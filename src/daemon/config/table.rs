@@ -97,11 +97,11 @@ fn broker() -> claudemesh_broker::Settings {
 }
 
 settings! {
-    daemon: Daemon {
+    daemon: DaemonSettings {
         display_name: Option<String> = None, Text(128), Applies, "the name peers see; else that of config.json";
         log_level: String = "info".into(), Choice(LOG_LEVELS), NeedsRestart, "the least severe level that is logged";
     }
-    ipc: Ipc {
+    ipc: IpcSettings {
         tcp_enabled: bool = true, Bool, NeedsRestart, "listen on loopback TCP beside the socket";
         http_port: u16 = 47_823, Integer(0, 65_535), NeedsRestart, "the loopback TCP port; 0 lets the system choose";
         public_health_check: bool = false, Bool, NeedsRestart, "answer GET /v1/health on TCP without the token";
@@ -117,19 +117,19 @@ settings! {
         stall_ms: Duration = http::WRITE_STALL_MAX, TIMER, NeedsRestart, "time an answer may wait for its reader";
         idle_ms: Duration = http::IDLE_MAX, TIMER, NeedsRestart, "time a connection may stay idle";
     }
-    outbox: Outbox {
+    outbox: OutboxSettings {
         max_age_hours: Option<u64> = None, Integer(1, retry::MAX_AGE_HOURS_MAX), Applies, "age at which a row expires; else what the broker's window allows";
         backoff_cap_ms: u64 = retry::BACKOFF_CAP_MS, BACKOFF, NeedsRestart, "longest wait between attempts";
         max_bytes: u64 = 5 << 30, STORE, NeedsRestart, "what pending, inflight and failed messages may weigh";
     }
-    inbox: Inbox {
+    inbox: InboxSettings {
         retention_days: u32 = 30, DAYS, NeedsRestart, "how long what arrived is kept";
         max_bytes: u64 = 5 << 30, STORE, NeedsRestart, "size of the inbox; beyond it the oldest goes";
     }
-    disk: Disk {
+    disk: DiskSettings {
         reserved_bytes: u64 = broker().disk_reserved_bytes, Integer(0, 1 << 50), NeedsRestart, "what stays free on the disk; below it nothing new is stored";
     }
-    link: Link {
+    link: LinkSettings {
         hello_ms: Duration = timers::HELLO_MAX, TIMER, Applies, "time for a broker to answer the hello";
         ack_ms: Duration = Duration::from_secs(15), TIMER, Applies, "time for a broker to answer a send";
         negotiation_ms: Duration = timers::NEGOTIATION_MAX, TIMER, Applies, "time for a broker to answer the negotiation";
@@ -138,15 +138,15 @@ settings! {
         backoff_cap_ms: u64 = retry::RECONNECT_CAP_MS, BACKOFF, Applies, "longest wait before dialling again";
         inflight_max: usize = 256, Integer(1, 4096), NeedsRestart, "sends in flight on one link";
     }
-    reconnect: Reconnect {
+    reconnect: ReconnectSettings {
         stable_ms: Duration = timers::STABLE_AFTER, TIMER, Applies, "time a link stays open before its backoff starts over";
     }
-    features: Features {
+    features: FeatureSettings {
         require: Vec<String> = FeaturePolicy::default().require, NamesOf(&FEATURES), Applies, "features a broker must have";
         optional: Vec<String> = FeaturePolicy::default().optional, NamesOf(&FEATURES), Applies, "features used where a broker has them";
         allow_legacy_broker: LegacyBrokers = LegacyBrokers::Only(Vec::new()), NamesOrBool, Applies, "meshes whose broker may lack them: slugs, or true for all";
     }
-    broker: Broker {
+    broker: BrokerSettings {
         listen: SocketAddr = claudemesh_broker::LISTEN_DEFAULT, Address, NeedsRestart, "where the embedded broker listens";
         lease_ms: u64 = broker().lease_ms, Integer(1000, 600_000), NeedsRestart, "time for a receiver to acknowledge a push";
         presence_lease_ms: u64 = broker().presence_lease_ms, Integer(0, 3_600_000), NeedsRestart, "time a lost peer stays in the roster";

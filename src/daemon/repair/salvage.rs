@@ -10,7 +10,7 @@ mod source;
 mod target;
 
 use claudemesh_base::db::{Error, Migrations, open};
-use copy::Copy;
+use copy::TableCopy;
 use source::Source;
 use sqlite::Value;
 use std::collections::HashSet;
@@ -134,7 +134,7 @@ pub(super) fn salvage(
     let mut report = Vec::new();
     let source = Source::open(from, migrations)?;
     for table in target.tables()?.iter().filter(|t| !rules.derived.contains(&t.name.as_str())) {
-        let mut copy = Copy {
+        let mut copy = TableCopy {
             rules,
             into: target.table(table)?,
             numbers: HashSet::new(),

@@ -12,7 +12,7 @@ const LOOKUPS_MAX: i64 = 20_000_000;
 const ROW_BYTES_MIN: u64 = 32;
 
 /// One table on its way from the old database to the new one.
-pub(super) struct Copy<'a> {
+pub(super) struct TableCopy<'a> {
     pub(super) rules: &'a Rules,
     pub(super) into: target::Table<'a>,
     /// The numbers of the rows that were read.
@@ -20,7 +20,7 @@ pub(super) struct Copy<'a> {
     pub(super) saved: Saved,
 }
 
-impl Copy<'_> {
+impl TableCopy<'_> {
     /// A table whose rows have numbers.
     pub(super) fn by_number(
         &mut self,
