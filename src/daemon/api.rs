@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A route reads its request, calls one flow or one store, and answers. What a request means is
-//! decided in the flows; what a status code means, in [`reply`].
+//! decided in the flows; what a status code means, in `reply`.
 
 pub mod bodies;
 pub(crate) mod guard;
