@@ -237,7 +237,7 @@ impl LegacyNetwork {
             id,
             client: None,
             destination: Ok(Destination::Everyone),
-            frame,
+            frame: SendFrame { ext_nonce: None, ext_ciphertext: None, ..frame },
             now: self.runtime.now(),
             dedupe_expires_at: None,
         }

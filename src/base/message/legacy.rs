@@ -40,6 +40,20 @@ pub fn fingerprint(draft: &Draft, reference_as_written: Option<&str>) -> Option<
     Some(digest(&fields, &draft.payload))
 }
 
+/// What an earlier version of this daemon hashed for `draft`, whose destination it took for
+/// `reference`: `@all` was a group of that name once. `meta` is canonical there, as it is in ours.
+#[must_use]
+pub fn fingerprint_of_reference(draft: &Draft, reference: &str) -> Fingerprint {
+    let fields = Fields {
+        kind: draft.destination.kind().as_str(),
+        reference,
+        reply_to_id: draft.reply_to_id.as_deref().unwrap_or_default(),
+        priority: draft.priority.as_str(),
+        meta: draft.meta.as_deref().unwrap_or_default(),
+    };
+    digest(&fields, &draft.payload)
+}
+
 /// Canonical `meta` with its keys in JavaScript's order; `None` if that changes nothing. Numbers and
 /// text are written alike in both.
 fn in_their_order(canonical: &str) -> Option<String> {

@@ -64,6 +64,17 @@ fn everyone_was_a_group_where_a_caller_wrote_it_as_one() {
     assert_eq!(theirs(&draft("@all", None), Some("all")), Some(stored));
 }
 
+#[test]
+fn an_earlier_version_hashed_everyone_as_a_group_with_canonical_meta() {
+    let meta = Some(r#"{"10":1,"9":2}"#);
+    let mut group = draft("@eng", meta);
+    group.destination = Destination::Group("all".into());
+    let stored = super::super::fingerprint_of(&group);
+    let everyone = draft("@all", meta);
+    assert_ne!(fingerprint(&everyone, Some("all")), Some(stored));
+    assert_eq!(fingerprint_of_reference(&everyone, "all"), stored);
+}
+
 /// `canonical_json_quirk` of `specs/vectors.json`, and its hash as `meta` of a message to `bob`.
 #[test]
 fn keys_that_are_numbers_came_first_and_by_number() {

@@ -148,12 +148,15 @@ impl Existing {
     }
 }
 
-/// The request's fingerprint as a row that has `stored` is to be compared with: the form of the
+/// The request's fingerprint as a row that has `stored` is to be compared with: the form of a
 /// daemon before us if that is the row's, or else ours (§4.4).
 fn fingerprint_beside(stored: Fingerprint, key: &RequestKey, draft: &Draft) -> Fingerprint {
-    let ours = draft.fingerprint;
-    let theirs = || legacy::fingerprint(draft, key.reference_as_written.as_deref());
-    if stored != ours && theirs() == Some(stored) { stored } else { ours }
+    let as_written = key.reference_as_written.as_deref();
+    let is_earlier = || {
+        legacy::fingerprint(draft, as_written) == Some(stored)
+            || as_written.is_some_and(|to| legacy::fingerprint_of_reference(draft, to) == stored)
+    };
+    if stored != draft.fingerprint && is_earlier() { stored } else { draft.fingerprint }
 }
 
 pub(super) fn look_up(tx: &Tx<'_>, id: &ClientMessageId) -> Result<Option<Existing>, Error> {
