@@ -143,7 +143,7 @@ fn check(frame: &SendFrame) -> Result<Destination, Refusal> {
 /// Where a message goes; phase B2 finds out who that is.
 fn destination(spec: &str) -> Result<Destination, Refusal> {
     let words = "targetSpec must have no control characters";
-    match Destination::parse(spec) {
+    match Destination::parse_exact(spec) {
         Err(DestinationError::ControlCharacter) => Err(Refusal::Invalid(words.to_owned())),
         Ok(Destination::Member(key)) if !is_public_key(&key) => Err(Refusal::UnknownRecipient),
         destination => destination.map_err(|_| Refusal::UnknownRecipient),

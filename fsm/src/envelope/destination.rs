@@ -55,29 +55,43 @@ pub enum DestinationError {
 const EVERYONE_AS_GROUP: &str = "@all";
 
 impl Destination {
-    /// Classifies `to` (§3.3). A 64-hex public key is lowercased; a name keeps its case. This is the
-    /// only reader of the address grammar: what a caller writes and what a broker is asked to route
-    /// to are both read here.
+    /// Classifies `to` (§3.3) as a caller wrote it: blanks around it do not count, and what nobody
+    /// could mean is refused.
     ///
     /// # Errors
     /// When `to` is blank, a bare sigil, has a control character, or is `@*…` or `@#…`.
     pub fn parse(to: &str) -> Result<Self, DestinationError> {
-        let to = to.trim();
-        if to.chars().any(char::is_control) {
+        match Self::parse_exact(to.trim())? {
+            // `@*` and `@#t` would be stored, and hashed, as `*` and `#t`.
+            Self::Group(name) if name.starts_with(['*', '#']) => {
+                Err(DestinationError::ReservedGroup)
+            }
+            Self::Group(name) | Self::Topic(name) if name.trim().is_empty() => {
+                Err(DestinationError::Empty)
+            }
+            destination => Ok(destination),
+        }
+    }
+
+    /// Classifies what a frame is addressed to, to the letter. A 64-hex public key is lowercased; a
+    /// name keeps its case. This is the only reader of the address grammar.
+    ///
+    /// # Errors
+    /// When `spec` is empty, a bare sigil, or has a control character.
+    pub fn parse_exact(spec: &str) -> Result<Self, DestinationError> {
+        if spec.chars().any(char::is_control) {
             return Err(DestinationError::ControlCharacter);
         }
-        let named = |name: &str| {
-            if name.trim().is_empty() { Err(DestinationError::Empty) } else { Ok(name.into()) }
-        };
-        match to.as_bytes().first() {
-            None => Err(DestinationError::Empty),
-            Some(_) if to == "*" || to == EVERYONE_AS_GROUP => Ok(Self::Everyone),
-            // `@*` and `@#t` would be stored, and hashed, as `*` and `#t`.
-            Some(b'@') if to[1..].starts_with(['*', '#']) => Err(DestinationError::ReservedGroup),
-            Some(b'@') => named(&to[1..]).map(Self::Group),
-            Some(b'#') => named(&to[1..]).map(Self::Topic),
-            Some(_) if is_public_key(to) => Ok(Self::Member(to.to_ascii_lowercase())),
-            Some(_) => Ok(Self::Member(to.into())),
+        if spec == "*" || spec == EVERYONE_AS_GROUP {
+            return Ok(Self::Everyone);
+        }
+        match spec.split_at_checked(1) {
+            Some(("@" | "#", "")) => Err(DestinationError::Empty),
+            Some(("@", name)) => Ok(Self::Group(name.into())),
+            Some(("#", name)) => Ok(Self::Topic(name.into())),
+            _ if spec.is_empty() => Err(DestinationError::Empty),
+            _ if is_public_key(spec) => Ok(Self::Member(spec.to_ascii_lowercase())),
+            _ => Ok(Self::Member(spec.into())),
         }
     }
 

@@ -48,3 +48,22 @@ fn nothing_is_not_a_destination() {
     assert_eq!(Destination::parse("@*"), Err(DestinationError::ReservedGroup));
     assert_eq!(Destination::parse("a\u{7}b"), Err(DestinationError::ControlCharacter));
 }
+
+#[test]
+fn a_frame_is_read_to_the_letter_and_a_caller_is_not() {
+    assert_eq!(Destination::parse_exact("@eng "), Ok(Destination::Group("eng ".into())));
+    assert_eq!(Destination::parse("@eng "), Ok(Destination::Group("eng".into())));
+    assert_eq!(Destination::parse_exact("@*x"), Ok(Destination::Group("*x".into())));
+    assert_eq!(Destination::parse_exact(" *"), Ok(Destination::Member(" *".into())));
+    let key = "AB".repeat(32);
+    assert_eq!(Destination::parse_exact(&key), Ok(Destination::Member(key.to_lowercase())));
+    for (spec, error) in [
+        ("", DestinationError::Empty),
+        ("@", DestinationError::Empty),
+        ("#", DestinationError::Empty),
+        ("*\t", DestinationError::ControlCharacter),
+    ] {
+        assert_eq!(Destination::parse_exact(spec), Err(error), "{spec:?}");
+    }
+    assert_eq!(Destination::parse("*\t"), Ok(Destination::Everyone), "blanks around it go first");
+}

@@ -74,7 +74,7 @@ impl PushOpener {
 
 /// Whether it went to one member or to many, as the broker says; those of today's network do not.
 fn target_kind(push: &PushFrame) -> Option<DestinationKind> {
-    Destination::parse(push.target_spec.as_deref()?).ok().map(|target| target.kind())
+    Destination::parse_exact(push.target_spec.as_deref()?).ok().map(|target| target.kind())
 }
 
 fn sealed_extension(push: &PushFrame, shared: &SharedBox) -> Extension {

@@ -46,7 +46,7 @@ impl ConnectionTransport {
     /// the message cannot go now, with what to ask the broker first.
     fn resolve(&self, message: &mut wire::SendFrame) -> Result<(), (SendOutcome, Option<String>)> {
         let Some(topics) = &self.link_terms.topics else { return Ok(()) };
-        let Ok(Destination::Topic(topic)) = Destination::parse(&message.target_spec) else {
+        let Ok(Destination::Topic(topic)) = Destination::parse_exact(&message.target_spec) else {
             return Ok(());
         };
         match topics.find(&topic, self.runtime.monotonic(), self.ack_max) {
