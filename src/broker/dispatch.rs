@@ -14,7 +14,6 @@ use crate::ledger::{
 use claudemesh_base::runtime::Runtime;
 use claudemesh_base::wire::{AckFrame, BrokerFrame, to_text};
 use smol::channel::{self, Receiver, Sender};
-use smol::lock::{Semaphore, SemaphoreGuardArc};
 use std::cell::OnceCell;
 use std::sync::Arc;
 
@@ -44,33 +43,46 @@ struct Decided {
     outcome: Accepted,
     reply_to: ReplyTo,
     /// Frees the place once the decision is handled.
-    _place: SemaphoreGuardArc,
+    _token: Token,
+}
+
+/// One of the places of the queue; free again when it is dropped.
+struct Token(Sender<()>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // There is room: the token came out of this channel.
+        let _ = self.0.try_send(());
+    }
 }
 
 /// Where the ledger's thread puts its decisions. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DispatchQueue {
     decided: Sender<Decided>,
-    places: Arc<Semaphore>,
+    /// The free places. A channel and not a semaphore: it wakes one waiter for each freed place,
+    /// even while another that was woken has not been polled yet.
+    free: (Sender<()>, Receiver<()>),
 }
 
 /// The right to put one decision into the queue, which has room for it.
 pub(crate) struct Place {
     decided: Sender<Decided>,
-    place: SemaphoreGuardArc,
+    token: Token,
 }
 
 impl DispatchQueue {
     /// Waits for room. Taken before the ledger has the message, so that its thread never waits.
     pub(crate) async fn reserve(&self) -> Place {
-        let place = self.places.acquire_arc().await;
-        Place { decided: self.decided.clone(), place }
+        // Both ends are here, so the channel is never closed.
+        let _ = self.free.1.recv().await;
+        Place { decided: self.decided.clone(), token: Token(self.free.0.clone()) }
     }
 }
 
 impl Place {
     pub(crate) fn put(self, outcome: &Accepted, reply_to: ReplyTo) {
-        let decided = Decided { outcome: outcome.clone(), reply_to, _place: self.place };
+        let decided = Decided { outcome: outcome.clone(), reply_to, _token: self.token };
         // There are as many places as the channel holds; it is closed only when the broker ends.
         let _ = self.decided.try_send(decided);
     }
@@ -95,8 +107,9 @@ impl Dispatcher {
         has_rate_limit: bool,
     ) -> (Self, DispatchQueue) {
         let (sender, decided) = channel::bounded(IN_FLIGHT_MAX);
-        let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        let queue = DispatchQueue { decided: sender, places };
+        let free = channel::bounded(IN_FLIGHT_MAX);
+        while free.0.try_send(()).is_ok() {}
+        let queue = DispatchQueue { decided: sender, free };
         (Self { decided, ledger, hub, runtime, counters, has_rate_limit }, queue)
     }
 
@@ -120,7 +133,7 @@ impl Dispatcher {
     }
 
     fn handle(&self, decided: Decided) {
-        let Decided { outcome, reply_to, _place } = decided;
+        let Decided { outcome, reply_to, _token } = decided;
         reply_to.send(self.answer(&outcome));
         if let Ok(outcome) = &outcome
             && let AcceptOutcome::First { message, recipients } = &**outcome

@@ -10,7 +10,7 @@
 //!   over is looked at only when something else makes that connection drain: a greeting, or a
 //!   direct message to it;
 //! - a topic's message goes to whichever member drains first, its sender included;
-//! - `*` and `@group` reach identity is connected, in another shape of push, and nobody later;
+//! - `*` and `@group` reach whoever is connected, in another shape of push, and nobody later;
 //! - a bad priority gets no answer at all, and acks carry no codes.
 //!
 //! The queue is memory: a restart loses it, which the legacy network does not. Nothing here is ever

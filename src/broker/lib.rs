@@ -252,7 +252,11 @@ async fn serve(
     alive.end();
     dispatcher.finish();
     hub.close_all(1001, "shutting down");
-    runtime.timeout(SHUTDOWN_CLOSE_MAX, all_closed.recv()).await;
+    let closed = async {
+        let _ = runtime.timeout(SHUTDOWN_CLOSE_MAX, all_closed.recv()).await;
+    };
+    // Whoever was just coming in is still answered.
+    or(closed, dispatcher.run()).await;
     ended
 }
 

@@ -50,13 +50,18 @@ impl ClientConnection {
                 smol::future::yield_now().await;
             }
             while !self.outbound.has_room() {
-                let _ = self.drained.recv().await;
+                let drained = async {
+                    let _ = self.drained.recv().await;
+                };
+                // What is being sent goes on: it may hold what others wait for.
+                or(drained, next_sent(&mut sends)).await;
             }
             let limit = self.read_limit(negotiating);
             let text = match self.next_event(stream, &mut sends, limit).await {
                 ReaderEvent::Sent => continue,
                 ReaderEvent::Late if self.session().is_none() => {
                     self.refuse(&HelloRejection::because("hello_timeout"));
+                    drop(sends);
                     return std::future::pending().await;
                 }
                 ReaderEvent::Late => {
@@ -68,6 +73,7 @@ impl ClientConnection {
                     Incoming::Text(text) => text,
                     Incoming::TooLarge => {
                         self.outbound.send(Outgoing::Close(1009, "frame too large"));
+                        drop(sends);
                         return std::future::pending().await;
                     }
                     Incoming::Nothing => return,
@@ -82,7 +88,10 @@ impl ClientConnection {
                     sends.push(async move { context.intake.send(sender, outbound, *frame).await });
                 }
                 // The writer closes; nothing more is read.
-                FrameOutcome::Refused => return std::future::pending().await,
+                FrameOutcome::Refused => {
+                    drop(sends);
+                    return std::future::pending().await;
+                }
             }
             match (is_new, self.session()) {
                 (true, Some(_)) => {
@@ -102,7 +111,7 @@ impl ClientConnection {
         sends: &mut FuturesUnordered<F>,
         limit: Option<Duration>,
     ) -> ReaderEvent {
-        let (is_full, is_empty) = (sends.len() >= SENDS_IN_FLIGHT_MAX, sends.is_empty());
+        let is_full = sends.len() >= SENDS_IN_FLIGHT_MAX;
         let frame = async {
             match is_full {
                 true => std::future::pending().await,
@@ -110,10 +119,8 @@ impl ClientConnection {
             }
         };
         let sent = async {
-            match is_empty {
-                true => std::future::pending().await,
-                false => sends.next().await.map_or(ReaderEvent::Sent, |()| ReaderEvent::Sent),
-            }
+            next_sent(sends).await;
+            ReaderEvent::Sent
         };
         let late = async {
             match limit {
@@ -153,5 +160,12 @@ impl ClientConnection {
             // The library answers a close; the stream ends once that is done.
             _ => Utf8Bytes::default(),
         })
+    }
+}
+
+/// Completes when one of the sends in flight has; never while there is none.
+async fn next_sent<F: Future<Output = ()>>(sends: &mut FuturesUnordered<F>) {
+    if sends.next().await.is_none() {
+        std::future::pending::<()>().await;
     }
 }

@@ -15,7 +15,7 @@ const ROSTER_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// A row that weighs no more keeps its details longest when a roster is too heavy, in bytes.
 const ROW_BYTES_FAIR: usize = 1024;
 
-/// Every connection, and to those identity asked every member without one. Hidden members are roster_details to
+/// Every connection, and to those who asked every member without one. Hidden members are shown to
 /// themselves only.
 pub(super) async fn build(
     peer: &ClientConnection,

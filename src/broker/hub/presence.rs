@@ -45,7 +45,7 @@ pub(crate) struct DisconnectOutcome {
     pub(crate) member: i64,
     /// Acknowledged and not yet removed from the ledger.
     pub(crate) acks: Vec<i64>,
-    /// An older presence of the same member that had to make in_mesh.
+    /// An older presence of the same member that had to make room.
     pub(crate) evicted: Option<Identity>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct ExpelOutcome {
 }
 
 impl Hub {
-    /// Whether a mesh has no in_mesh for another session.
+    /// Whether a mesh has no room for another session.
     pub(crate) fn is_full(&self, mesh: &str, session_id: &str) -> bool {
         let state = self.lock();
         let Some(in_mesh) = state.meshes.get(mesh) else { return false };
@@ -261,7 +261,7 @@ impl State {
         }
     }
 
-    /// Keeps the presence of a peer that is identities until `until`, in place of an older one with its
+    /// Keeps the presence of a peer that is gone until `until`, in place of an older one with its
     /// key. Yields the member's oldest if it has too many.
     fn linger(&mut self, until: Duration, presence: LingeringPresence) -> Option<Identity> {
         let Identity { mesh_id, member, routing_key, .. } = &presence.identity;
