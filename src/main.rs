@@ -4,12 +4,13 @@
 //!
 //! ```text
 //! caller -> daemon::api -> daemon::flow::accept -> daemon::store (outbox.db) -> 202
-//!           daemon::flow::drain -> daemon::port -> daemon::link -> wire -> broker::peer
-//!           broker::ledger -> broker's hub -> wire -> the other daemon's link
+//!           daemon::flow::drain -> daemon::port -> daemon::link -> wire -> broker::connection
+//!           broker::intake -> broker::ledger -> broker::dispatch -> broker::hub -> wire
+//!           the other daemon's link
 //!           daemon::flow::receive -> daemon::store (inbox.db) -> daemon::events -> listener
 //! ```
 //!
-//! The crates, from the lowest layer up; each one knows only those above it in this list:
+//! The crates, from the lowest layer up; each one knows only those listed before it:
 //!
 //! | crate | what it is |
 //! |---|---|

@@ -5,9 +5,10 @@ use core::time::Duration;
 
 /// The first back-off step.
 pub const BACKOFF_BASE_MS: u64 = 500;
-/// The longest back-off of a row.
+/// The longest back-off of a row where `outbox.backoff_cap_ms` does not say otherwise; the drain
+/// applies the setting.
 pub const BACKOFF_CAP_MS: u64 = 5 * 60 * 1000;
-/// The longest back-off of a link (§15.5).
+/// The longest back-off of a link where `link.backoff_cap_ms` does not say otherwise (§15.5).
 pub const RECONNECT_CAP_MS: u64 = 30 * 1000;
 const RECONNECT_BASE_MS: u64 = 1000;
 

@@ -50,9 +50,9 @@ fn check_partial_indices(connection: &Connection) -> Result<Check, Error> {
                WHERE i.type = 'index' AND l.partial";
     let read = |row: &Columns<'_, '_>| Ok((row.text(0)?, row.text(1)?, row.text(2)?));
     let mut wrong = Vec::new();
-    for (index, table, integrity) in Tx::new(connection).query(sql, &[], read)? {
+    for (index, table, condition) in Tx::new(connection).query(sql, &[], read)? {
         let count = |which: &str| {
-            let sql = format!("SELECT count(*) FROM \"{table}\" {which} {integrity}");
+            let sql = format!("SELECT count(*) FROM \"{table}\" {which} {condition}");
             let Ok(mut statement) = connection.prepare(sql) else { return Ok(None) };
             statement.next()?;
             statement.read::<i64, _>(0).map(Some)

@@ -193,6 +193,7 @@ fn is_sound(id: &str) -> bool {
     claudemesh_fsm::id::ClientMessageId::parse(id).is_ok_and(|parsed| parsed.as_str() == id)
 }
 
+/// Hands an acknowledgement to the connection, which writes the frame.
 fn acknowledge(acks: &Sender<ClientAck>, client_message_id: Option<String>, id: String) {
     let ack = ClientAck { client_message_id, broker_message_id: Some(id) };
     // A socket that is gone, or whose queue is full, gets the push again: that is harmless.
