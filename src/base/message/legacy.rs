@@ -30,26 +30,30 @@ pub fn fingerprint(draft: &Draft, reference_as_written: Option<&str>) -> Option<
     }
     let kind = if is_topic { DestinationKind::Dm } else { draft.destination.kind() };
     let reference = draft.destination.reference();
-    let fields = Fields {
-        kind: kind.as_str(),
-        reference: reference_as_written.unwrap_or(&reference),
-        reply_to_id: draft.reply_to_id.as_deref().unwrap_or_default(),
-        priority: draft.priority.as_str(),
-        meta: meta.as_deref().or(draft.meta.as_deref()).unwrap_or_default(),
-    };
-    Some(digest(&fields, &draft.payload))
+    let reference = reference_as_written.unwrap_or(&reference);
+    Some(digest_as(draft, kind, reference, meta.as_deref().or(draft.meta.as_deref())))
 }
 
 /// What an earlier version of this daemon hashed for `draft`, whose destination it took for
 /// `reference`: `@all` was a group of that name once. `meta` is canonical there, as it is in ours.
 #[must_use]
 pub fn fingerprint_of_reference(draft: &Draft, reference: &str) -> Fingerprint {
+    digest_as(draft, draft.destination.kind(), reference, draft.meta.as_deref())
+}
+
+/// The formula of §4.4 with another destination or `meta` than the draft has now.
+fn digest_as(
+    draft: &Draft,
+    kind: DestinationKind,
+    reference: &str,
+    meta: Option<&str>,
+) -> Fingerprint {
     let fields = Fields {
-        kind: draft.destination.kind().as_str(),
+        kind: kind.as_str(),
         reference,
         reply_to_id: draft.reply_to_id.as_deref().unwrap_or_default(),
         priority: draft.priority.as_str(),
-        meta: draft.meta.as_deref().unwrap_or_default(),
+        meta: meta.unwrap_or_default(),
     };
     digest(&fields, &draft.payload)
 }

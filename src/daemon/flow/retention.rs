@@ -1,4 +1,4 @@
-//! The upkeep flow: once an hour both stores are made as small as §1.2 and §4.5.2 say.
+//! The retention flow: once an hour both stores are made as small as §1.2 and §4.5.2 say.
 //!
 //! It runs beside everything else, in transactions of a millisecond or so with pauses between them:
 //! nobody who sends or receives waits for it. It decides nothing by a time that stands in a row: how
@@ -40,7 +40,7 @@ pub struct RetentionReport {
 }
 
 impl RetentionFlow {
-    /// Upkeep of both stores, which does nothing until it runs.
+    /// Retention of both stores, which does nothing until it runs.
     #[must_use]
     pub fn new(outbox: Outbox, inbox: Inbox, bounds: InboxLimits, runtime: Runtime) -> Self {
         Self { outbox, inbox, bounds, runtime, failing: Repeated::default() }

@@ -68,7 +68,7 @@ pub fn check(path: &Path) -> Result<Check, Error> {
     }
 }
 
-/// Where the counters stood, how far upkeep got and which boot it was says nothing of another file:
+/// Where the counters stood, how far retention got and which boot it was says nothing of another file:
 /// it is counted anew, walked anew, and every row that waits is doubted (§4.7). A receipt whose row
 /// is lost would become the receipt of the next row in that place.
 static OUTBOX_RULES: Rules = Rules {

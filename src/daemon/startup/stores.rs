@@ -25,7 +25,7 @@ use std::time::Duration;
 /// serves.
 const EXPEDITED_AT_START_MAX: usize = 4096;
 
-/// When a check that could not be made is tried again: as often as upkeep comes by.
+/// When a check that could not be made is tried again: as often as the retention flow runs.
 const CHECKED_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The daemon's stores, ready for use. Cheap to clone.

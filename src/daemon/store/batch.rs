@@ -1,4 +1,4 @@
-//! How much one transaction of upkeep does: little, because accepts and arrivals wait behind it.
+//! How much one transaction of the retention flow does: little, because accepts and arrivals wait behind it.
 
 /// Rows that one transaction changes at the most.
 pub(super) const ROWS_MAX: usize = 64;

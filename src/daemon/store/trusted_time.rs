@@ -1,10 +1,11 @@
 //! How long ago a row was stored, by time that was witnessed and not by what the clock says (§1.2).
 //!
 //! What goes by age goes for good, and a wall clock may be a year wrong for a moment. So no time
-//! that stands in a row is asked. Upkeep looks at the clock again and again: between two looks at
-//! most [`STEP_MS_MAX`] counts, however far the clock moved, and nothing if it went back. Now and
-//! then a mark notes which row was the newest; the rows up to an old mark are at least that old. A
-//! row may live longer than it is told to, on a machine that is mostly off; never shorter.
+//! that stands in a row is asked. The retention flow looks at the clock each time it runs: between
+//! two looks at most [`STEP_MS_MAX`] counts, however far the clock moved, and nothing if it went
+//! back. Now and then a mark notes which row was the newest; the rows up to an old mark are at
+//! least that old. A row may live longer than it is told to, on a machine that is mostly off;
+//! never shorter.
 
 use claudemesh_base::db::{Error, Tx};
 use claudemesh_fsm::id::Millis;

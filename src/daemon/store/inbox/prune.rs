@@ -66,7 +66,7 @@ impl Inbox {
         }
     }
 
-    /// Upkeep looks at the clock: what makes messages older.
+    /// The retention flow looks at the clock: what makes messages older.
     pub async fn observe_clock(&self, now: Millis, bounds: InboxLimits) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = newest_seq(tx)?;

@@ -20,7 +20,7 @@ use claudemesh_fsm::outbox::Status;
 pub const EMPTIED_AFTER_MS: i64 = 7 * trusted_time::DAY_MS;
 /// The age at which a finished row shrinks, in milliseconds.
 pub const SHRUNK_AFTER_MS: i64 = 30 * trusted_time::DAY_MS;
-/// Where upkeep of the outbox stands within one pass.
+/// Where the retention of the outbox stands within one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ShrinkPhase {
     /// Emptying bodies, from where the last pass ended.
@@ -117,7 +117,7 @@ impl ShrinkPhase {
 }
 
 impl Outbox {
-    /// Upkeep looks at the clock: what makes rows older.
+    /// The retention flow looks at the clock: what makes rows older.
     pub async fn observe_clock(&self, now: Millis) -> Result<(), Error> {
         let job = move |tx: &Tx<'_>| {
             let newest = tx.query_row("SELECT max(seq) FROM outbox", &[], |row| row.int(0))?;
